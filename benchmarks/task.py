@@ -1,0 +1,67 @@
+"""What the runner asks of a task, and nothing more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a run was trained on.
+
+    Attributes:
+        name: data set, e.g. "cora".
+        kind: "real" or "stand-in".
+        checksums: file name → sha256 of the files read (empty for a generated stand-in).
+        notes: facts worth a line under a table, e.g. the best accuracy that a stand-in allows.
+    """
+
+    name: str
+    kind: str
+    checksums: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, float | str] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """Data, loss and metrics of one problem; knows neither models nor rules.
+
+    Attributes:
+        metric: the entry of `evaluate` that selects the best epoch on the validation split.
+        higher_is_better: which way that metric improves.
+        info: what the data are.
+    """
+
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    info: DataInfo
+
+    @abstractmethod
+    def model_options(self) -> dict[str, Any]:
+        """What a model must know of the data, e.g. `{"in_channels": 1433, "num_classes": 7}`."""
+
+    def to(self, device: torch.device) -> None:
+        """Move whatever lives on a device for the whole run; by default nothing does."""
+
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch."""
+
+    @abstractmethod
+    def train_batches(self, epoch: int, skip: int = 0) -> Iterable[Any]:
+        """The batches of an epoch (counted from 1), a pure function of seed and epoch, without the first `skip`."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Training loss of a batch, a scalar."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Metrics on "valid" or "test"; the runner has switched to evaluation mode and no gradients."""
+
+    def alignment_loss(self, model: nn.Module) -> Tensor | None:
+        """Loss on the fixed batch that alignment is measured on, or None where that makes no sense."""
+        return None

@@ -1,0 +1,100 @@
+"""Names to factories: how tasks, models and rules are chosen by a word."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+class UnknownNameError(KeyError):
+    """A name that nothing was registered under; the message lists the known ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OptionError(TypeError):
+    """An option that a factory does not have, lacks, or cannot take the value of."""
+
+
+class Registry(Generic[Factory]):
+    """A table from names to factories of one kind (`Registry("rule")`)."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._factories: dict[str, Factory] = {}
+
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Decorator that files a factory under `name`.
+
+        Raises:
+            ValueError: another factory has that name already.
+        """
+
+        def file_under_name(factory: Factory) -> Factory:
+            known = self._factories.get(name)
+            if known is not None and known is not factory:
+                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            self._factories[name] = factory
+            return factory
+
+        return file_under_name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._factories))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._factories
+
+    def __getitem__(self, name: str) -> Factory:
+        """The factory called `name`.
+
+        Raises:
+            UnknownNameError: there is none; the message lists those there are.
+        """
+        try:
+            return self._factories[name]
+        except KeyError:
+            raise UnknownNameError(f"unknown {self.kind} '{name}'; known: {', '.join(self) or 'none'}") from None
+
+    def check_options(self, name: str, options: dict[str, Any]) -> None:
+        """Compare `options` with the factory's signature.
+
+        Raises:
+            UnknownNameError: no such factory.
+            OptionError: an option the factory does not name, or whose value has the wrong simple type.
+        """
+        parameters = inspect.signature(self[name]).parameters
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        for key, value in options.items():
+            if key not in parameters:
+                known = ", ".join(sorted(parameters)) or "none"
+                raise OptionError(f"{self.kind} '{name}' has no option '{key}'; known: {known}")
+            _check_type(f"{self.kind} '{name}'", key, value, parameters[key].annotation)
+
+    def build(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call the factory called `name` with options checked against its signature.
+
+        Raises:
+            UnknownNameError, OptionError: see `check_options`; a missing option is an OptionError too.
+        """
+        self.check_options(name, options)
+        try:
+            inspect.signature(self[name]).bind(*arguments, **options)
+        except TypeError as error:
+            raise OptionError(f"{self.kind} '{name}': {error}") from None
+        return self[name](*arguments, **options)
+
+
+def _check_type(owner: str, key: str, value: Any, annotation: Any) -> None:
+    """Refuse `dropout=high` or `layers=2.5`; annotations beyond the simple types are left to the factory."""
+    accepted: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+    simple = {kind.__name__: kind for kind in accepted}
+    kind = simple.get(annotation, annotation) if isinstance(annotation, str) else annotation
+    if kind not in accepted:
+        return
+    wrong_bool = isinstance(value, bool) and kind is not bool
+    if wrong_bool or not isinstance(value, accepted[kind]):
+        raise OptionError(f"{owner}: option '{key}' must be of type {kind.__name__}, got {value!r}")
