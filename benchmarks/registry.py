@@ -9,4 +9,3 @@ from dfa.registry import Registry
 
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
-

@@ -1,0 +1,100 @@
+"""How well a rule's signals point where backpropagation's do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from dfa.errors import PointError
+from dfa.rules.direct import DirectRule
+
+NEGLIGIBLE = 1e-8
+"""Components at most this large count as zero (Launay et al., 2020)."""
+
+
+@dataclass(frozen=True)
+class PointAlignment:
+    """One feedback point, compared row by row (a row is a sample, node or token).
+
+    Attributes:
+        cosines: cosine of the rule's signal and backpropagation's, one per row.
+        mean, std: of the cosines (sample standard deviation).
+        activation_norm, signal_norm, bp_norm: mean Euclidean norm of a row.
+    """
+
+    cosines: Tensor
+    mean: float
+    std: float
+    activation_norm: float
+    signal_norm: float
+    bp_norm: float
+
+
+def row_cosines(signal: Tensor, reference: Tensor) -> Tensor:
+    """Cosine between the rows of two (rows, width) tensors.
+
+    Components of absolute value ≤ 1e-8 count as 0; a row where both are zero counts as 1, where one is as 0.
+    """
+    signal = torch.where(signal.abs() <= NEGLIGIBLE, 0, signal).double()
+    reference = torch.where(reference.abs() <= NEGLIGIBLE, 0, reference).double()
+    cosines = cosine_similarity(signal, reference, dim=1, eps=1e-30)
+    both_zero = ~signal.any(dim=1) & ~reference.any(dim=1)
+    return torch.where(both_zero, 1.0, cosines)
+
+
+def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str, PointAlignment]:
+    """Compare a rule's signal with backpropagation's at every feedback point, in the order of the points.
+
+    One ordinary forward pass is run without cuts; backpropagation's signals are its gradients at the points, the
+    rule's are computed from the error of the same pass, so both see the same parameters, inputs and dropout masks.
+    Parameters' gradients stay untouched. Forward passes that came before and await their backward are kept.
+
+    Args:
+        rule: a direct rule, hooked on its model.
+        loss: runs the model and returns the loss.
+
+    Raises:
+        PointError: the loss does not depend on the error tensor or on a point.
+    """
+    with rule.taps.switched("observe"), torch.enable_grad():
+        value = loss()
+        passes = rule.taps.passes
+    wanted = [record.error for record in passes]
+    wanted += [point.activation for record in passes for point in record.points]
+    if not wanted:
+        raise PointError("the loss was computed without reaching an error tensor")
+    gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+    if any(gradient is None for gradient in gradients):
+        raise PointError("the loss does not depend on every error tensor and feedback point")
+    errors, bp_signals = gradients[: len(passes)], iter(gradients[len(passes) :])
+    rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for record, error in zip(passes, errors, strict=True):
+        signals = rule.signals(record.error_name, error, record.points)
+        for point, signal in zip(record.points, signals, strict=True):
+            triple = point.activation.detach(), signal, next(bp_signals)
+            rows.setdefault(point.name, []).append(_flatten_rows(error, *triple))
+    return {name: _compare([torch.cat(parts) for parts in zip(*found, strict=True)]) for name, found in rows.items()}
+
+
+def _flatten_rows(error: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One row for each row of the error, except where a point has more of them."""
+    leading = max(1, error.ndim - 1)
+    first, second, third = (
+        tensor.flatten(0, min(leading, max(1, tensor.ndim - 1)) - 1).flatten(1) for tensor in tensors
+    )
+    return first, second, third
+
+
+def _compare(rows: list[Tensor]) -> PointAlignment:
+    activation, signal, bp_signal = rows
+    cosines = row_cosines(signal, bp_signal)
+    return PointAlignment(
+        cosines=cosines,
+        mean=cosines.mean().item(),
+        std=cosines.std().item() if len(cosines) > 1 else 0.0,
+        activation_norm=activation.norm(dim=1).mean().item(),
+        signal_norm=signal.norm(dim=1).mean().item(),
+        bp_norm=bp_signal.norm(dim=1).mean().item(),
+    )

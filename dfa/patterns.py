@@ -1,0 +1,67 @@
+"""Finding modules by the pattern of their name."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from dfa.errors import PointError
+
+_CANDIDATES_SHOWN = 12
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a dotted module name fits a pattern.
+
+    Within one segment the shell's wildcards hold (`*`, `?`, `[0-3]`); a segment `**` stands for any number of
+    segments. So `blocks.*` names the blocks themselves, `blocks.*.act` one child of each, `**.act` every `act`.
+    """
+    return _match_segments(name.split("."), pattern.split("."))
+
+
+def _match_segments(name: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_match_segments(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_segments(name[1:], pattern[1:])
+
+
+def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Module]:
+    """Modules of `model` whose name fits any of the patterns, by name, in the order the model defines them.
+
+    The empty pattern names the model itself.
+
+    Raises:
+        PointError: a pattern fits no module; the message names it and lists candidates.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    modules = {_plain_name(name): module for name, module in model.named_modules()}
+    found: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in modules):
+            raise PointError(f"pattern '{pattern}' matches no module; {_candidates(pattern, list(modules))}")
+    for name, module in modules.items():
+        if any(matches(name, pattern) for pattern in patterns):
+            found[name] = module
+    return found
+
+
+def _plain_name(name: str) -> str:
+    """The name without the level that torch.compile and DistributedDataParallel put around a module."""
+    wrappers = ("_orig_mod", "module")
+    segments = name.split(".")
+    while segments and segments[0] in wrappers:
+        segments = segments[1:]
+    return ".".join(segments)
+
+
+def _candidates(pattern: str, names: list[str]) -> str:
+    names = [name for name in names if name]
+    if not names:
+        return "the model has no named modules"
+    close = get_close_matches(pattern, names, n=_CANDIDATES_SHOWN, cutoff=0.4)
+    shown = close or names[:_CANDIDATES_SHOWN]
+    more = "" if len(shown) == len(names) else f" (of {len(names)})"
+    return f"candidates: {', '.join(shown)}{more}"

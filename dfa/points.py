@@ -1,0 +1,170 @@
+"""Feedback points: keep what a module puts out, and cut the graph there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dfa.errors import PointError
+from dfa.patterns import find_modules
+
+Mode = Literal["cut", "observe", "off"]
+
+
+@dataclass
+class Point:
+    """One firing of a feedback point: `activation` still hangs on the graph below it."""
+
+    name: str
+    activation: Tensor
+
+
+@dataclass
+class Pass:
+    """What one forward pass left behind, from its first feedback point to its error tensor.
+
+    Attributes:
+        error_name: module whose output is the error tensor ("" for the model).
+        output: that output, still on the graph below it.
+        error: the tensor that went on instead; in cut mode a leaf whose `.grad` will be the error.
+        points: the feedback points that fired, in order.
+    """
+
+    error_name: str
+    output: Tensor
+    error: Tensor
+    points: list[Point] = field(default_factory=list)
+
+
+class Taps:
+    """Forward hooks on the feedback points and error tensors of a model.
+
+    In mode "cut" a point hands on a detached copy of its output, so that no gradient crosses it, and the error
+    tensor becomes a leaf; in mode "observe" both are recorded and left on the graph; in mode "off", and whenever
+    gradients are disabled, nothing happens.
+
+    Args:
+        model: any module; it is not changed, only hooked.
+        points: patterns of the feedback points' names.
+        error_at: pattern(s) of the modules whose output is an error tensor; "" is the model's own output.
+            A point belongs to the next error tensor that fires. None: error tensors are neither cut nor recorded.
+        silent: patterns of modules whose output is cut and which receive no signal.
+
+    Raises:
+        PointError: a pattern matches nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: str | Sequence[str],
+        error_at: str | Sequence[str] | None,
+        silent: str | Sequence[str] = (),
+    ) -> None:
+        self.mode: Mode = "cut"
+        self.points = find_modules(model, points)
+        self.error_modules = {} if error_at is None else find_modules(model, error_at)
+        self.passes: list[Pass] = []
+        self._open: list[Point] = []
+        self._fired: set[str] = set()
+        hooks = [model.register_forward_pre_hook(self._start)]
+        hooks += [module.register_forward_hook(self._cut) for module in find_modules(model, silent).values()]
+        for name, module in self.points.items():
+            hooks.append(module.register_forward_hook(self._point_hook(name)))
+        # Registered after the points, so that a module which is both is cut first and becomes the error second.
+        for name, module in self.error_modules.items():
+            hooks.append(module.register_forward_hook(self._error_hook(name)))
+        hooks.append(model.register_forward_hook(self._finish))
+        self._hooks = hooks
+
+    @contextmanager
+    def switched(self, mode: Mode) -> Iterator[None]:
+        """Run a block in another mode, with its own empty record of passes; the old one is put back after."""
+        before = self.mode, self.passes, self._open
+        self.mode, self.passes, self._open = mode, [], []
+        try:
+            yield
+        finally:
+            self.mode, self.passes, self._open = before
+
+    def discard(self) -> None:
+        """Forget all passes that no backward has used."""
+        self.passes, self._open = [], []
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+        self.discard()
+
+    def never_fired(self) -> list[str]:
+        """Names of the points that no forward pass with gradients has reached since the rule was made."""
+        return [name for name in self.points if name not in self._fired]
+
+    @property
+    def _active(self) -> bool:
+        return self.mode != "off" and torch.is_grad_enabled()
+
+    def _start(self, module: nn.Module, arguments: Any) -> None:
+        # Points of a forward pass that raised half-way must not end up in the next one.
+        self._open = []
+
+    def _finish(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        if self._open:
+            names = ", ".join(dict.fromkeys(point.name for point in self._open))
+            self._open = []
+            raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_modules)}': {names}")
+
+    def _cut(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        return _map_first(output, Tensor.detach) if self._active and self.mode == "cut" else None
+
+    def _point_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def keep_and_cut(module: nn.Module, arguments: Any, output: Any) -> Any:
+            if not self._active:
+                return None
+            activation = _first_tensor(output, f"feedback point '{name}'")
+            self._fired.add(name)
+            if self.error_modules:
+                self._open.append(Point(name, activation))
+            return _map_first(output, Tensor.detach) if self.mode == "cut" else None
+
+        return keep_and_cut
+
+    def _error_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def close_pass(module: nn.Module, arguments: Any, output: Any) -> Any:
+            if not self._active:
+                return None
+            tensor = _first_tensor(output, f"error tensor '{name or 'model output'}'")
+            error = tensor.detach().requires_grad_() if self.mode == "cut" else tensor
+            self.passes.append(Pass(name, tensor, error, self._open))
+            self._open = []
+            return _map_first(output, lambda _: error) if self.mode == "cut" else None
+
+        return close_pass
+
+
+def _first_tensor(output: Any, owner: str) -> Tensor:
+    first = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(first, Tensor):
+        raise PointError(f"{owner}: its module returns {type(output).__name__}, not a tensor")
+    if not (first.is_floating_point() or first.is_complex()):
+        raise PointError(f"{owner}: its output is of type {first.dtype} and has no gradient")
+    return first
+
+
+def _map_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `change` to a tensor, or to the first of several; the others are detached, or they would leak gradient."""
+    if isinstance(output, Tensor):
+        return change(output)
+    return type(output)([change(output[0]), *(_detach_all(item) for item in output[1:])])
+
+
+def _detach_all(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (tuple, list)):
+        return type(value)(_detach_all(item) for item in value)
+    return value

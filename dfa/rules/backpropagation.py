@@ -1,0 +1,21 @@
+"""Backpropagation, behind the same contract as the rules it is compared with."""
+
+from torch import Tensor
+
+from dfa.points import Taps
+from dfa.rules.base import RULES, Patterns, Rule
+
+
+@RULES.register("bp")
+class Backpropagation(Rule):
+    """The exact gradient, by autograd. Patterns are checked, so that a typo shows under every rule, and not used."""
+
+    name = "bp"
+
+    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        taps = Taps(self.model, points, error_at, silent)
+        taps.mode = "off"
+        return taps
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()

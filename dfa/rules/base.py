@@ -1,0 +1,71 @@
+"""The contract of a training rule."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from dfa.points import Taps
+from dfa.registry import Registry
+
+Patterns = str | Sequence[str]
+
+
+class Rule(ABC):
+    """Fills the `.grad` of a model's parameters from a loss; all that distinguishes one way to learn from another.
+
+    Making a rule hooks the model's feedback points; `close()` unhooks them. Forward passes run as usual; those under
+    `torch.no_grad()` are left alone. Several forward passes may precede one `backward`.
+
+    Args:
+        model: the module to train.
+        points: name patterns of the feedback points (see `dfa.patterns.matches`).
+        error_at: name pattern(s) of the modules whose output the error is taken at; "" is the model's output.
+        silent: name patterns of modules whose output is cut but receives no signal.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, model: nn.Module, points: Patterns = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
+        self.model = model
+        self.taps = self._tap(points, error_at, silent)
+
+    @abstractmethod
+    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        """Put this rule's hooks on the model."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add this rule's gradients to the parameters' `.grad`, as `loss.backward()` would add the true ones."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be saved to go on training with the same feedback; tensors only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Raises:
+            ValueError: the state holds something, and this rule keeps nothing.
+        """
+        if state:
+            raise ValueError(f"rule '{self.name}' keeps no state, but was given {sorted(state)}")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Forward passes inside are ordinary ones: nothing is cut or kept."""
+        with self.taps.switched("off"):
+            yield
+
+    def discard(self) -> None:
+        """Forget forward passes that will not be followed by a backward."""
+        self.taps.discard()
+
+    def close(self) -> None:
+        """Take the rule's hooks off the model, which is then as it was."""
+        self.taps.close()
+
+
+RULES: Registry[type[Rule]] = Registry("rule")
