@@ -43,7 +43,7 @@ class Task(ABC):
     def model_options(self) -> dict[str, Any]:
         """What a model must know of the data, e.g. `{"in_channels": 1433, "num_classes": 7}`."""
 
-    def to(self, device: torch.device) -> None:
+    def to(self, device: torch.device) -> None:  # noqa: B027  (most tasks have nothing to move)
         """Move whatever lives on a device for the whole run; by default nothing does."""
 
     @abstractmethod
@@ -62,6 +62,6 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics on "valid" or "test"; the runner has switched to evaluation mode and no gradients."""
 
-    def alignment_loss(self, model: nn.Module) -> Tensor | None:
-        """Loss on the fixed batch that alignment is measured on, or None where that makes no sense."""
-        return None
+    def alignment_loss(self, model: nn.Module) -> Tensor:
+        """Loss on the fixed batch that alignment is measured on; a task without one measures none."""
+        raise NotImplementedError

@@ -1,0 +1,205 @@
+"""The configuration of a run: its schema, how it is composed, checked and identified."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from benchmarks.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIG_DIR = REPOSITORY / "configs"
+SCALES = ("paper", "mini", "smoke")
+SOURCES = ("real", "stand_in")
+
+
+@dataclass
+class TaskConfig:
+    """What is learned from: `family` is the package under `benchmarks` that registers the task."""
+
+    name: str = MISSING
+    family: str = MISSING
+    source: str = "real"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ModelConfig:
+    """A model and where a rule may meet it: patterns of feedback points, of the error tensor, of silent cuts."""
+
+    name: str = MISSING
+    points: list[str] = field(default_factory=list)
+    error_at: list[str] = field(default_factory=lambda: [""])
+    silent: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RuleConfig:
+    """A training rule; `options` are its constructor's."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """An optimiser; weight decay falls on the parameters that match `decay_only`."""
+
+    name: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    decay_only: list[str] = field(default_factory=lambda: ["**"])
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate moves."""
+
+    name: str = "constant"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop.
+
+    Attributes:
+        epochs: at most so many passes over the training batches.
+        steps: at most so many optimiser steps; null: no limit.
+        evaluate_every: evaluate on validation after so many `evaluate_unit`s, and at the end.
+        evaluate_unit: "epoch" or "step".
+        selection: which weights are tested: "best" on validation or "last".
+        patience: stop after so many evaluations without improvement; null: never.
+        clip_norm: clip the gradient to this norm; null: no clipping.
+        accumulate: batches per optimiser step.
+        precision: "float32" or "bfloat16" (autocast).
+        compile: run the model through torch.compile.
+        threads: CPU threads; fixed, because the order of summation depends on it. null: all cores.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    evaluate_every: int = 1
+    evaluate_unit: str = "epoch"
+    selection: str = "best"
+    patience: int | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    precision: str = "float32"
+    compile: bool = False
+    threads: int | None = 1
+
+
+@dataclass
+class RunSettings:
+    """Where and how a run is carried out; nothing here changes its result, or is part of its identity."""
+
+    results_dir: str = MISSING
+    data_dir: str = MISSING
+    download: bool = False
+    device: str = "cpu"
+    wandb: str = "offline"
+    wandb_group: str | None = None
+    progress: bool = True
+    checkpoint_seconds: float = 60.0
+    retry: bool = False
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    rule: RuleConfig = field(default_factory=RuleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = 0
+    scale: str = "paper"
+    plugins: list[str] = field(default_factory=list)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def _pick(key: Any, choices: DictConfig) -> Any:
+    """`${pick:${rule.name},{bp: 0.5, other: 0.1}}`: the entry for the key, or the one called `other`."""
+    if key in choices:
+        return choices[key]
+    if "other" in choices:
+        return choices["other"]
+    raise ConfigError(f"no value for '{key}' among {', '.join(map(str, choices))}")
+
+
+def register() -> None:
+    """Make the schema and the `pick` resolver known to Hydra; may be called again."""
+    OmegaConf.register_new_resolver("pick", _pick, replace=True)
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that the command line `overrides` would give.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
+    """
+    register()
+    if GlobalHydra.instance().is_initialized():  # inside a Hydra job: its own search path is the same
+        return compose("config", overrides=list(overrides))
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def resolve(config: DictConfig) -> Config:
+    """Resolve every interpolation, check values that the types leave open, and return the typed configuration.
+
+    Raises:
+        ConfigError: a value that is not among the known ones.
+    """
+    resolved = OmegaConf.to_object(config)
+    assert isinstance(resolved, Config)
+    _one_of("scale", resolved.scale, SCALES)
+    _one_of("task.source", resolved.task.source, SOURCES)
+    _one_of("trainer.selection", resolved.trainer.selection, ("best", "last"))
+    _one_of("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))
+    _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
+    _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
+    for name in ("epochs", "evaluate_every", "accumulate"):
+        if getattr(resolved.trainer, name) < 1:
+            raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(resolved.trainer, name)}")
+    if resolved.optimizer.lr <= 0:
+        raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
+    return resolved
+
+
+def _one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {key} '{value}'; known: {', '.join(known)}")
+
+
+def identity(config: Config) -> str:
+    """Hash of all that determines a run's result: the configuration without the settings of its execution."""
+    content = {key: value for key, value in to_dict(config).items() if key not in ("run", "plugins")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain dictionaries and lists."""
+    content = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def from_dict(content: dict[str, Any]) -> Config:
+    """Inverse of `to_dict`, type-checked."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    assert isinstance(config, Config)
+    return config

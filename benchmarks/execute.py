@@ -1,0 +1,262 @@
+"""Carrying out one run: from a configuration to a record on disk."""
+
+import random
+import traceback
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_model
+from torch import nn
+
+from benchmarks.config import REPOSITORY, Config, identity
+from benchmarks.environment import PeakMemory, commit, device_name, versions
+from benchmarks.errors import ConfigError, ResultsError, SuiteError
+from benchmarks.files import atomic_path
+from benchmarks.records import Record, RunFolder
+from benchmarks.registry import MODELS, TASKS
+from benchmarks.runner import Diverged, Trainer, evaluate
+from benchmarks.task import Task
+from benchmarks.wandb_copy import WandbCopy
+from dfa import RULES, DirectRule, FeedbackError, PointError, Rule, measure_alignment
+from dfa.registry import OptionError, UnknownNameError
+
+UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
+"""What the library and the registries raise when names, options or points do not fit together."""
+
+
+def execute(config: Config) -> Record:
+    """Run what `config` describes, or return its record if it has been run.
+
+    A run that diverges or fails leaves a record with that status and the reason. Two processes never work on the same
+    run: the second waits and takes over the first one's record.
+
+    Raises:
+        ConfigError, DataError: the run cannot be begun; nothing is recorded.
+        ResultsError: the results folder cannot be written.
+    """
+    folder = RunFolder.of(config)
+    if (record := _kept(folder, config)) is not None:
+        return record
+    load_components(config)
+    device = find_device(config.run.device)
+    with folder.locked():
+        if (record := _kept(folder, config)) is not None:
+            return record
+        memory = PeakMemory(device)
+        trainer = _prepare(config, folder, device)
+        folder.begin(config)
+        outcome = _train_and_test(trainer)
+        record = {**_description(trainer, memory), **outcome}
+        if record["status"] != "done":
+            folder.checkpoint.unlink(missing_ok=True)
+        folder.finish(record)
+        trainer.wandb.finish(record)
+    return record
+
+
+def _kept(folder: RunFolder, config: Config) -> Record | None:
+    """The record that makes running unnecessary."""
+    record = folder.read()
+    return None if record is None or (config.run.retry and record["status"] != "done") else record
+
+
+def load_components(config: Config) -> None:
+    """Import the task's family and the user's plug-ins, which register what they hold.
+
+    Raises:
+        ConfigError: a family or plug-in that cannot be imported.
+    """
+    families = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+    if config.task.family not in families:
+        raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
+    import_module(f"benchmarks.{config.task.family}")
+    for plugin in config.plugins:
+        _load_plugin(plugin)
+
+
+def _load_plugin(plugin: str) -> None:
+    try:
+        if not plugin.endswith(".py"):
+            import_module(plugin)
+            return
+        path = Path(plugin).resolve()
+        specification = spec_from_file_location(f"plugin_{path.stem}_{abs(hash(path))}", path)
+        if not path.exists() or specification is None or specification.loader is None:
+            raise ConfigError(f"plugin '{plugin}' does not exist")
+        if path not in _LOADED_FILES:
+            specification.loader.exec_module(module_from_spec(specification))
+            _LOADED_FILES.add(path)
+    except ImportError as error:
+        raise ConfigError(f"plugin '{plugin}' cannot be imported: {error}") from None
+
+
+_LOADED_FILES: set[Path] = set()
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device '{name}' is not usable here: {reason}") from None
+    return device
+
+
+def build_task(config: Config) -> Task:
+    """The task, with its data.
+
+    Raises:
+        ConfigError, DataError: it cannot be built.
+    """
+    settings = {"seed": config.seed, "source": config.task.source, "download": config.run.download}
+    data_dir = Path(config.run.data_dir)
+    data_dir = data_dir if data_dir.is_absolute() else REPOSITORY / data_dir
+    try:
+        task: Task = TASKS.build(config.task.name, data_dir=data_dir, **settings, **config.task.options)
+    except UNUSABLE as error:
+        raise ConfigError(str(error)) from None
+    return task
+
+
+def build_model(config: Config, task: Task) -> nn.Module:
+    """The model, initialised from the seed.
+
+    Raises:
+        ConfigError: unknown, or with options it does not have.
+    """
+    try:
+        MODELS.check_options(config.model.name, config.model.options)
+        accepted = {key: value for key, value in task.model_options().items() if _accepts(config.model.name, key)}
+        torch.manual_seed(config.seed)
+        model: nn.Module = MODELS.build(config.model.name, **{**accepted, **config.model.options})
+    except UNUSABLE as error:
+        raise ConfigError(str(error)) from None
+    return model
+
+
+def _accepts(model: str, option: str) -> bool:
+    try:
+        MODELS.check_options(model, {option: None})
+    except UnknownNameError:
+        raise
+    except OptionError as error:
+        return "has no option" not in str(error)
+    return True
+
+
+def build_rule(config: Config, model: nn.Module) -> Rule:
+    """The rule, hooked on the model.
+
+    Raises:
+        ConfigError: unknown, with options it does not have, or patterns that fit nothing.
+    """
+    placement = {"points": config.model.points, "error_at": config.model.error_at, "silent": config.model.silent}
+    try:
+        rule: Rule = RULES.build(config.rule.name, model, **placement, **config.rule.options)
+    except UNUSABLE as error:
+        raise ConfigError(str(error)) from None
+    return rule
+
+
+def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer:
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
+    task = build_task(config)
+    model = build_model(config, task).to(device)
+    task.to(device)
+    rule = build_rule(config, model)
+    return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder))
+
+
+def _train_and_test(trainer: Trainer) -> Record:
+    """Metrics and status; an exception that is the run's own becomes a record."""
+    try:
+        trainer.fit()
+        metrics = _alignment(trainer)
+        _save_weights(trainer, "last")
+        if trainer.best_weights is not None:
+            trainer.restore_best()
+            _save_weights(trainer, "best")
+        for split in ("valid", "test"):
+            found = evaluate(trainer.task, trainer.model, split)
+            metrics |= {f"{split}/{name}": value for name, value in found.items()}
+    except (PointError, FeedbackError) as error:
+        raise ConfigError(str(error)) from None
+    except SuiteError:
+        raise
+    except OSError as error:
+        raise ResultsError(f"cannot write to the results folder '{trainer.folder.path}': {error.strerror}") from error
+    except Diverged as error:
+        return {"status": "diverged", "reason": str(error), "metrics": {}}
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error)[-3:])
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": trace, "metrics": {}}
+    return {"status": "done", "metrics": metrics}
+
+
+def _alignment(trainer: Trainer) -> dict[str, float]:
+    """Alignment with backpropagation at the end of training: of the deepest point, and of every point by name."""
+    rule, task, model = trainer.rule, trainer.task, trainer.model
+    measured = type(task).alignment_loss is not Task.alignment_loss
+    if not (measured and isinstance(rule, DirectRule) and rule.taps.points):
+        return {}
+    model.train()  # with the dropout masks of training, the same for both signals
+    aligned = measure_alignment(rule, lambda: task.alignment_loss(model))
+    metrics: dict[str, float] = {}
+    for index, (name, point) in enumerate(aligned.items()):
+        for prefix in ["alignment"] * (index == 0) + [f"alignment/{name}"]:
+            metrics |= {f"{prefix}/mean": point.mean, f"{prefix}/std": point.std}
+        metrics |= {
+            f"norm/{name}/activation": point.activation_norm,
+            f"norm/{name}/signal": point.signal_norm,
+            f"norm/{name}/bp": point.bp_norm,
+        }
+    return metrics
+
+
+def _save_weights(trainer: Trainer, which: str) -> None:
+    with atomic_path(trainer.folder.weights(which)) as temporary:
+        save_model(trainer.model, str(temporary))
+
+
+def _description(trainer: Trainer, memory: PeakMemory) -> Record:
+    config, position = trainer.config, trainer.position
+    head, dirty = commit()
+    seconds = trainer.seconds()
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    data: dict[str, Any] = vars(trainer.task.info).copy()
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "rule": config.rule.name,
+        "seed": config.seed,
+        "scale": config.scale,
+        "config_hash": identity(config),
+        "data": data,
+        "best_epoch": position.best_epoch,
+        "best_step": position.best_step,
+        "best_valid": position.best_value,
+        "epochs": position.epoch - 1,
+        "steps": position.step,
+        "seconds": seconds,
+        "steps_per_second": position.step / seconds if seconds else 0.0,
+        "peak_memory_mb": memory.megabytes(),
+        "parameters": parameters,
+        "device": device_name(trainer.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "commit": head,
+        "git_dirty": dirty,
+    }

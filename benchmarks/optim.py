@@ -1,0 +1,110 @@
+"""Optimisers and learning-rate schedules, by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from benchmarks.config import OptimizerConfig, ScheduleConfig
+from benchmarks.errors import ConfigError
+from dfa.patterns import matches
+from dfa.registry import OptionError, Registry
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+    "sgd": torch.optim.SGD,
+}
+Schedule = LRScheduler | ReduceLROnPlateau
+SCHEDULES: Registry[Callable[..., Schedule]] = Registry("schedule")
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
+    """The configured optimiser over all parameters of the model that require a gradient.
+
+    Raises:
+        ConfigError: an unknown optimiser or option, or a `decay_only` pattern that matches no parameter.
+    """
+    if config.name not in OPTIMIZERS:
+        raise ConfigError(f"unknown optimizer '{config.name}'; known: {', '.join(OPTIMIZERS)}")
+    factory = OPTIMIZERS[config.name]
+    known = set(inspect.signature(factory).parameters) - {"params", "lr", "weight_decay"}
+    for option in config.options:
+        if option not in known:
+            raise ConfigError(f"optimizer '{config.name}' has no option '{option}'; known: {', '.join(sorted(known))}")
+    options: dict[str, Any] = dict(config.options)
+    if "fused" in known and "foreach" not in options:
+        options.setdefault("fused", True)
+    return factory(_parameter_groups(config, model), lr=config.lr, **options)  # type: ignore[call-arg]
+
+
+def _parameter_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not named:
+        raise ConfigError("the model has no parameters to train")
+    if config.weight_decay == 0:
+        return [{"params": [parameter for _, parameter in named], "weight_decay": 0.0}]
+    for pattern in config.decay_only:
+        if not any(matches(name, pattern) for name, _ in named):
+            names = ", ".join(name for name, _ in named)
+            raise ConfigError(f"optimizer.decay_only '{pattern}' matches no parameter; candidates: {names}")
+    decayed = [p for name, p in named if any(matches(name, pattern) for pattern in config.decay_only)]
+    spared = [p for name, p in named if not any(matches(name, pattern) for pattern in config.decay_only)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+@SCHEDULES.register("constant")
+def constant(optimizer: Optimizer, higher_is_better: bool) -> Schedule:
+    """The learning rate stays as it is."""
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+@SCHEDULES.register("exponential")
+def exponential(optimizer: Optimizer, higher_is_better: bool, factor: float, steps: int) -> Schedule:
+    """lr · factor^(step / steps)."""
+    return LambdaLR(optimizer, lambda step: factor ** (step / steps))
+
+
+@SCHEDULES.register("noam")
+def noam(optimizer: Optimizer, higher_is_better: bool, width: int, warmup: int) -> Schedule:
+    """lr · width^-0.5 · min(s^-0.5, s · warmup^-1.5) at step s ≥ 1 (Vaswani et al., 2017)."""
+    return LambdaLR(optimizer, lambda step: width**-0.5 * min((step + 1) ** -0.5, (step + 1) * warmup**-1.5))
+
+
+@SCHEDULES.register("plateau")
+def plateau(optimizer: Optimizer, higher_is_better: bool, factor: float, patience: int) -> Schedule:
+    """lr × factor each time the validation metric has not improved for more than `patience` evaluations."""
+    return ReduceLROnPlateau(
+        optimizer, mode="max" if higher_is_better else "min", factor=factor, patience=patience, threshold=0.0
+    )
+
+
+def make_schedule(config: ScheduleConfig, optimizer: Optimizer, higher_is_better: bool) -> Schedule:
+    """The configured schedule.
+
+    Raises:
+        ConfigError: an option of the wrong name or type.
+    """
+    try:
+        schedule: Schedule = SCHEDULES.build(config.name, optimizer, higher_is_better, **config.options)
+    except (OptionError, KeyError) as error:
+        raise ConfigError(str(error)) from None
+    return schedule
+
+
+def after_step(schedule: Schedule) -> None:
+    """Advance a schedule that follows optimiser steps."""
+    if not isinstance(schedule, ReduceLROnPlateau):
+        schedule.step()
+
+
+def after_evaluation(schedule: Schedule, value: float) -> None:
+    """Advance a schedule that follows the validation metric."""
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.step(value)

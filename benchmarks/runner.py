@@ -1,0 +1,232 @@
+"""The shared training loop: it holds a task, a model and a rule, and never asks which."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.config import Config
+from benchmarks.optim import after_evaluation, after_step, make_optimizer, make_schedule
+from benchmarks.progress import Progress
+from benchmarks.records import RunFolder
+from benchmarks.task import Task
+from benchmarks.wandb_copy import WandbCopy
+from dfa import Rule
+
+
+class Diverged(Exception):
+    """The training loss is no longer finite."""
+
+
+@dataclass
+class Position:
+    """Where a run is; together with the seed it determines all that follows.
+
+    Attributes:
+        epoch: the epoch under way, from 1.
+        batch: batches of it that are done.
+        step: optimiser steps done in all.
+        evaluations: evaluations done, which is also the number of lines in the history.
+        seconds: training time so far, over all sittings.
+        stale: evaluations since the best one.
+        best_value, best_epoch, best_step: the best evaluation on validation; best_value None before the first.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    stale: int = 0
+    best_value: float | None = None
+    best_epoch: int = 0
+    best_step: int = 0
+
+
+@dataclass
+class Trainer:
+    """One run in progress; `fit` takes it to its end, from a checkpoint where there is one."""
+
+    config: Config
+    task: Task
+    model: nn.Module
+    rule: Rule
+    folder: RunFolder
+    device: torch.device
+    wandb: WandbCopy
+    position: Position = field(default_factory=Position)
+    best_weights: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.config.optimizer, self.model)
+        self.schedule = make_schedule(self.config.schedule, self.optimizer, self.task.higher_is_better)
+        compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
+        self.forward: nn.Module = compiled  # type: ignore[assignment]
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.losses_summed = 0
+        self._last_checkpoint = time.monotonic()
+        self._sitting_began = time.monotonic()
+
+    def fit(self) -> None:
+        """Train to the last epoch, the last step, or until patience runs out.
+
+        Raises:
+            Diverged: the loss was not finite at an evaluation.
+        """
+        self._resume()
+        trainer = self.config.trainer
+        with Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
+            progress.update(self.position.step, {})
+            while self.position.epoch <= trainer.epochs and not self._over():
+                self._epoch(progress)
+        if self.position.evaluations == 0 or self.losses_summed:
+            self._evaluate(progress)
+
+    def restore_best(self) -> None:
+        """Put the weights of the best evaluation back, if they are the ones to be tested."""
+        if self.config.trainer.selection == "best" and self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+
+    def seconds(self) -> float:
+        """Training time over all sittings."""
+        return self.position.seconds + time.monotonic() - self._sitting_began
+
+    def _epoch(self, progress: Progress) -> None:
+        trainer, position = self.config.trainer, self.position
+        for batch in self.task.train_batches(position.epoch, position.batch):
+            self._train_on(batch)
+            position.batch += 1
+            if position.batch % trainer.accumulate == 0:
+                self._step()
+                progress.update(position.step, {})
+                if trainer.evaluate_unit == "step" and position.step % trainer.evaluate_every == 0:
+                    self._evaluate(progress)
+                if self._over():
+                    return
+                self._checkpoint_if_due()
+        position.epoch, position.batch = position.epoch + 1, 0
+        if trainer.evaluate_unit == "epoch" and (position.epoch - 1) % trainer.evaluate_every == 0:
+            self._evaluate(progress)
+        self._checkpoint_if_due()
+
+    def _train_on(self, batch: Any) -> None:
+        trainer = self.config.trainer
+        if not self.model.training:
+            self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16) if trainer.precision == "bfloat16" else nullcontext():
+            loss = self.task.loss(self.forward, batch)
+        self.rule.backward(loss if trainer.accumulate == 1 else loss / trainer.accumulate)
+        # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
+        self.loss_sum += loss.detach()
+        self.losses_summed += 1
+
+    def _step(self) -> None:
+        if self.config.trainer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        after_step(self.schedule)
+        self.position.step += 1
+
+    def _over(self) -> bool:
+        trainer, position = self.config.trainer, self.position
+        out_of_steps = trainer.steps is not None and position.step >= trainer.steps
+        out_of_patience = trainer.patience is not None and position.stale >= trainer.patience
+        return out_of_steps or out_of_patience
+
+    def _evaluate(self, progress: Progress) -> None:
+        position = self.position
+        loss = (self.loss_sum / max(1, self.losses_summed)).item()
+        self.loss_sum.zero_()
+        self.losses_summed = 0
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} at step {position.step}")
+        metrics = evaluate(self.task, self.forward, "valid")
+        value = metrics[self.task.metric]
+        position.evaluations += 1
+        epoch = position.epoch - (position.batch == 0)
+        if self._improves(value):
+            position.best_value, position.best_epoch, position.best_step = value, epoch, position.step
+            position.stale = 0
+            if self.config.trainer.selection == "best":
+                self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            position.stale += 1
+        after_evaluation(self.schedule, value)
+        row = {"epoch": epoch, "step": position.step, "train/loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        row |= {f"valid/{name}": metric for name, metric in metrics.items()}
+        self.folder.append_metrics(row)
+        self.wandb.log(row)
+        progress.update(position.step, {"loss": loss, self.task.metric: value})
+
+    def _improves(self, value: float) -> bool:
+        best = self.position.best_value
+        if best is None:
+            return True
+        return value > best if self.task.higher_is_better else value < best
+
+    def _planned_steps(self) -> int:
+        trainer = self.config.trainer
+        planned = trainer.epochs * math.ceil(self.task.steps_per_epoch() / trainer.accumulate)
+        return planned if trainer.steps is None else min(planned, trainer.steps)
+
+    def _title(self) -> str:
+        config = self.config
+        return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self._last_checkpoint < self.config.run.checkpoint_seconds:
+            return
+        if self.position.batch % self.config.trainer.accumulate:
+            return  # half-accumulated gradients are not saved
+        self.position.seconds, self._sitting_began = self.seconds(), time.monotonic()
+        self.folder.save_checkpoint(
+            {
+                "position": vars(self.position).copy(),
+                "model": self.model.state_dict(),
+                "best_weights": self.best_weights,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rule": self.rule.state_dict(),
+                "loss": (self.loss_sum, self.losses_summed),
+                "random": _random_state(self.device),
+            }
+        )
+        self._last_checkpoint = time.monotonic()
+
+    def _resume(self) -> None:
+        state = self.folder.load_checkpoint()
+        if state is None:
+            self.folder.truncate_history(0)
+            return
+        self.position = Position(**state["position"])
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best_weights"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.rule.load_state_dict(state["rule"])
+        self.loss_sum, self.losses_summed = state["loss"][0].to(self.device), state["loss"][1]
+        _set_random_state(self.device, state["random"])
+        self.folder.truncate_history(self.position.evaluations)
+
+
+def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, float]:
+    """The task's metrics on a split, in evaluation mode and without gradients."""
+    model.eval()
+    with torch.no_grad():
+        return task.evaluate(model, split)
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
