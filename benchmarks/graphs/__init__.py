@@ -1,0 +1,5 @@
+"""Graphs: node classification and link prediction on citation graphs (Tables 3, 4, A.2 and A.4)."""
+
+from benchmarks.graphs import models, task
+
+__all__ = ["models", "task"]

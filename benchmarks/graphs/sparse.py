@@ -1,0 +1,176 @@
+"""Sparse matrices with a gradient: the two products that every graph layer here is made of.
+
+PyTorch differentiates `torch.sparse.mm`, but transposes the matrix anew in every backward pass. Graphs do not
+change, so a `Pattern` computes its transpose once. The two products are each other's derivatives:
+`weighted_sum` is (sparse × dense) and `pair_products` the dense product sampled at the sparse positions.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where a sparse matrix has entries, in row order (CSR), together with the transpose.
+
+    Attributes:
+        shape: rows and columns.
+        pointer, column: CSR row pointers (rows + 1) and column of every entry (nnz).
+        row: row of every entry (nnz).
+        pointer_t, column_t: the same of the transposed matrix.
+        order_t: entry i of the transpose is entry `order_t[i]` here (nnz).
+    """
+
+    shape: tuple[int, int]
+    pointer: Tensor
+    column: Tensor
+    row: Tensor
+    pointer_t: Tensor
+    column_t: Tensor
+    order_t: Tensor
+
+    @classmethod
+    def from_sorted(cls, row: Tensor, column: Tensor, shape: tuple[int, int]) -> "Pattern":
+        """Build from coordinates (nnz,) sorted by row, then by column, without repetitions."""
+        order_t = torch.argsort(column, stable=True)
+        return cls(shape, _pointer(row, shape[0]), column, row, _pointer(column, shape[1]), row[order_t], order_t)
+
+    def csr(self, values: Tensor) -> Tensor:
+        """The sparse matrix with these `values` (nnz,)."""
+        return _csr(self.pointer, self.column, values, self.shape)
+
+    def csr_transposed(self, values: Tensor) -> Tensor:
+        """The transposed sparse matrix, `values` (nnz,) being given in the order of this one."""
+        return _csr(self.pointer_t, self.column_t, values[self.order_t], (self.shape[1], self.shape[0]))
+
+    def to(self, device: torch.device) -> "Pattern":
+        tensors = ("pointer", "column", "row", "pointer_t", "column_t", "order_t")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """A constant sparse matrix (node features, a propagation matrix)."""
+
+    pattern: Pattern
+    values: Tensor
+
+    @classmethod
+    def from_entries(cls, row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> "SparseMatrix":
+        """Build from coordinates in any order; values at the same place add up."""
+        summed = torch.sparse_coo_tensor(torch.stack([row, column]), values, shape, check_invariants=False).coalesce()
+        row, column = summed.indices()
+        return cls(Pattern.from_sorted(row, column, shape), summed.values())
+
+    @classmethod
+    def from_dense(cls, dense: Tensor) -> "SparseMatrix":
+        row, column = dense.nonzero(as_tuple=True)
+        shape = (int(dense.size(0)), int(dense.size(1)))
+        return cls(Pattern.from_sorted(row, column, shape), dense[row, column])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.pattern.shape
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        return weighted_sum(self.pattern, self.values, dense)
+
+    def dropout(self, probability: float, training: bool) -> "SparseMatrix":
+        """Dropout of the entries; absent ones are zero whatever the mask, so this equals dropout of the dense matrix."""
+        if not training or probability == 0.0:
+            return self
+        return replace(self, values=torch.nn.functional.dropout(self.values, probability, training=True))
+
+    def to_dense(self) -> Tensor:
+        return self.pattern.csr(self.values).to_dense()
+
+    def to(self, device: torch.device) -> "SparseMatrix":
+        return SparseMatrix(self.pattern.to(device), self.values.to(device))
+
+
+def weighted_sum(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+    """Sparse times dense, `out[i] = Σ_j values[i, j] dense[j]`, differentiable in both.
+
+    Args:
+        pattern: positions of `values`, shape (rows, columns).
+        values: (nnz,), in the pattern's order.
+        dense: (columns, channels).
+
+    Returns:
+        (rows, channels), in the precision of `values`.
+    """
+    result: Tensor = _WeightedSum.apply(pattern, values, dense.to(values.dtype))
+    return result
+
+
+def pair_products(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+    """Inner products `left[i] · right[j]` at the pattern's positions (i, j), differentiable in both.
+
+    Args:
+        pattern: positions, shape (rows, columns).
+        left: (rows, channels).
+        right: (columns, channels).
+
+    Returns:
+        (nnz,), in the pattern's order.
+    """
+    result: Tensor = _PairProducts.apply(pattern, left, right)
+    return result
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(values, dense)
+        return pattern.csr(values) @ dense.contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        values, dense = ctx.saved_tensors
+        _, wants_values, wants_dense = ctx.needs_input_grad
+        gradient = gradient.contiguous()
+        to_values = _sampled_product(ctx.pattern, gradient, dense) if wants_values else None
+        to_dense = ctx.pattern.csr_transposed(values) @ gradient if wants_dense else None
+        return None, to_values, to_dense
+
+
+class _PairProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(left, right)
+        return _sampled_product(pattern, left, right)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        left, right = ctx.saved_tensors
+        _, wants_left, wants_right = ctx.needs_input_grad
+        to_left = ctx.pattern.csr(gradient) @ right.contiguous() if wants_left else None
+        to_right = ctx.pattern.csr_transposed(gradient) @ left.contiguous() if wants_right else None
+        return None, to_left, to_right
+
+
+def _sampled_product(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+    zeros = pattern.csr(left.new_zeros(pattern.column.numel()))
+    return torch.sparse.sampled_addmm(zeros, left.contiguous(), right.t(), beta=0.0).values()
+
+
+def _csr(pointer: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(pointer, column, values, shape, check_invariants=False)
+
+
+def _pointer(index: Tensor, size: int) -> Tensor:
+    counts = torch.bincount(index, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+# PyTorch announces once per process that CSR tensors are young; the products used here are tested in this suite.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
