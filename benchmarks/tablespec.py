@@ -1,0 +1,263 @@
+"""The cells of a table: what has to be run for it, and what it is compared with."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.errors import ConfigError
+from benchmarks.reference import ReferenceTable, known_references, load_reference
+from benchmarks.tablefile import (
+    SCALES,
+    TABLE_FOLDER,
+    Metric,
+    TableFile,
+    Tolerance,
+    known_tables,
+    matches,
+    read_table_file,
+)
+
+__all__ = ["Cell", "Metric", "TableSpec", "Tolerance", "known_tables", "load_spec"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table.
+
+    Attributes:
+        row, column: names as in the reference file; column is "" in a table without columns.
+        overrides: configuration shared by the cell's runs, e.g. `("task=cora", "model=gcn", "rule=dfa")`.
+        control: whether it is the frozen control rather than a row of the table proper.
+        members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
+        data: pattern of the names that the paper's own data set has in records.
+        reference: published table that holds the cell's number; "" where none does.
+        quoted: taken over by the paper from others; never run.
+    """
+
+    row: str
+    column: str
+    overrides: tuple[str, ...]
+    control: bool = False
+    members: tuple[str, ...] = ()
+    data: str = "*"
+    reference: str = ""
+    quoted: bool = False
+
+    @property
+    def name(self) -> str:
+        """ "row:column", or the row alone."""
+        return f"{self.row}:{self.column}" if self.column else self.row
+
+    @property
+    def runs(self) -> tuple[tuple[str, ...], ...]:
+        """Overrides of each run that one seed of the cell takes: one for an ordinary cell."""
+        if self.quoted:
+            return ()
+        return tuple((*self.overrides, member) for member in self.members) or (self.overrides,)
+
+    @property
+    def rule(self) -> str:
+        """The training rule of the cell, from its overrides."""
+        rules = [override.split("=", 1)[1] for override in self.overrides if override.startswith("rule=")]
+        return rules[-1] if rules else ""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table, ready to be planned, run and filled.
+
+    Attributes:
+        name: "table_3".
+        file: what `configs/table/<name>.yaml` says.
+        metrics: metric → how it is found and shown, in the reference's order.
+        cells: what can be run; the frozen control comes last.
+        quoted: what is shown beside it without being run.
+        rows, columns: names in the order in which they are shown.
+    """
+
+    name: str
+    file: TableFile
+    metrics: Mapping[str, Metric]
+    cells: tuple[Cell, ...]
+    quoted: tuple[Cell, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What the table reports."""
+        return self.file.title
+
+    @property
+    def heading(self) -> str:
+        """The name as printed: "Table 3", "Table A2"."""
+        return f"Table {self.name.removeprefix('table_').upper()}"
+
+    @property
+    def seeds(self) -> Mapping[str, int]:
+        """Number of seeds per scale."""
+        return self.file.seeds
+
+    def cost(self, cell: Cell, scale: str) -> float:
+        """Rough seconds of one run of the cell, for a plan; measured runs should replace it.
+
+        Raises:
+            ConfigError: unknown scale.
+        """
+        if scale not in SCALES:
+            raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
+        hints = self.file.cost_seconds[scale]
+        found = (seconds for pattern, seconds in hints.items() if matches(pattern, cell.row, cell.name))
+        return next(found, hints["default"])
+
+    def tolerance(self, cell: Cell, metric: str) -> Tolerance | None:
+        """How far the cell may lie from the published number; None where nothing was laid down."""
+        found = (
+            tolerance
+            for pattern, tolerance in self.file.tolerance.items()
+            if matches(pattern, cell.rule, f"{cell.rule}:{metric}")
+        )
+        return next(found, None)
+
+    def published(self, cell: Cell, metric: str) -> float | None:
+        """The published number of a cell, or None. Whether it may be *shown* depends on the runs."""
+        if not cell.reference:
+            return None
+        return load_reference(cell.reference).value(cell.row, cell.column, metric)
+
+
+def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_FOLDER) -> TableSpec:
+    """The table called `name`, with rows (or columns) added for each rule of `extra_rules`.
+
+    Raises:
+        ConfigError: unknown table, or a file whose parts do not fit together.
+    """
+    file = read_table_file(name, folder)
+    if file.reference not in known_references():
+        raise ConfigError(
+            f"table file {name}.yaml: unknown reference '{file.reference}'; known: {', '.join(known_references())}"
+        )
+    reference = load_reference(file.reference)
+    metrics = _ordered_metrics(name, file, reference)
+    own = _reference_cells(name, file, reference)
+    runnable = [cell for cell in own if not cell.quoted]
+    if not runnable:
+        raise ConfigError(f"table file {name}.yaml: every cell is quoted, nothing can be run")
+    if file.controls in known_tables(folder):
+        controls = load_spec(file.controls, folder=folder).cells
+        runnable += [replace(cell, control=True) for cell in controls if cell.name not in _names(runnable)]
+    elif file.controls:
+        runnable += _cells_of_rule(file, runnable, file.controls, control=True)
+    # After the control, so that asking for the control's rule as an extra one adds nothing.
+    for rule in extra_rules:
+        runnable += _cells_of_rule(file, runnable, rule, control=False)
+    runnable.sort(key=lambda cell: cell.control)
+    quoted = [cell for cell in own if cell.quoted]
+    return TableSpec(
+        name=name,
+        file=file,
+        metrics=metrics,
+        cells=tuple(runnable),
+        quoted=tuple(quoted),
+        rows=_in_order(reference.rows, [cell.row for cell in (*runnable, *quoted)]),
+        columns=_in_order(reference.columns, [cell.column for cell in (*runnable, *quoted)]),
+    )
+
+
+def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> dict[str, Metric]:
+    if set(file.metrics) != set(reference.metrics):
+        raise ConfigError(
+            f"table file {name}.yaml: metrics are {', '.join(file.metrics)} "
+            f"but {reference.name} reports {', '.join(reference.metrics)}"
+        )
+    return {metric: file.metrics[metric] for metric in reference.metrics}
+
+
+def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> list[Cell]:
+    """Cells the paper reports, in its order; a place the paper leaves blank is no cell."""
+    places = [(row, column) for row in reference.rows for column in reference.columns]
+    printed = [_make_cell(name, file, row, column) for row, column in places if reference.reports(row, column)]
+    if not file.extras:
+        return printed
+    shallow_table = any(cell.rule == "shallow" for cell in printed)
+    extra = [_make_cell(name, file, row, column) for row, column in reference.extra]
+    return printed + [replace(cell, control=cell.rule == "shallow" and not shallow_table) for cell in extra]
+
+
+def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
+    place = Cell(row, column, ())
+    if any(matches(pattern, row, column, place.name) for pattern in file.quoted):
+        return replace(place, reference=file.reference, quoted=True)
+    words = _fields(name, file.row, row) | _fields(name, file.column, column)
+    words |= {"row": row, "column": column}
+    words = {key: file.names.get(key, {}).get(word, word) for key, word in words.items()}
+    templates = [*file.overrides, *_matching(file.overrides_for, place)]
+    return replace(
+        place,
+        overrides=tuple(_fill(name, template, words) for template in templates),
+        members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
+        data=_fill(name, file.data, words),
+        reference=file.reference,
+    )
+
+
+def _cells_of_rule(file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
+    """The cells again under another rule.
+
+    Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
+    backpropagation alone has nothing for a local rule to act on.
+    """
+    taken = set(_names(cells))
+    added: list[Cell] = []
+    for cell in cells:
+        if cell.rule == "bp" or cell.control:
+            continue
+        row = _with_rule(file.row, cell.row, rule)
+        column = _with_rule(file.column, cell.column, rule)
+        if "{rule}" not in file.row + file.column:
+            row = f"{cell.row}/{rule}"
+        overrides = tuple(f"rule={rule}" if item.startswith("rule=") else item for item in cell.overrides)
+        new = replace(cell, row=row, column=column, overrides=overrides, control=control, reference="")
+        if new.name not in taken:
+            taken.add(new.name)
+            added.append(new)
+    return added
+
+
+def _with_rule(pattern: str, text: str, rule: str) -> str:
+    if "{rule}" not in pattern:
+        return text
+    return pattern.format(**(_fields("", pattern, text) | {"rule": rule}))
+
+
+def _fields(name: str, pattern: str, text: str) -> dict[str, str]:
+    """Split "gcn/dfa" by "{model}/{rule}"."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    expression = "".join(f"(?P<{part}>[^/]*)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    found = re.fullmatch(expression, text)
+    if found is None:
+        raise ConfigError(f"table file {name}.yaml: '{text}' does not have the form '{pattern}'")
+    return found.groupdict()
+
+
+def _fill(name: str, template: str, words: Mapping[str, str]) -> str:
+    try:
+        return template.format(**words)
+    except (KeyError, IndexError, ValueError):
+        known = ", ".join(f"{{{word}}}" for word in words)
+        raise ConfigError(f"table file {name}.yaml: cannot fill in '{template}'; known: {known}") from None
+
+
+def _matching(entries: Mapping[str, Sequence[str]], cell: Cell) -> list[str]:
+    chosen = (items for pattern, items in entries.items() if matches(pattern, cell.row, cell.name))
+    return [item for items in chosen for item in items]
+
+
+def _names(cells: Iterable[Cell]) -> list[str]:
+    return [cell.name for cell in cells]
+
+
+def _in_order(first: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
+    used = set(present)
+    return tuple(dict.fromkeys([*(item for item in first if item in used), *present]))

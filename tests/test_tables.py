@@ -1,0 +1,363 @@
+"""Tables from synthetic records; every expected number is computed here with NumPy."""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.errors import ResultsError
+from benchmarks.reference import load_reference
+from benchmarks.rendering import escape_latex
+from benchmarks.summaries import within_tolerance
+from benchmarks.tables import (
+    CellOutcome,
+    Entry,
+    describe_runs,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+    write_tables,
+)
+from benchmarks.tablespec import Cell, TableSpec, load_spec
+
+HEADER = "table,row,column,metric,paper,mean,std,n,difference,within_tolerance,scale,data,status"
+
+
+def record(
+    metrics: dict[str, float], seed: int = 0, name: str = "cora", kind: str = "real", scale: str = "paper", **more: Any
+) -> dict[str, Any]:
+    data = {"name": name, "kind": kind, "checksums": {}, "notes": more.pop("notes", {})}
+    fixed = {"seconds": 60.0, "peak_memory_mb": 200.0, "device": "cpu: a_b", "versions": {"torch": "2.6"}}
+    description = {"status": "done", "commit": "abc1234", "git_dirty": False, "data": data}
+    return {"metrics": metrics, "seed": seed, "scale": scale, "config_hash": ""} | fixed | description | more
+
+
+def accuracies(*values: float, **more: Any) -> list[dict[str, Any]]:
+    return [record({"test/accuracy": value}, seed=seed, **more) for seed, value in enumerate(values)]
+
+
+def cell_of(spec: TableSpec, row: str, column: str = "") -> Cell:
+    (found,) = [cell for cell in spec.cells if (cell.row, cell.column) == (row, column)]
+    return found
+
+
+def done(records: list[dict[str, Any]]) -> CellOutcome:
+    return CellOutcome(records, len(records), "done")
+
+
+def entry_of(rows: list[Entry], row: str, column: str = "", metric: str = "") -> Entry:
+    (found,) = [e for e in rows if (e.cell.row, e.cell.column) == (row, column) and e.metric in (metric or e.metric,)]
+    return found
+
+
+def one_cell(values: list[float], row: str = "gcn/dfa", status: str = "done", **more: Any) -> Entry:
+    spec = load_spec("table_3")
+    cell = cell_of(spec, row, "cora")
+    outcome = CellOutcome(accuracies(*values, **more), len(values) + (status != "done"), status)
+    return entry_of(summarise(spec, {cell: outcome}, more.get("scale", "paper")), row, "cora")
+
+
+@pytest.fixture
+def spec() -> TableSpec:
+    return load_spec("table_3")
+
+
+def test_mean_and_sample_deviation_over_all_seeds() -> None:
+    values = [0.801, 0.763, 0.822, 0.5]
+    entry = one_cell(values)
+    assert entry.mean == pytest.approx(100 * np.mean(values))
+    assert entry.std == pytest.approx(100 * np.std(values, ddof=1))
+    assert (entry.n, entry.paper, entry.status) == (4, 79.9, "done")
+    assert entry.difference == pytest.approx(100 * np.mean(values) - 79.9)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert one_cell([0.8]).std is None
+
+
+@pytest.mark.parametrize(
+    ("row", "accuracy", "within"),
+    [
+        ("gcn/bp", 0.801, True),
+        ("gcn/bp", 0.781, True),  # exactly two points below
+        ("gcn/bp", 0.7809, False),
+        ("gcn/bp", 0.821, True),  # exactly two points above
+        ("gcn/bp", 0.8211, False),  # BP has to agree, not to win
+        ("gcn/dfa", 0.774, True),
+        ("gcn/dfa", 0.7739, False),
+        ("gcn/dfa", 0.95, True),
+        ("gcn/shallow", 0.37, None),
+    ],
+)
+def test_tolerance_in_points(row: str, accuracy: float, within: bool | None) -> None:
+    assert one_cell([accuracy], row=row).within is within
+
+
+def test_tolerance_in_published_deviations() -> None:
+    spec = load_spec("table_a2")
+    cell = cell_of(spec, "gat")  # published: 0.63 with a deviation of 0.18
+    for mean, within in [(0.63 + 0.36, True), (0.63 - 0.36, True), (0.63 - 0.361, False), (1.0, False)]:
+        assert within_tolerance(spec, cell, "alignment_mean", mean, 0.63) is within
+    assert within_tolerance(spec, cell, "alignment_std", 0.18, 0.18) is None
+
+
+def test_better_means_lower_where_lower_is_better() -> None:
+    spec = load_spec("table_5")
+    lenient = dataclasses.replace(load_spec("table_3").file.tolerance["dfa"], points=1.0, or_better=True)
+    spec = dataclasses.replace(spec, file=dataclasses.replace(spec.file, tolerance={"*": lenient}))
+    cell = cell_of(spec, "dfa_macro", "baseline")
+    assert within_tolerance(spec, cell, "perplexity", 60.0, 95.0) is True
+    assert within_tolerance(spec, cell, "perplexity", 97.0, 95.0) is False
+
+
+@pytest.mark.parametrize(
+    ("more", "data", "published"),
+    [
+        ({"kind": "stand-in"}, "stand-in", None),
+        ({"kind": "stand-in", "scale": "mini"}, "stand-in", None),
+        ({"scale": "mini"}, "real", 79.9),
+        ({"name": "cora_half"}, "real (cora_half)", None),
+    ],
+)
+def test_paper_number_only_for_the_papers_data_at_its_scale(
+    more: dict[str, str], data: str, published: float | None
+) -> None:
+    entry = one_cell([0.8, 0.7], **more)
+    assert (entry.paper, entry.difference, entry.within) == (None, None, None)
+    assert (entry.data, entry.published) == (data, published)
+
+
+def test_real_and_stand_in_runs_of_one_cell_are_never_compared(spec: TableSpec) -> None:
+    runs = [*accuracies(0.8), record({"test/accuracy": 0.7}, seed=1, kind="stand-in")]
+    rows = summarise(spec, {cell_of(spec, "gcn/dfa", "cora"): done(runs)})
+    entry = entry_of(rows, "gcn/dfa", "cora")
+    assert (entry.data, entry.paper, entry.published) == ("mixed", None, None)
+    assert "[mixed]" in to_markdown(spec, rows, [])
+
+
+def numbers_of(table: str) -> set[str]:
+    """Every published number of a table, as Markdown would print it."""
+    return {f"{value:.1f}" for value in load_reference(table).values.values()}
+
+
+def test_a_stand_in_table_shows_no_paper_number_and_says_so(spec: TableSpec) -> None:
+    outcomes = {
+        cell: done(accuracies(0.123, 0.123, name=cell.column, kind="stand-in", scale="mini", notes={"bayes": 0.5}))
+        for cell in spec.cells
+    }
+    rows = summarise(spec, outcomes)
+    footer = describe_runs(spec, outcomes)
+    markdown, latex = to_markdown(spec, rows, footer), to_latex(spec, rows, footer)
+    table = [line for line in markdown.splitlines() if line.startswith("|")]
+    for line in table:
+        assert not numbers_of("table_3") & set(line.split())
+        assert not numbers_of("table_a4") & set(line.split())
+    assert markdown.count("cora (stand-in) ours, mini") == 2
+    assert "cora (stand-in; bayes 0.5)" in markdown
+    assert r"\multicolumn{4}{c}{pubmed (stand-in)}" in latex
+    assert all(not line["paper"] for line in csv.DictReader(io.StringIO(to_csv(spec, rows))))
+
+
+def test_rows_are_labelled_where_they_name_the_data() -> None:
+    spec = load_spec("table_4")
+    metrics = {"test/auc": 0.5, "test/ap": 0.25}
+    outcomes = {
+        cell_of(spec, "cora/bp"): done([record(metrics, kind="stand-in")]),
+        cell_of(spec, "cora/dfa"): done([record(metrics)]),
+    }
+    rows = summarise(spec, outcomes)
+    labels = [line.split("|")[1].strip() for line in to_markdown(spec, rows).splitlines() if line.startswith("|")]
+    assert "cora/bp (stand-in)" in labels and "cora/dfa" in labels
+    (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| cora/dfa")]
+    assert [part.strip() for part in line.split("|")[2:-1]] == [
+        *("0.900", "0.500", "-0.400", "✗"),
+        *("0.900", "0.250", "-0.650", "✗"),
+    ]
+
+
+def test_csv_columns_and_lines(spec: TableSpec) -> None:
+    cell = cell_of(spec, "gcn/bp", "cora")
+    text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
+    lines = text.splitlines()
+    assert lines[0] == HEADER
+    assert len(lines) == 1 + 45
+    std = np.std([80.0, 82.0], ddof=1)
+    assert f"table_3,gcn/bp,cora,accuracy_percent,80.1,81,{std:.10g},2,0.9,True,paper,real,done" in lines
+    assert "table_3,gcn/dfa,cora,accuracy_percent,,,,0,,,paper,,missing" in lines
+    assert sum("/shallow," in line for line in lines) == 15
+
+
+def test_csv_keeps_two_metrics_apart() -> None:
+    spec = load_spec("table_a2")
+    runs = [record({"alignment/mean": 0.7, "alignment/std": 0.2})]
+    lines = to_csv(spec, summarise(spec, {cell_of(spec, "gcn"): done(runs)})).splitlines()
+    assert "table_a2,gcn,,alignment_mean,0.77,0.7,,1,-0.07,True,paper,real,done" in lines
+    assert "table_a2,gcn,,alignment_std,0.25,0.2,,1,-0.05,,paper,real,done" in lines
+
+
+def test_missing_partial_failed_and_diverged_cells_stay_visible(spec: TableSpec) -> None:
+    outcomes = {
+        cell_of(spec, "gcn/bp", "cora"): CellOutcome(accuracies(0.8, 0.82), 3, "partial", "seed 2 to run"),
+        cell_of(spec, "gat/bp", "cora"): CellOutcome(accuracies(0.82, 0.84), 3, "diverged", "loss is\nNaN | step 7"),
+        cell_of(spec, "dna/bp", "cora"): CellOutcome((), 3, "failed", "out of memory"),
+        cell_of(spec, "dna/dfa", "cora"): CellOutcome((), 3, "missing", "data not at hand"),
+    }
+    rows = summarise(spec, outcomes)
+    text = to_markdown(spec, rows, describe_runs(spec, outcomes))
+    assert "81.0 ± 1.4 (2 of 3 seeds)" in text
+    assert "83.0 ± 1.4 (2 of 3 seeds, diverged)" in text
+    assert "- Not complete: diverged (2 of 3 seeds done; loss is NaN | step 7): gat/bp:cora" in text
+    assert "- Not complete: failed (0 of 3 seeds done; out of memory): dna/bp:cora" in text
+    assert "missing (0 of 3 seeds done; data not at hand): dna/dfa:cora" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {14}
+    assert entry_of(rows, "gcn/bp", "cora").within is True
+    # 83.0 lies within two points of 82.6, but a seed diverged.
+    assert entry_of(rows, "gat/bp", "cora").within is False
+    statuses = {line["row"]: line["status"] for line in csv.DictReader(io.StringIO(to_csv(spec, rows)))
+                if line["column"] == "cora"}  # fmt: skip
+    assert statuses["dna/bp"] == "failed" and statuses["gat/bp"] == "diverged" and statuses["gcn/dfa"] == "missing"
+
+
+def test_a_table_with_nothing_run_renders(spec: TableSpec) -> None:
+    rows = summarise(spec, {}, "mini")
+    text = to_markdown(spec, rows, describe_runs(spec, {}, "mini"))
+    assert not any(numbers_of("table_3") & set(line.split()) for line in text.splitlines() if "|" in line)
+    assert "no seed has run" in text
+
+
+def test_a_failed_cell_gets_no_verdict() -> None:
+    assert one_cell([0.8, 0.8], status="failed").within is None
+
+
+def test_a_record_without_the_metric_does_not_pass_for_done() -> None:
+    spec = load_spec("table_a2")
+    runs = [record({"alignment/mean": 0.7, "alignment/std": 0.1}), record({}, seed=1)]
+    entry = entry_of(summarise(spec, {cell_of(spec, "gcn"): done(runs)}), "gcn", "", "alignment_mean")
+    assert (entry.n, entry.status, entry.reason) == (1, "partial", "1 seeds without a value")
+
+
+def test_a_nan_is_counted_and_fails() -> None:
+    entry = one_cell([0.8, float("nan")])
+    assert entry.mean is not None and np.isnan(entry.mean)
+    assert entry.within is False
+
+
+def test_a_mean_over_scenes_is_taken_seed_by_seed() -> None:
+    spec = load_spec("table_1")
+    cell = cell_of(spec, "nerf_synthetic", "nerf/dfa")
+    values = np.arange(16.0).reshape(2, 8) ** 1.5
+    runs = [
+        record({"test/psnr": values[seed, scene]}, seed=seed, name=f"blender_{scene}")
+        for seed in range(2)
+        for scene in range(8)
+    ]
+    entry = entry_of(summarise(spec, {cell: done(runs)}), "nerf_synthetic", "nerf/dfa")
+    assert entry.mean == pytest.approx(values.mean(axis=1).mean())
+    assert entry.std == pytest.approx(values.mean(axis=1).std(ddof=1))
+    assert (entry.n, entry.expected, entry.status) == (2, 2, "done")
+    partial = CellOutcome(runs[:-1], 16, "partial", "one scene to run")
+    entry = entry_of(summarise(spec, {cell: partial}), "nerf_synthetic", "nerf/dfa")
+    assert (entry.n, entry.expected, entry.status) == (1, 2, "partial")
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("real", True), ("stand-in", False)])
+def test_quoted_numbers_stand_only_beside_runs_on_the_same_data(kind: str, shown: bool) -> None:
+    spec = load_spec("table_a5")
+    runs = [record({"test/psnr": 20.0}, name="blender_lego", kind=kind)]
+    rows = summarise(spec, {cell_of(spec, "lego", "nerf/dfa"): done(runs)})
+    quoted = {e.cell.row: e.paper for e in rows if e.cell.column == "nv/bp"}
+    assert quoted["lego"] == (26.08 if shown else None)
+    assert quoted["chair"] is None
+    assert ("26.08" in to_markdown(spec, rows)) is shown
+    assert ("26.08" in to_latex(spec, rows)) is shown
+
+
+def test_reduced_runs_show_the_paper_in_markdown_only_and_without_verdict(spec: TableSpec) -> None:
+    outcomes = {cell_of(spec, "gcn/bp", "cora"): done(accuracies(0.8012, scale="mini"))}
+    rows = summarise(spec, outcomes)
+    (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| gcn/bp")]
+    assert [part.strip() for part in line.split("|")[2:6]] == ["80.1", "80.1", "+0.0", "–"]
+    (line,) = [line for line in to_latex(spec, rows).splitlines() if line.startswith("gcn/bp")]
+    assert [part.strip() for part in line.split("&")[1:5]] == ["--", "80.1", "--", "--"]
+    assert "Scale: mini" in "\n".join(describe_runs(spec, outcomes))
+
+
+def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
+    runs = accuracies(0.8, 0.9)
+    runs[1] |= {"seconds": 3605.0, "peak_memory_mb": 512.4, "commit": "fff0000", "git_dirty": True}
+    outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs)}
+    footer = "\n".join(describe_runs(spec, outcomes))
+    assert "Cost: 1 h 1 min in all for 2 finished runs, peak memory 512 MB." in footer
+    assert "Hardware: cpu: a_b." in footer
+    assert "Commit: abc1234, fff0000 with uncommitted changes. Versions: torch 2.6." in footer
+    assert "sample standard deviation over n seeds; n = 2." in footer
+    assert "epoch of the best validation accuracy" in footer
+    assert "one run with one seed" in footer
+
+
+def test_a_run_that_two_cells_share_costs_once(spec: TableSpec) -> None:
+    run = accuracies(0.8, config_hash="same")
+    outcomes = {cell_of(spec, row, "cora"): done(run) for row in ("gcn/bp", "gcn/dfa")}
+    assert "1 min 0 s in all for 1 finished runs" in "\n".join(describe_runs(spec, outcomes))
+
+
+def test_records_that_do_not_belong_together_are_refused(spec: TableSpec) -> None:
+    cell, other = cell_of(spec, "gcn/bp", "cora"), cell_of(spec, "gcn/dfa", "cora")
+    mixed = {cell: done(accuracies(0.8)), other: done(accuracies(0.8, scale="mini"))}
+    with pytest.raises(ResultsError, match=r"several scales \(mini, paper\)"):
+        summarise(spec, mixed)
+    with pytest.raises(ResultsError, match="2 records of seed 0"):
+        summarise(spec, {cell: done(accuracies(0.8) * 2)})
+    with pytest.raises(ResultsError, match="has no cell nobody"):
+        summarise(spec, {Cell("nobody", "", ()): CellOutcome()})
+    with pytest.raises(ValueError, match="unknown cell status"):
+        CellOutcome(status="lost")
+    with pytest.raises(ValueError, match="finished runs"):
+        CellOutcome(accuracies(0.8, status="diverged"), 1, "diverged")
+
+
+def test_latex_escapes() -> None:
+    assert escape_latex(r"a_b & 5% {x} #1 $ ~ ^ \ ±") == (
+        r"a\_b \& 5\% \{x\} \#1 \$ \textasciitilde{} \textasciicircum{} \textbackslash{} $\pm$"
+    )
+
+
+def test_latex_is_a_booktabs_table_with_nothing_unescaped(spec: TableSpec) -> None:
+    outcomes = {cell: done(accuracies(0.8, 0.9, name=cell.column, scale="paper")) for cell in spec.cells}
+    text = to_latex(spec, summarise(spec, outcomes), [*describe_runs(spec, outcomes), "50% & more_of {it}"])
+    assert r"50\% \& more\_of \{it\}" in text
+    for begin in ("table", "tabular"):
+        assert text.count(rf"\begin{{{begin}}}") == text.count(rf"\end{{{begin}}}") > 0
+    body = [line for line in text.splitlines() if line.startswith(("gcn/", "dna/"))]
+    assert len(body) == 6 and all(line.count("&") == 12 and line.endswith(r"\\") for line in body)
+    assert not [letter for letter in text if letter in "±Δ✓✗–"]
+    assert text.replace(r"\{", "").replace(r"\}", "").count("{") == text.replace(r"\{", "").replace(r"\}", "").count(
+        "}"
+    )
+
+
+def test_files_are_written_side_by_side_and_replaced(tmp_path: Path, spec: TableSpec) -> None:
+    rows = summarise(spec, {}, "smoke")
+    folder = tmp_path / "tables"
+    assert [path.name for path in write_tables(spec, rows, ["first"], folder)] == [
+        "table_3.md",
+        "table_3.csv",
+        "table_3.tex",
+    ]
+    write_tables(spec, rows, ["second"], folder)
+    assert "- second" in (folder / "table_3.md").read_text(encoding="utf-8")
+    assert "first" not in (folder / "table_3.md").read_text(encoding="utf-8")
+    assert (folder / "table_3.csv").read_text(encoding="utf-8") == to_csv(spec, rows)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, spec: TableSpec) -> None:
+    (tmp_path / "tables").write_text("a file", encoding="utf-8")
+    with pytest.raises(ResultsError, match="cannot write"):
+        write_tables(spec, summarise(spec, {}, "smoke"), [], tmp_path / "tables")

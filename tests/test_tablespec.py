@@ -1,0 +1,191 @@
+"""Table files: the cells they yield, compared with the published tables and with lists written here."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.errors import ConfigError
+from benchmarks.reference import known_references, load_reference
+from benchmarks.tablefile import TABLE_FOLDER
+from benchmarks.tablespec import Cell, TableSpec, known_tables, load_spec
+
+MODELS = ("cheb", "gcn", "spline", "gat", "dna")
+TASKS = ("cora", "citeseer", "pubmed")
+
+
+def cell_of(spec: TableSpec, row: str, column: str = "") -> Cell:
+    (found,) = [cell for cell in (*spec.cells, *spec.quoted) if (cell.row, cell.column) == (row, column)]
+    return found
+
+
+def edited(folder: Path, name: str = "table_4", drop: tuple[str, ...] = (), **changes: object) -> Path:
+    """A folder with one table file, changed."""
+    content = yaml.safe_load((TABLE_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) | changes
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if key not in drop}), encoding="utf-8"
+    )
+    return folder
+
+
+def test_every_published_table_has_a_file() -> None:
+    assert set(known_tables()) == set(known_references())
+
+
+@pytest.mark.parametrize("name", known_references())
+def test_every_published_number_has_a_cell(name: str) -> None:
+    spec, reference = load_spec(name), load_reference(name)
+    places = {(cell.row, cell.column) for cell in (*spec.cells, *spec.quoted) if cell.reference == name}
+    assert places == {(row, column) for row, column, _ in reference.values}
+
+
+@pytest.mark.parametrize("name", known_references())
+def test_every_runnable_cell_names_task_model_and_rule_and_has_a_cost(name: str) -> None:
+    spec = load_spec(name, extra_rules=["mine"])
+    assert len({cell.name for cell in spec.cells}) == len(spec.cells)
+    for cell in spec.cells:
+        for run in cell.runs:
+            assert {"task", "model", "rule"} <= {override.split("=")[0] for override in run}
+        assert all(spec.cost(cell, scale) > 0 for scale in ("paper", "mini", "smoke"))
+
+
+def test_table_3() -> None:
+    spec = load_spec("table_3")
+    proper = [cell for cell in spec.cells if not cell.control]
+    wanted = {(f"{model}/{rule}", task) for model in MODELS for rule in ("bp", "dfa") for task in TASKS}
+    assert {(cell.row, cell.column) for cell in proper} == wanted
+    assert {(cell.row, cell.column) for cell in spec.cells if cell.control} == {
+        (f"{model}/shallow", task) for model in MODELS for task in TASKS
+    }
+    cell = cell_of(spec, "gcn/dfa", "cora")
+    assert cell.overrides == ("task=cora", "model=gcn", "rule=dfa")
+    assert cell.runs == (cell.overrides,)
+    assert (cell.rule, cell.data, cell.name) == ("dfa", "cora", "gcn/dfa:cora")
+    assert spec.heading == "Table 3"
+    control = cell_of(spec, "gat/shallow", "pubmed")
+    assert control.overrides == ("task=pubmed", "model=gat", "rule=shallow")
+    assert spec.published(control, "accuracy_percent") == 67.8
+    assert spec.cells.index(control) > max(spec.cells.index(cell) for cell in proper)
+
+
+def test_tolerances_of_table_3() -> None:
+    spec = load_spec("table_3")
+    bp = spec.tolerance(cell_of(spec, "gcn/bp", "cora"), "accuracy_percent")
+    dfa = spec.tolerance(cell_of(spec, "gcn/dfa", "cora"), "accuracy_percent")
+    assert bp is not None and (bp.points, bp.or_better) == (2.0, False)
+    assert dfa is not None and (dfa.points, dfa.or_better) == (2.5, True)
+    assert spec.tolerance(cell_of(spec, "gcn/shallow", "cora"), "accuracy_percent") is None
+
+
+def test_table_4_has_a_control_without_published_numbers() -> None:
+    spec = load_spec("table_4")
+    control = cell_of(spec, "pubmed/shallow")
+    assert control.control and spec.published(control, "auc") is None
+    assert control.overrides == ("task=pubmed_links", "model=gae", "rule=shallow")
+    assert len(spec.cells) == 9
+
+
+def test_table_a2_is_dfa_on_cora() -> None:
+    spec = load_spec("table_a2")
+    assert [cell.row for cell in spec.cells] == list(MODELS)
+    assert cell_of(spec, "dna").overrides == ("task=cora", "model=dna", "rule=dfa")
+    assert {name: metric.record for name, metric in spec.metrics.items()} == {
+        "alignment_mean": "alignment/mean",
+        "alignment_std": "alignment/std",
+    }
+    assert spec.tolerance(cell_of(spec, "dna"), "alignment_std") is None
+
+
+def test_table_5_takes_optimiser_and_schedule_from_the_column() -> None:
+    spec = load_spec("table_5")
+    wanted = ("task=wikitext103", "model=transformer_micro", "rule=dfa", "schedule=plateau", "optimizer.lr=1.0e-4")
+    assert cell_of(spec, "dfa_micro", "lr_schedule").overrides == (
+        *wanted,
+        "optimizer.options={betas:[0.9,0.999]}",
+    )
+    assert [cell.name for cell in spec.cells if cell.control] == ["shallow:baseline"]
+    assert spec.published(cell_of(spec, "shallow", "baseline"), "perplexity") == 428.0
+
+
+def test_numbers_that_the_paper_quotes_are_never_run() -> None:
+    spec = load_spec("table_a5")
+    assert {cell.column for cell in spec.quoted} == {"nv/bp", "srn/bp", "llff/bp"}
+    assert {cell.column for cell in spec.cells} == {"nerf/bp", "nerf/dfa", "nerf/shallow"}
+    assert all(cell.runs == () for cell in spec.quoted)
+    assert cell_of(spec, "lego", "nerf/dfa").overrides == ("task=blender_lego", "model=nerf", "rule=dfa")
+
+
+def test_table_1_averages_over_the_scenes_of_table_a5() -> None:
+    spec, scenes = load_spec("table_1"), load_spec("table_a5")
+    runs = {frozenset(run) for cell in spec.cells for run in cell.runs}
+    assert runs == {frozenset(run) for cell in scenes.cells for run in cell.runs}
+    assert len(cell_of(spec, "llff_real", "nerf/dfa").runs) == 8
+
+
+def test_an_extra_rule_is_added_for_every_model() -> None:
+    spec = load_spec("table_3", extra_rules=["mine"])
+    added = [cell for cell in spec.cells if cell.rule == "mine"]
+    assert {(cell.row, cell.column) for cell in added} == {(f"{m}/mine", t) for m in MODELS for t in TASKS}
+    assert not any(cell.control or cell.reference for cell in added)
+    assert cell_of(spec, "dna/mine", "pubmed").overrides == ("task=pubmed", "model=dna", "rule=mine")
+
+
+def test_an_extra_rule_where_rows_name_no_rule_or_columns_do() -> None:
+    assert cell_of(load_spec("table_a2", ["mine"]), "gcn/mine").rule == "mine"
+    assert cell_of(load_spec("table_a5", ["mine"]), "lego", "nerf/mine").rule == "mine"
+
+
+def test_a_model_without_rules_of_its_own_gets_no_extra_row() -> None:
+    assert "fm/mine" not in load_spec("table_2", ["mine"]).rows
+
+
+@pytest.mark.parametrize("rule", ["dfa", "shallow"])
+def test_an_extra_rule_that_is_there_already_adds_nothing(rule: str) -> None:
+    assert load_spec("table_3", extra_rules=[rule]).cells == load_spec("table_3").cells
+
+
+def test_cost_takes_the_first_pattern_that_fits(tmp_path: Path) -> None:
+    cost = {"pubmed/dfa": 7, "pubmed/*": 5, "default": 2}
+    spec = load_spec("table_4", folder=edited(tmp_path, cost_seconds=dict.fromkeys(("paper", "mini", "smoke"), cost)))
+    # safe_dump sorts keys: "default" < "pubmed/*" < "pubmed/dfa"
+    assert spec.cost(cell_of(spec, "pubmed/bp"), "mini") == 5
+    assert spec.cost(cell_of(spec, "cora/bp"), "mini") == 2
+    with pytest.raises(ConfigError, match="unknown scale 'huge'; known: paper, mini, smoke"):
+        spec.cost(cell_of(spec, "cora/bp"), "huge")
+
+
+def test_unknown_table_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"unknown table 'table_9'; known: table_1, "):
+        load_spec("table_9")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "table_9"}, "unknown reference 'table_9'"),
+        ({"referenc": "table_4"}, "referenc"),
+        ({"row": "{task}"}, r"'cora/bp' does not have the form '\{task\}'"),
+        ({"overrides": ["task={dataset}"]}, r"cannot fill in 'task=\{dataset\}'"),
+        ({"metrics": {"auc": {"record": "test/auc", "label": "AUC"}}}, "table_4 reports auc, ap"),
+        ({"metrics": {"auc": {"label": "AUC"}}}, "metric 'auc'"),
+        ({"tolerance": {"bp": {"points": "few"}}}, "tolerance 'bp'"),
+        ({"tolerance": {"bp": {"points": 1, "percent": 3}}}, "percent"),
+        ({"seeds": {"paper": 3, "mini": 0, "smoke": 1}}, "at least 1 for mini"),
+        ({"cost_seconds": {"paper": {"default": 1}}}, "`default` for mini, smoke"),
+        ({"cost_seconds": {"paper": 3}}, "patterns to seconds, got 3"),
+        ({"quoted": ["*"]}, "nothing can be run"),
+    ],
+)
+def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_spec("table_4", folder=edited(tmp_path, "table_4", (), **changes))
+    assert "\n" not in str(refused.value)
+    assert "table_4.yaml" in str(refused.value)
+
+
+def test_a_missing_key_and_broken_yaml_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="selection"):
+        load_spec("table_4", folder=edited(tmp_path, drop=("selection",)))
+    (tmp_path / "table_4.yaml").write_text("title: [1", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_spec("table_4", folder=tmp_path)
