@@ -22,10 +22,10 @@ SOURCES = ("real", "stand_in")
 
 @dataclass
 class TaskConfig:
-    """What is learned from: `family` is the package under `benchmarks` that registers the task."""
+    """What is learned from: `family` is the package under `benchmarks` that registers it, null for a plug-in's task."""
 
     name: str = MISSING
-    family: str = MISSING
+    family: str | None = None
     source: str = "real"
     options: dict[str, Any] = field(default_factory=dict)
 

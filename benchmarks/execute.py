@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from benchmarks.config import REPOSITORY, Config, identity
+from benchmarks.config import Config, identity
 from benchmarks.environment import PeakMemory, commit, device_name, versions
 from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.files import atomic_path
@@ -28,7 +28,7 @@ UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
 """What the library and the registries raise when names, options or points do not fit together."""
 
 
-def execute(config: Config) -> Record:
+def execute(config: Config, wait: bool = True) -> Record:
     """Run what `config` describes, or return its record if it has been run.
 
     A run that diverges or fails leaves a record with that status and the reason. Two processes never work on the same
@@ -37,13 +37,14 @@ def execute(config: Config) -> Record:
     Raises:
         ConfigError, DataError: the run cannot be begun; nothing is recorded.
         ResultsError: the results folder cannot be written.
+        RunBusy: another process has the run, and `wait` is False.
     """
     folder = RunFolder.of(config)
     if (record := _kept(folder, config)) is not None:
         return record
     load_components(config)
     device = find_device(config.run.device)
-    with folder.locked():
+    with folder.locked(wait):
         if (record := _kept(folder, config)) is not None:
             return record
         memory = PeakMemory(device)
@@ -71,9 +72,10 @@ def load_components(config: Config) -> None:
         ConfigError: a family or plug-in that cannot be imported.
     """
     families = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
-    if config.task.family not in families:
-        raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
-    import_module(f"benchmarks.{config.task.family}")
+    if config.task.family is not None:
+        if config.task.family not in families:
+            raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
+        import_module(f"benchmarks.{config.task.family}")
     for plugin in config.plugins:
         _load_plugin(plugin)
 
@@ -119,10 +121,10 @@ def build_task(config: Config) -> Task:
         ConfigError, DataError: it cannot be built.
     """
     settings = {"seed": config.seed, "source": config.task.source, "download": config.run.download}
-    data_dir = Path(config.run.data_dir)
-    data_dir = data_dir if data_dir.is_absolute() else REPOSITORY / data_dir
     try:
-        task: Task = TASKS.build(config.task.name, data_dir=data_dir, **settings, **config.task.options)
+        task: Task = TASKS.build(
+            config.task.name, data_dir=Path(config.run.data_dir), **settings, **config.task.options
+        )
     except UNUSABLE as error:
         raise ConfigError(str(error)) from None
     return task

@@ -18,6 +18,10 @@ from benchmarks.files import atomic_path, write_text
 Record = dict[str, Any]
 
 
+class RunBusy(Exception):
+    """Another process is at work on this run."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run: config, metrics line by line, checkpoint, weights and, written last, the result.
@@ -50,17 +54,20 @@ class RunFolder:
         return self.path / f"{which}.safetensors"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold this run alone; waits while another process does. The lock falls with the process that holds it.
+    def locked(self, wait: bool = True) -> Iterator[None]:
+        """Hold this run alone; the lock falls with the process that holds it.
 
         Raises:
+            RunBusy: another process holds it, and `wait` is False.
             ResultsError: the folder cannot be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            lock.acquire()
-        except (OSError, Timeout) as error:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise RunBusy(str(self.path)) from None
+        except OSError as error:
             raise ResultsError(f"cannot write to the results folder '{self.path}': {_reason(error)}") from None
         try:
             yield

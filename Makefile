@@ -1,0 +1,46 @@
+# Everything a reader of the paper, or of this code, wants done. `make help` lists it.
+# Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n JOBS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+SCALE ?= auto
+OPTIONS = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RULES),--rules $(RULES)) \
+          $(if $(DRY),--dry) $(if $(RETRY),--set run.retry=true) $(if $(DEVICE),--set run.device=$(DEVICE))
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint data reproduce bench clean
+
+help:  ## what can be made
+	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
+
+install: $(STAMP)  ## virtual environment with the tested versions of everything
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[suite,dev]'
+	touch $@
+
+test: install  ## all tests, on CPU and without network
+	$(RUN) -m pytest -n 2
+
+lint: install  ## style and types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
+	$(RUN) scripts/fetch_data.py $(TASK)
+
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5
+	$(RUN) scripts/reproduce.py table_$* $(OPTIONS)
+
+reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3
+	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
+
+reproduce: install  ## every table and figure
+	$(RUN) scripts/reproduce.py all $(OPTIONS)
+
+clean:  ## remove the virtual environment (results stay)
+	rm -rf $(VENV)

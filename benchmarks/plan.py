@@ -1,0 +1,155 @@
+"""What a table or figure takes: its runs, those already recorded, those whose data is missing, and the cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.config import SCALES, Config, compose_config, resolve
+from benchmarks.errors import ConfigError
+from benchmarks.execute import load_components
+from benchmarks.footers import duration
+from benchmarks.records import Record, RunFolder
+from benchmarks.tablespec import Cell
+
+AUTO_HOURS = 3.0
+"""The automatic scale takes the paper's protocol where this device finishes it in so many hours."""
+
+
+class Planned(Protocol):
+    """What a table and a figure have in common: cells, seeds per scale, and a cost hint."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def heading(self) -> str: ...
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+    @property
+    def seeds(self) -> Mapping[str, int]: ...
+    def cost(self, cell: Cell, scale: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One seed of a cell.
+
+    Attributes:
+        record: what is on disk, or None.
+        missing: why it cannot be run (its data is not here), or "".
+        seconds: estimated cost, 0 if it is recorded.
+    """
+
+    cell: Cell
+    config: Config
+    record: Record | None
+    missing: str
+    seconds: float
+
+    @property
+    def to_do(self) -> bool:
+        """Whether it has to be run."""
+        unsuccessful = self.record is not None and self.record["status"] != "done"
+        return not self.missing and (self.record is None or (unsuccessful and self.config.run.retry))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a table or figure at one scale, and why that scale."""
+
+    target: Planned
+    scale: str
+    why: str
+    runs: tuple[PlannedRun, ...] = field(default_factory=tuple)
+
+    @property
+    def to_do(self) -> list[PlannedRun]:
+        """What has to be run, the longest first, so that no worker is left with a long one at the end."""
+        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do}
+        return sorted(unique.values(), key=lambda run: -run.seconds)
+
+    def seconds(self, jobs: int) -> float:
+        """Estimated time with so many workers."""
+        return sum(run.seconds for run in self.to_do) / max(1, jobs)
+
+    def describe(self, jobs: int) -> str:
+        """The plan in words, cell by cell."""
+        lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
+        for cell in self.target.cells:
+            runs = [run for run in self.runs if run.cell == cell]
+            done = sum(run.record is not None and not run.to_do for run in runs)
+            to_do = [run for run in runs if run.to_do]
+            missing = next((run.missing for run in runs if run.missing), "")
+            data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
+            state = f"missing: {missing}" if missing else f"{done} of {len(runs)} done"
+            if to_do:
+                state += f", {len(to_do)} to run (about {duration(sum(run.seconds for run in to_do))})"
+            lines.append(f"  {cell.name:28} {data:9} {state}")
+        total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
+        return "\n".join([*lines, f"{total} with {jobs} worker{'s' * (jobs > 1)} on this device"])
+
+
+def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> Plan:
+    """Plan a table or figure.
+
+    Args:
+        target: what is to be made.
+        scale: "paper", "mini", "smoke", or "auto": the paper's protocol where data and time allow it, else mini.
+        seeds: seeds per cell; None: as the table says.
+        settings: further overrides for every run, e.g. `run.device=cuda`.
+        jobs: workers, for the estimate.
+
+    Raises:
+        ConfigError: an unknown scale, or a cell whose configuration does not exist.
+    """
+    if scale not in (*SCALES, "auto"):
+        raise ConfigError(f"unknown scale '{scale}'; known: auto, {', '.join(SCALES)}")
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds must be at least 1, got {seeds}")
+    if scale != "auto":
+        return Plan(target, scale, "as asked", _plan_runs(target, scale, seeds, settings))
+    paper = Plan(target, "paper", "", _plan_runs(target, "paper", seeds, settings))
+    with_data = [run for run in paper.runs if not run.missing]
+    hours = paper.seconds(jobs) / 3600
+    if with_data and hours <= AUTO_HOURS:
+        names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
+        return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
+    where = paper.runs[0].config.run.data_dir
+    why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
+    return Plan(target, "mini", f"{why}; SCALE=paper insists", _plan_runs(target, "mini", seeds, settings))
+
+
+def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
+    wanted = seeds if seeds is not None else target.seeds[scale]
+    runs: list[PlannedRun] = []
+    for cell in target.cells:
+        for overrides in cell.runs:
+            composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
+            missing = ""
+            for seed in range(wanted):
+                composed.seed = seed
+                config = resolve(composed)
+                if seed == 0:
+                    missing = missing_data(config)
+                if scale == "smoke" or (missing and scale != "paper"):
+                    config.task.source = "stand_in"
+                runs.append(_planned_run(target, cell, config, missing if scale == "paper" else "", scale))
+    return tuple(runs)
+
+
+def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str) -> PlannedRun:
+    record = RunFolder.of(config).read()
+    if record is not None and record["status"] == "done":
+        missing = ""
+    return PlannedRun(cell, config, record, missing, 0.0 if record else target.cost(cell, scale))
+
+
+def missing_data(config: Config) -> str:
+    """Why the data of a run cannot be had here, or "" if it can."""
+    if config.task.family is None or config.task.source == "stand_in" or config.run.download:
+        return ""
+    load_components(config)
+    family = import_module(f"benchmarks.{config.task.family}")
+    reason: str = family.missing_data(config.task.name, Path(config.run.data_dir))
+    return reason

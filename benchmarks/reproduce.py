@@ -1,0 +1,115 @@
+"""Plan → run → table: everything that stands behind `make reproduce-table-N` and `make reproduce-figure-N`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, guarded
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
+from benchmarks.footers import describe_gaps, describe_runs
+from benchmarks.plan import Plan, PlannedRun, make_plan
+from benchmarks.records import RunFolder
+from benchmarks.summaries import CellOutcome, summarise
+from benchmarks.tables import write_tables
+from benchmarks.tablespec import TableSpec, known_tables, load_spec
+from benchmarks.workers import Problem, default_jobs, run_all
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `scripts/reproduce.py`."""
+    parser = argparse.ArgumentParser(prog="reproduce", description=__doc__)
+    parser.add_argument("target", nargs="+", help="table_3, figure_2, ... or 'all'")
+    parser.add_argument("--scale", default="auto", help="auto (default) | paper | mini | smoke")
+    parser.add_argument("--seeds", type=int, help="seeds per cell (default: as the table says)")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="worker processes (default: one per core)")
+    parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
+    parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+    options = parser.parse_args(arguments)
+
+    def command() -> int:
+        settings = [*options.set, *([f"run.results_dir={options.results}"] if options.results else [])]
+        rules = [rule for rule in options.rules.split(",") if rule]
+        problems: list[Problem] = []
+        for name in _targets(options.target):
+            target = load_figure(name) if name in known_figures() else load_spec(name, extra_rules=rules)
+            plan = make_plan(target, options.scale, options.seeds, settings, options.jobs)
+            print(plan.describe(options.jobs), flush=True)
+            if not options.dry:
+                problems += reproduce(plan, options.jobs)
+        for problem in problems:
+            print(f"error: {problem.name}: {problem.reason}", file=sys.stderr)
+        return EXIT_RUNS_FAILED if problems else EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+def _targets(names: Sequence[str]) -> list[str]:
+    known = [*known_tables(), *known_figures()]
+    wanted = known if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
+    return wanted
+
+
+def reproduce(plan: Plan, jobs: int) -> list[Problem]:
+    """Run what a plan still needs, then write its table or figure.
+
+    Returns:
+        The runs that failed or diverged, now or before.
+    """
+    problems = run_all([run.config for run in plan.to_do], jobs)
+    runs = [replace(run, record=RunFolder.of(run.config).read()) for run in plan.runs]
+    known = {problem.name for problem in problems}
+    for run in runs:
+        name = f"{run.config.task.name} {run.config.model.name} {run.config.rule.name} seed {run.config.seed}"
+        if run.record is not None and run.record["status"] != "done" and name not in known:
+            problems.append(Problem(name, f"{run.record['status']} in an earlier run: {run.record['reason']}"))
+    folder = Path(plan.runs[0].config.run.results_dir)
+    if isinstance(plan.target, FigureSpec):
+        _finish_figure(plan, plan.target, runs, folder)
+    elif isinstance(plan.target, TableSpec):
+        _finish_table(plan, plan.target, runs, folder)
+    return problems
+
+
+def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> None:
+    outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
+    entries = summarise(spec, outcomes, plan.scale)
+    footer = [
+        f"Chosen scale: {plan.scale}, {plan.why}.",
+        *describe_runs(spec, outcomes, plan.scale),
+        *describe_gaps(entries),
+    ]
+    written = write_tables(spec, entries, footer, folder / "tables")
+    print(f"\n{written[0].read_text(encoding='utf-8')}")
+    print("written: " + ", ".join(map(str, written)))
+
+
+def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:
+    records = [run.record for run in runs if run.record is not None]
+    done = [record for record in records if record["status"] == "done"]
+    unsuccessful = [record for record in records if record["status"] != "done"]
+    if unsuccessful:
+        reasons = "; ".join(f"seed {record['seed']} {record['status']}: {record['reason']}" for record in unsuccessful)
+        status = "diverged" if any(record["status"] == "diverged" for record in unsuccessful) else "failed"
+        return CellOutcome(done, len(runs), status, reasons)
+    if len(done) == len(runs):
+        return CellOutcome(done, len(runs), "done")
+    reason = next((run.missing for run in runs if run.missing), "not run")
+    return CellOutcome(done, len(runs), "partial" if done else "missing", reason)
+
+
+def _finish_figure(plan: Plan, spec: FigureSpec, runs: Sequence[PlannedRun], folder: Path) -> None:
+    missing = [run for run in runs if run.record is None or run.record["status"] != "done"]
+    if missing:
+        reasons = ", ".join(dict.fromkeys(run.missing or "not run" for run in missing))
+        raise ResultsError(f"{spec.heading} cannot be drawn, {len(missing)} of its runs are missing: {reasons}")
+    target = folder / "figures" / f"{spec.name}.png"
+    draw_figure(spec, {run.cell.row: run.config for run in runs}, target)
+    print(f"written: {target}")
