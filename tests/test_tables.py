@@ -167,8 +167,8 @@ def test_rows_are_labelled_where_they_name_the_data() -> None:
     spec = load_spec("table_4")
     metrics = {"test/auc": 0.5, "test/ap": 0.25}
     outcomes = {
-        cell_of(spec, "cora/bp"): done([record(metrics, kind="stand-in")]),
-        cell_of(spec, "cora/dfa"): done([record(metrics)]),
+        cell_of(spec, "cora/bp"): done([record(metrics, name="cora_links", kind="stand-in")]),
+        cell_of(spec, "cora/dfa"): done([record(metrics, name="cora_links")]),
     }
     rows = summarise(spec, outcomes)
     labels = [line.split("|")[1].strip() for line in to_markdown(spec, rows).splitlines() if line.startswith("|")]
@@ -320,6 +320,19 @@ def test_records_that_do_not_belong_together_are_refused(spec: TableSpec) -> Non
         CellOutcome(status="lost")
     with pytest.raises(ValueError, match="finished runs"):
         CellOutcome(accuracies(0.8, status="diverged"), 1, "diverged")
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus(spec: TableSpec) -> None:
+    rows = summarise(spec, {cell_of(spec, "gcn/bp", "cora"): done(accuracies(0.8008))})
+    (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| gcn/bp")]
+    assert line.split("|")[4].strip() == "+0.0"
+
+
+def test_a_bar_in_a_name_does_not_split_a_markdown_column(spec: TableSpec) -> None:
+    rows = summarise(spec, {}, "smoke")
+    odd = [dataclasses.replace(e, status="half | done") if e.cell.row == "gcn/bp" else e for e in rows]
+    (line,) = [line for line in to_markdown(spec, odd).splitlines() if line.startswith("| gcn/bp")]
+    assert line.replace(r"\|", "").count("|") == 14
 
 
 def test_latex_escapes() -> None:

@@ -127,6 +127,8 @@ def test_an_extra_rule_is_added_for_every_model() -> None:
     added = [cell for cell in spec.cells if cell.rule == "mine"]
     assert {(cell.row, cell.column) for cell in added} == {(f"{m}/mine", t) for m in MODELS for t in TASKS}
     assert not any(cell.control or cell.reference for cell in added)
+    controls = [cell.control for cell in spec.cells]
+    assert controls == sorted(controls)
     assert cell_of(spec, "dna/mine", "pubmed").overrides == ("task=pubmed", "model=dna", "rule=mine")
 
 
