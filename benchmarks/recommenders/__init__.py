@@ -1,0 +1,5 @@
+"""Recommenders: click prediction on Criteo, MovieLens and a generated log; importing registers tasks and models."""
+
+from benchmarks.recommenders import models, task
+
+__all__ = ["models", "task"]

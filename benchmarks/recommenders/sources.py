@@ -1,0 +1,102 @@
+"""Criteo, real or generated, as a click log."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.errors import DataError
+from benchmarks.recommenders.blocks import Source, TextSource
+from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
+from benchmarks.recommenders.data import ClickLog, random_split
+from benchmarks.recommenders.hugging_face import HuggingFaceSource
+from benchmarks.recommenders.logs import LoadedLog
+from benchmarks.recommenders.stand_in import ClickModel, expected_auc, expected_log_loss
+from benchmarks.recommenders.stand_in_text import write_text_log
+
+# In order of preference; the last is the sample of the first 8,000 rows.
+CRITEO_FILES = ("train.txt", "train.txt.gz", "train_8000.txt")
+
+
+def load_criteo(
+    data_dir: Path,
+    *,
+    file: str = "",
+    hugging_face: str = "",
+    cache_dir: str = "",
+    min_count: int = 10,
+    max_malformed: float = 0.001,
+    workers: int = 0,
+    download: bool = False,
+) -> LoadedLog:
+    """Criteo's log through its cache, which is built on first use.
+
+    Raises:
+        DataError: no log, or a broken one (see `cache.prepare`).
+    """
+    source = _criteo_source(data_dir, file, hugging_face, download)
+    root = Path(cache_dir) if cache_dir else _cache_root(data_dir / "criteo")
+    folder = prepare(source, root, min_count, max_malformed, workers)
+    manifest = read_manifest(folder)
+    notes: dict[str, float | str] = {
+        "rows": manifest.rows,
+        "malformed_rows": manifest.malformed,
+        "feature_values": sum(manifest.field_sizes),
+    }
+    return LoadedLog(open_cache(folder), {manifest.source: manifest.sha256}, notes, real=True)
+
+
+def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
+    """A generated log that went through the same text file and preprocessing as the real one, then into memory.
+
+    Its notes hold the scores of the true probabilities on the test rows: in expectation over the labels
+    (`bayes_auc`, `bayes_log_loss`), and with the labels as drawn (`bayes_auc_drawn`, `bayes_log_loss_drawn`), which
+    no model beats other than by luck.
+    """
+    with tempfile.TemporaryDirectory(prefix="click-log-") as temporary:
+        path = Path(temporary) / "train.txt"
+        truth = write_text_log(ClickModel(seed, vocabulary), rows, path)
+        mapped = open_cache(prepare(TextSource(path), Path(temporary) / "cache", min_count, workers=1))
+        groups = tuple((columns, np.array(array)) for columns, array in mapped.groups)
+        log = ClickLog(groups, np.array(mapped.labels), mapped.field_sizes)
+        del mapped
+    test = random_split(rows, split_seed).test
+    labels, best = log.labels[test], truth[test]
+    notes: dict[str, float | str] = {
+        "rows": rows,
+        "bayes_auc": expected_auc(best),
+        "bayes_log_loss": expected_log_loss(best),
+    }
+    if labels.min() != labels.max():
+        notes["bayes_auc_drawn"] = float(roc_auc_score(labels, best))
+        notes["bayes_log_loss_drawn"] = float(log_loss(labels, best))
+    return LoadedLog(log, {}, notes, real=False)
+
+
+def _criteo_source(data_dir: Path, file: str, hugging_face: str, download: bool) -> Source:
+    if hugging_face:
+        if not Path(hugging_face).exists() and not download:
+            raise DataError(
+                f"'{hugging_face}' is no folder here, and reading it from the hub must be allowed (run.download=true)"
+            )
+        return HuggingFaceSource(hugging_face)
+    if file:
+        return TextSource(Path(file))
+    for name in CRITEO_FILES:
+        path = data_dir / "criteo" / name
+        if path.is_file():
+            return TextSource(path)
+    raise DataError(
+        f"Criteo is not in {data_dir / 'criteo'}; put train.txt or train.txt.gz of the Kaggle display-advertising"
+        " challenge there, or set task.options.file or task.options.hugging_face"
+    )
+
+
+def _cache_root(folder: Path) -> Path:
+    """Beside the data where that can be written to, otherwise in the user's cache folder."""
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        return folder / "cache"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "dfa-benchmarks" / "criteo"
