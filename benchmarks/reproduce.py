@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, guarded
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
-from benchmarks.footers import describe_gaps, describe_runs
+from benchmarks.footers import describe_runs
 from benchmarks.plan import Plan, PlannedRun, make_plan
 from benchmarks.records import RunFolder
 from benchmarks.summaries import CellOutcome, summarise
@@ -84,7 +84,6 @@ def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folde
     footer = [
         f"Chosen scale: {plan.scale}, {plan.why}.",
         *describe_runs(spec, outcomes, plan.scale),
-        *describe_gaps(entries),
     ]
     written = write_tables(spec, entries, footer, folder / "tables")
     print(f"\n{written[0].read_text(encoding='utf-8')}")
