@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from dfa.errors import PointError
+from dfa.feedback import as_rows
 from dfa.rules.direct import DirectRule
 
 NEGLIGIBLE = 1e-8
@@ -58,7 +59,9 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     Raises:
         PointError: the loss does not depend on the error tensor or on a point.
     """
-    with rule.taps.switched("observe"), torch.enable_grad():
+    # A compiled graph hands out activations that its own later part does not hang on, so it is run uncompiled here.
+    uncompiled = torch.compiler.set_stance("force_eager")
+    with rule.taps.switched("observe"), torch.enable_grad(), uncompiled:
         value = loss()
         passes = rule.taps.passes
     wanted = [record.error for record in passes]
@@ -69,22 +72,13 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     if any(gradient is None for gradient in gradients):
         raise PointError("the loss does not depend on every error tensor and feedback point")
     errors, bp_signals = gradients[: len(passes)], iter(gradients[len(passes) :])
-    rows: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    rows: dict[str, list[list[Tensor]]] = {}
     for record, error in zip(passes, errors, strict=True):
         signals = rule.signals(record.error_name, error, record.points)
         for point, signal in zip(record.points, signals, strict=True):
-            triple = point.activation.detach(), signal, next(bp_signals)
-            rows.setdefault(point.name, []).append(_flatten_rows(error, *triple))
+            compared = point.activation.detach(), signal, next(bp_signals)
+            rows.setdefault(point.name, []).append([as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared])
     return {name: _compare([torch.cat(parts) for parts in zip(*found, strict=True)]) for name, found in rows.items()}
-
-
-def _flatten_rows(error: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One row for each row of the error, except where a point has more of them."""
-    leading = max(1, error.ndim - 1)
-    first, second, third = (
-        tensor.flatten(0, min(leading, max(1, tensor.ndim - 1)) - 1).flatten(1) for tensor in tensors
-    )
-    return first, second, third
 
 
 def _compare(rows: list[Tensor]) -> PointAlignment:

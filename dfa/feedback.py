@@ -92,19 +92,20 @@ class FeedbackMatrices(nn.Module):
         if not points:
             return []
         batch_dims = self.batch_dims or max(1, error.ndim - 1)
-        error_rows = _as_rows(error, batch_dims)
+        error_rows = as_rows(error, batch_dims)
         point_rows = [_row_shape(point.activation, batch_dims) for point in points]
-        names = [point.name for point in points]
-        matrices = self._matrices(
-            error_name, error_rows.shape[1], dict(zip(names, (w for _, w in point_rows), strict=True))
-        )
+        widths: dict[str, int] = {}
+        for point, (_, width) in zip(points, point_rows, strict=True):  # a module used twice may differ in width
+            widths[point.name] = max(width, widths.get(point.name, 0))
+        matrices = self._matrices(error_name, error_rows.shape[1], widths)
+        dtype = torch.promote_types(error.dtype, torch.float32)
         projected: dict[str, Tensor] = {}
         signals = []
         with torch.no_grad(), torch.autocast(error.device.type, enabled=False):
             for point, (rows, width) in zip(points, point_rows, strict=True):
                 key, matrix = matrices[point.name]
                 if key not in projected:
-                    projected[key] = error_rows.to(matrix.dtype) @ matrix
+                    projected[key] = error_rows.to(dtype) @ matrix.to(dtype)
                 signal = _repeat_rows(projected[key][:, :width], rows, point.name)
                 signals.append(signal.reshape(point.activation.shape).to(point.activation.dtype))
         return signals
@@ -112,7 +113,7 @@ class FeedbackMatrices(nn.Module):
     def _matrices(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, tuple[str, Tensor]]:
         """Buffer key and matrix of each point, drawn now if this is the first time."""
         if self.sharing == "shared":
-            key = _buffer_key(error_name)
+            key = f"{_buffer_key(error_name)}:shared"
             matrix = self._matrix(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, (key, matrix))
         keys = {name: f"{_buffer_key(error_name)}:{_buffer_key(name)}" for name in widths}
@@ -145,7 +146,8 @@ class FeedbackMatrices(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def _as_rows(tensor: Tensor, batch_dims: int) -> Tensor:
+def as_rows(tensor: Tensor, batch_dims: int) -> Tensor:
+    """The tensor as (rows, width), its first `batch_dims` dimensions being rows."""
     rows, width = _row_shape(tensor, batch_dims)
     return tensor.reshape(rows, width)
 
@@ -167,7 +169,7 @@ def _repeat_rows(projected: Tensor, rows: int, name: str) -> Tensor:
 
 
 def _buffer_key(name: str) -> str:
-    return name.replace(".", "/") or "output"
+    return name.replace(".", "/") or "(output)"
 
 
 def _mix(seed: int, key: str) -> int:

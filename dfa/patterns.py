@@ -16,7 +16,10 @@ def matches(name: str, pattern: str) -> bool:
 
     Within one segment the shell's wildcards hold (`*`, `?`, `[0-3]`); a segment `**` stands for any number of
     segments. So `blocks.*` names the blocks themselves, `blocks.*.act` one child of each, `**.act` every `act`.
+    Only the empty pattern names the model itself, whose name is empty.
     """
+    if not name or not pattern:
+        return name == pattern
     return _match_segments(name.split("."), pattern.split("."))
 
 
@@ -37,7 +40,8 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
         PointError: a pattern fits no module; the message names it and lists candidates.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    modules = {_plain_name(name): module for name, module in model.named_modules()}
+    modules = dict(_unwrap(model).named_modules())
+    modules[""] = model  # with the wrapper, so that the model's output is met outside the compiled region
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
         if not any(matches(name, pattern) for name in modules):
@@ -48,13 +52,15 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     return found
 
 
-def _plain_name(name: str) -> str:
-    """The name without the level that torch.compile and DistributedDataParallel put around a module."""
-    wrappers = ("_orig_mod", "module")
-    segments = name.split(".")
-    while segments and segments[0] in wrappers:
-        segments = segments[1:]
-    return ".".join(segments)
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile and DistributedDataParallel, whose names the user knows."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 def _candidates(pattern: str, names: list[str]) -> str:

@@ -65,17 +65,21 @@ class Taps:
         silent: str | Sequence[str] = (),
     ) -> None:
         self.mode: Mode = "cut"
-        self.points = find_modules(model, points)
-        self.error_modules = {} if error_at is None else find_modules(model, error_at)
+        point_modules = find_modules(model, points)
+        silent_modules = find_modules(model, silent)
+        error_modules = {} if error_at is None else find_modules(model, error_at)
+        # Names only: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
+        self.points = list(point_modules)
+        self.error_names = list(error_modules)
         self.passes: list[Pass] = []
         self._open: list[Point] = []
-        self._fired: set[str] = set()
+        self._fired = dict.fromkeys(self.points, False)
         hooks = [model.register_forward_pre_hook(self._start)]
-        hooks += [module.register_forward_hook(self._cut) for module in find_modules(model, silent).values()]
-        for name, module in self.points.items():
+        hooks += [module.register_forward_hook(self._cut) for module in silent_modules.values()]
+        for name, module in point_modules.items():
             hooks.append(module.register_forward_hook(self._point_hook(name)))
         # Registered after the points, so that a module which is both is cut first and becomes the error second.
-        for name, module in self.error_modules.items():
+        for name, module in error_modules.items():
             hooks.append(module.register_forward_hook(self._error_hook(name)))
         hooks.append(model.register_forward_hook(self._finish))
         self._hooks = hooks
@@ -96,13 +100,15 @@ class Taps:
 
     def close(self) -> None:
         """Take the hooks off the model."""
+        self.mode = "off"  # a compiled model keeps the hooks it was traced with, but notices the mode
         for hook in self._hooks:
             hook.remove()
         self.discard()
 
-    def never_fired(self) -> list[str]:
-        """Names of the points that no forward pass with gradients has reached since the rule was made."""
-        return [name for name in self.points if name not in self._fired]
+    def check_all_fired(self) -> None:
+        """Raise PointError where a point was reached by no forward pass with gradients since the rule was made."""
+        if missing := [name for name, fired in self._fired.items() if not fired]:
+            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
 
     @property
     def _active(self) -> bool:
@@ -116,7 +122,7 @@ class Taps:
         if self._open:
             names = ", ".join(dict.fromkeys(point.name for point in self._open))
             self._open = []
-            raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_modules)}': {names}")
+            raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
 
     def _cut(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         return _map_first(output, Tensor.detach) if self._active and self.mode == "cut" else None
@@ -126,8 +132,8 @@ class Taps:
             if not self._active:
                 return None
             activation = _first_tensor(output, f"feedback point '{name}'")
-            self._fired.add(name)
-            if self.error_modules:
+            self._fired[name] = True
+            if self.error_names:
                 self._open.append(Point(name, activation))
             return _map_first(output, Tensor.detach) if self.mode == "cut" else None
 
@@ -159,12 +165,17 @@ def _map_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply `change` to a tensor, or to the first of several; the others are detached, or they would leak gradient."""
     if isinstance(output, Tensor):
         return change(output)
-    return type(output)([change(output[0]), *(_detach_all(item) for item in output[1:])])
+    return _rebuild(output, [change(output[0]), *(_detach_all(item) for item in output[1:])])
 
 
 def _detach_all(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, (tuple, list)):
-        return type(value)(_detach_all(item) for item in value)
+        return _rebuild(value, [_detach_all(item) for item in value])
     return value
+
+
+def _rebuild(container: Any, items: list[Any]) -> Any:
+    """A container of the same kind; named tuples take their fields one by one."""
+    return type(container)(*items) if hasattr(container, "_fields") else type(container)(items)

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -89,12 +90,22 @@ class Registry(Generic[Factory]):
 
 
 def _check_type(owner: str, key: str, value: Any, annotation: Any) -> None:
-    """Refuse `dropout=high` or `layers=2.5`; annotations beyond the simple types are left to the factory."""
-    accepted: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-    simple = {kind.__name__: kind for kind in accepted}
-    kind = simple.get(annotation, annotation) if isinstance(annotation, str) else annotation
-    if kind not in accepted:
-        return
-    wrong_bool = isinstance(value, bool) and kind is not bool
-    if wrong_bool or not isinstance(value, accepted[kind]):
-        raise OptionError(f"{owner}: option '{key}' must be of type {kind.__name__}, got {value!r}")
+    """Refuse `dropout=high` or `layers=2.5`."""
+    if isinstance(annotation, str):
+        annotation = {"int": int, "float": float, "bool": bool, "str": str}.get(annotation, Any)
+    if not _fits(value, annotation):
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        raise OptionError(f"{owner}: option '{key}' must be of type {kind}, got {value!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a simple type, or of one in a union; annotations beyond those are left to the factory."""
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(annotation))
+    if annotation is NoneType:
+        return value is None
+    if annotation is int or annotation is float:
+        return isinstance(value, (int, annotation)) and not isinstance(value, bool)
+    return isinstance(value, annotation) if annotation in (bool, str) else True

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule
+from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
 
 
 @RULES.register("bp")
@@ -18,4 +18,5 @@ class Backpropagation(Rule):
         return taps
 
     def backward(self, loss: Tensor) -> None:
+        check_differentiable(loss)
         loss.backward()

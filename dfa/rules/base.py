@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from dfa.errors import PointError
 from dfa.points import Taps
 from dfa.registry import Registry
 
@@ -38,7 +39,11 @@ class Rule(ABC):
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add this rule's gradients to the parameters' `.grad`, as `loss.backward()` would add the true ones."""
+        """Add this rule's gradients to the parameters' `.grad`, as `loss.backward()` would add the true ones.
+
+        Raises:
+            PointError: the loss has no gradient.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What must be saved to go on training with the same feedback; tensors only."""
@@ -66,6 +71,12 @@ class Rule(ABC):
     def close(self) -> None:
         """Take the rule's hooks off the model, which is then as it was."""
         self.taps.close()
+
+
+def check_differentiable(loss: Tensor) -> None:
+    """Raise PointError where nothing that can learn has gone into the loss."""
+    if not loss.requires_grad:
+        raise PointError("the loss has no gradient: no trainable parameter is connected to it by differentiable steps")
 
 
 RULES: Registry[type[Rule]] = Registry("rule")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dfa.errors import PointError
 from dfa.feedback import FeedbackMatrices, Sharing
 from dfa.points import Pass, Point, Taps
-from dfa.rules.base import RULES, Patterns, Rule
+from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
 
 
 class DirectRule(Rule):
@@ -38,10 +38,10 @@ class DirectRule(Rule):
         if not self.taps.passes:
             raise PointError(
                 "no forward pass with an error tensor was recorded since the last backward"
-                f" (error_at: {', '.join(name or 'model output' for name in self.taps.error_modules)})"
+                f" (error_at: {', '.join(name or 'model output' for name in self.taps.error_names)})"
             )
-        if missing := self.taps.never_fired():
-            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
+        self.taps.check_all_fired()
+        check_differentiable(loss)
         loss.backward()
         reached = [record for record in self.taps.passes if record.error.grad is not None]
         if not reached:

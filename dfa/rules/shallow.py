@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from dfa.patterns import find_modules
 from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule
+from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
 
 
 @RULES.register("shallow")
@@ -17,7 +18,10 @@ class Shallow(Rule):
     name = "shallow"
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        find_modules(self.model, error_at)  # not needed here, but a typo shows under every rule
         return Taps(self.model, points, None, silent)
 
     def backward(self, loss: Tensor) -> None:
+        self.taps.check_all_fired()
+        check_differentiable(loss)
         loss.backward()

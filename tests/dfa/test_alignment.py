@@ -1,0 +1,160 @@
+"""Alignment with backpropagation, against computations that do not share its code."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from dfa.alignment import row_cosines
+from tests.dfa.reference import Array, as_array, gradients, only_matrix, softmax_error
+from tests.dfa.test_rules import step
+
+Batch = tuple[Tensor, Tensor]
+
+
+def rows_cosine(first: Array, second: Array) -> Array:
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return (first * second).sum(axis=1) / norms
+
+
+def test_against_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    x, targets = batch
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(x), targets))
+    w2, w3 = as_array(mlp[2].weight), as_array(mlp[4].weight)
+    h1 = np.maximum(as_array(x) @ as_array(mlp[0].weight).T + as_array(mlp[0].bias), 0)
+    h2 = np.tanh(h1 @ w2.T + as_array(mlp[2].bias))
+    error = softmax_error(h2 @ w3.T + as_array(mlp[4].bias), targets.numpy())
+    true2 = error @ w3
+    true1 = (true2 * (1 - h2**2)) @ w2
+    matrix = as_array(only_matrix(rule))
+    assert list(found) == ["1", "3"]
+    for name, activation, true in (("1", h1, true1), ("3", h2, true2)):
+        signal = error @ matrix[:, : true.shape[1]]
+        cosines = rows_cosine(signal, true)
+        np.testing.assert_allclose(found[name].cosines.numpy(), cosines, atol=1e-6)
+        assert found[name].mean == pytest.approx(cosines.mean(), abs=1e-6)
+        assert found[name].std == pytest.approx(cosines.std(ddof=1), abs=1e-6)
+        for norm, rows in (
+            (found[name].activation_norm, activation),
+            (found[name].signal_norm, signal),
+            (found[name].bp_norm, true),
+        ):
+            assert norm == pytest.approx(np.linalg.norm(rows, axis=1).mean(), rel=1e-6)
+
+
+def test_transposed_weights_align_perfectly(mlp: nn.Sequential, batch: Batch) -> None:
+    """One layer above the point, feedback through W is backpropagation; through −W it is the opposite."""
+    rule = dfa.DirectFeedbackAlignment(mlp, "3")
+    expected = step(rule, mlp, batch)
+    (matrix,) = rule.feedback.buffers()
+    matrix.copy_(mlp[4].weight.detach())
+    found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]
+    np.testing.assert_allclose(found.cosines.numpy(), 1, atol=1e-9)
+    assert found.signal_norm == pytest.approx(found.bp_norm, rel=1e-6)
+    matrix.neg_()
+    opposite = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]
+    assert opposite.mean == pytest.approx(-1)
+    assert expected.keys() == dict(mlp.named_parameters()).keys()
+
+
+def test_same_dropout_masks(batch: Batch) -> None:
+    """With a point below dropout, BP's signal is zero exactly where the mask of the *same* pass dropped a unit."""
+    model = nn.Sequential(nn.Linear(5, 50), nn.Tanh(), nn.Dropout(0.5), nn.Linear(50, 3)).double().train()
+    rule = dfa.DirectFeedbackAlignment(model, "1")
+    logits: list[Tensor] = []
+
+    def loss() -> Tensor:
+        logits.append(model(batch[0]))
+        return cross_entropy(logits[-1], batch[1])
+
+    torch.manual_seed(5)
+    found = dfa.measure_alignment(rule, loss)["1"]
+    torch.manual_seed(5)
+    hidden = model[1](model[0](batch[0])).detach()
+    mask = torch.nn.functional.dropout(torch.ones_like(hidden), 0.5).numpy()
+    out = (as_array(hidden) * mask) @ as_array(model[3].weight).T + as_array(model[3].bias)
+    error = softmax_error(out, batch[1].numpy())
+    true = (error @ as_array(model[3].weight)) * mask
+    np.testing.assert_allclose(as_array(logits[0]), out, atol=1e-12)
+    assert len(logits) == 1, "one forward pass is enough"
+    np.testing.assert_allclose(found.cosines.numpy(), rows_cosine(error @ as_array(only_matrix(rule)), true), atol=1e-6)
+
+
+def test_small_components_and_empty_rows() -> None:
+    signal = torch.tensor([[1.0, 9e-9], [0.0, 0.0], [1e-8, 0.0], [1.0, 0.0], [3.0, 4.0], [1e-7, 0.0]]).double()
+    truth = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, -9e-9], [0.0, 0.0], [4.0, 3.0], [2e-8, 0.0]]).double()
+    expected = [1 / math.sqrt(2), 1.0, 1.0, 0.0, 24 / 25, 1.0]
+    np.testing.assert_allclose(row_cosines(signal, truth).numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(row_cosines(truth, signal).numpy(), expected, atol=1e-12)
+
+
+def test_nodes_outside_the_loss_count_as_aligned(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "3")
+    found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0])[:4], batch[1][:4]))["3"]
+    assert found.cosines[4:].tolist() == [1.0] * 3
+    assert (found.cosines[:4] < 0.999).all()
+
+
+def test_leaves_training_untouched(mlp: nn.Sequential, batch: Batch) -> None:
+    """Neither `.grad` nor a pass that awaits its backward changes."""
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    expected = step(rule, mlp, batch)
+    mlp.zero_grad()
+    mlp[0].weight.grad = torch.full_like(mlp[0].weight, 7)
+    loss = cross_entropy(mlp(batch[0]), batch[1])
+    with torch.no_grad():  # as during an evaluation
+        dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0][:2]), batch[1][:2]))
+    assert set(gradients(mlp)) == {"0.weight"}
+    rule.backward(loss)
+    torch.testing.assert_close(mlp[0].weight.grad - 7, expected["0.weight"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(mlp[2].weight.grad, expected["2.weight"], rtol=0, atol=0)
+
+
+def test_rows_are_tokens() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, "1")
+    x, targets = torch.randn(2, 4, 5).double(), torch.arange(8) % 3
+    tokens = dfa.measure_alignment(rule, lambda: cross_entropy(model(x).flatten(0, 1), targets))["1"]
+    flat = dfa.measure_alignment(rule, lambda: cross_entropy(model(x.flatten(0, 1)), targets))["1"]
+    assert tokens.cosines.shape == (8,)
+    torch.testing.assert_close(tokens.cosines, flat.cosines)
+
+
+def test_chunks_are_joined(mlp: nn.Sequential, batch: Batch) -> None:
+    x, targets = batch
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    whole = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(x), targets))
+    parts = dfa.measure_alignment(rule, lambda: cross_entropy(torch.cat([mlp(x[:3]), mlp(x[3:])]), targets))
+    for name in whole:
+        torch.testing.assert_close(parts[name].cosines, whole[name].cosines)
+
+
+def test_loss_that_misses_the_error(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "3")
+    with pytest.raises(dfa.PointError, match="without reaching an error tensor"):
+        dfa.measure_alignment(rule, lambda: mlp[0](batch[0]).sum())
+    with pytest.raises(dfa.PointError, match="does not depend on every error tensor"):
+        dfa.measure_alignment(rule, lambda: mlp(batch[0]).sum() * 0 + mlp(batch[0]).detach().sum())
+    step(rule, mlp, batch)
+
+
+def test_scalar_activations() -> None:
+    """A point with one number per sample and no feature dimension."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inward, self.squeeze, self.out = nn.Linear(5, 1), nn.Flatten(0), nn.Linear(1, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.squeeze(self.inward(x))[:, None])
+
+    model = Net().double()
+    rule = dfa.DirectFeedbackAlignment(model, "squeeze")
+    found = dfa.measure_alignment(rule, lambda: cross_entropy(model(torch.randn(4, 5).double()), torch.arange(4) % 3))
+    assert set(found["squeeze"].cosines.abs().round(decimals=9).tolist()) == {1.0}

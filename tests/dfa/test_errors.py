@@ -1,0 +1,209 @@
+"""Mistakes a user can make, each answered with one clear sentence."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from dfa.patterns import find_modules, matches
+from dfa.registry import OptionError, Registry, UnknownNameError
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "expected"),
+    [
+        ("blocks.0", "blocks.*", True),
+        ("blocks.0.act", "blocks.*", False),
+        ("blocks.0.act", "blocks.*.act", True),
+        ("blocks.0.act", "**.act", True),
+        ("act", "**.act", True),
+        ("a.b.c", "**", True),
+        ("a.b.c", "a.**.c", True),
+        ("a.c", "a.**.c", True),
+        ("blocks.3", "blocks.[0-2]", False),
+        ("blocks.10", "blocks.?", False),
+        ("", "", True),
+        ("", "*", False),
+        ("", "**", False),
+        ("a", "", False),
+    ],
+)
+def test_patterns(name: str, pattern: str, expected: bool) -> None:
+    assert matches(name, pattern) is expected
+
+
+def test_modules_in_the_models_order() -> None:
+    model = nn.ModuleDict({"b": nn.Linear(1, 1), "a": nn.Linear(1, 1), "module": nn.ModuleList([nn.Tanh()])})
+    assert list(find_modules(model, ["a", "b", "*"])) == ["b", "a", "module"]
+    assert find_modules(model, "module.0") == {"module.0": model["module"][0]}
+    assert find_modules(model, "") == {"": model}
+    assert find_modules(model, []) == {}
+
+
+@pytest.mark.parametrize("name", ["bp", "dfa", "shallow"])
+@pytest.mark.parametrize("where", ["points", "error_at", "silent"])
+def test_pattern_that_matches_nothing(name: str, where: str, mlp: nn.Sequential) -> None:
+    model = nn.ModuleDict({"encoder": mlp, "decoder": nn.Linear(3, 3)})
+    with pytest.raises(dfa.PointError, match=r"pattern 'encodr\.1' matches no module; candidates: .*encoder\.1"):
+        dfa.RULES.build(name, model, **{where: ["decoder", "encodr.1"]})
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_model_without_parts() -> None:
+    with pytest.raises(dfa.PointError, match="the model has no named modules"):
+        dfa.DirectFeedbackAlignment(nn.Linear(2, 2), "act")
+
+
+class Aside(nn.Module):
+    """A model with a part that its forward does not call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.unused, self.last = nn.Linear(5, 4), nn.Tanh(), nn.Tanh(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.act(self.first(x)))
+
+
+@pytest.mark.parametrize("name", ["dfa", "shallow"])
+def test_point_that_never_fires(name: str, batch: Batch) -> None:
+    model = Aside().double()
+    rule = dfa.RULES.build(name, model, ["act", "unused"])
+    loss = cross_entropy(model(batch[0]), batch[1])
+    with pytest.raises(dfa.PointError, match=r"never reached by a forward pass: unused$"):
+        rule.backward(loss)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_point_above_the_error_tensor(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"], error_at="2")
+    with pytest.raises(dfa.PointError, match=r"above the error tensor '2': 3$"):
+        mlp(batch[0])
+    rule.close()
+    mlp(batch[0])
+
+
+def test_nothing_to_learn_below_a_point(mlp: nn.Sequential, batch: Batch) -> None:
+    model = nn.Sequential(nn.Identity(), mlp)
+    rule = dfa.DirectFeedbackAlignment(model, ["0", "1.1"])
+    with pytest.raises(dfa.PointError, match="feedback point '0' has nothing below it that could learn"):
+        rule.backward(cross_entropy(model(batch[0]), batch[1]))
+
+
+class Choice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(dim=-1)
+
+
+def test_integer_outputs(mlp: nn.Sequential, batch: Batch) -> None:
+    model = nn.Sequential(mlp, Choice())
+    rule = dfa.DirectFeedbackAlignment(model, "0.1")
+    with pytest.raises(dfa.PointError, match=r"error tensor 'model output': its output is of type torch\.int64"):
+        model(batch[0])
+    rule.close()
+    rule = dfa.DirectFeedbackAlignment(model, "1")
+    with pytest.raises(dfa.PointError, match=r"feedback point '1': its output is of type torch\.int64"):
+        model(batch[0])
+
+
+def test_output_that_is_no_tensor(batch: Batch) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.layer(x)}
+
+    model = Named().double()
+    dfa.DirectFeedbackAlignment(model)
+    with pytest.raises(dfa.PointError, match="returns dict, not a tensor"):
+        model(batch[0])
+
+
+@pytest.mark.parametrize("name", ["bp", "dfa", "shallow"])
+def test_output_without_gradient(name: str, batch: Batch) -> None:
+    class Detached(Aside):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    model = Detached().double()
+    rule = dfa.RULES.build(name, model)
+    with pytest.raises(dfa.PointError, match=r"no gradient|not differentiable"):
+        rule.backward(cross_entropy(model(batch[0]), batch[1]))
+
+
+def test_backward_without_forward(mlp: nn.Sequential) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "1", error_at="4")
+    with pytest.raises(dfa.PointError, match=r"no forward pass .* \(error_at: 4\)"):
+        rule.backward(torch.zeros((), requires_grad=True))
+
+
+def test_second_backward_of_one_pass(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "1")
+    loss = cross_entropy(mlp(batch[0]), batch[1])
+    rule.backward(loss)
+    with pytest.raises(dfa.PointError, match="no forward pass"):
+        rule.backward(loss)
+
+
+def test_loss_that_does_not_depend_on_the_error_tensor(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "1")
+    mlp(batch[0])
+    with pytest.raises(dfa.PointError, match="does not depend on the error tensor"):
+        rule.backward(mlp[4].weight.square().sum())
+    with pytest.raises(dfa.PointError, match="the loss has no gradient"):
+        rule.backward(torch.zeros(()))
+
+
+def test_unknown_and_duplicate_names() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        dfa.RULES.build("dffa", nn.Linear(1, 1))
+    assert str(caught.value) == "unknown rule 'dffa'; known: bp, dfa, shallow"
+    registry: Registry = Registry("thing")
+    registry.register("one")(dict)
+    registry.register("one")(dict)  # the same again, as when a module is imported twice
+    with pytest.raises(ValueError, match="thing 'one' is registered twice"):
+        registry.register("one")(list)
+    assert "one" in registry
+    assert registry["one"] is dict
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sede": 1}, "has no option 'sede'; known: .*seed"),
+        ({"seed": "one"}, "option 'seed' must be of type int, got 'one'"),
+        ({"seed": True}, "option 'seed' must be of type int, got True"),
+        ({"normalise": 1}, "option 'normalise' must be of type bool, got 1"),
+        ({"scale": "big"}, "option 'scale' must be of type float, got 'big'"),
+        ({"distribution": 3}, "option 'distribution' must be of type str, got 3"),
+        ({"batch_dims": "two"}, r"option 'batch_dims' must be of type int \| None, got 'two'"),
+        ({"sharing": "some"}, r"option 'sharing' must be of type Literal\['shared', 'per_point'\], got 'some'"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], message: str, mlp: nn.Sequential) -> None:
+    with pytest.raises(OptionError, match=message):
+        dfa.RULES.build("dfa", mlp, "1", **options)
+
+
+def test_options_that_fit(mlp: nn.Sequential) -> None:
+    dfa.RULES.build("dfa", mlp, points=("1",), scale=2, batch_dims=None, sharing="per_point")
+    dfa.RULES.build("dfa", mlp, points="1", batch_dims=2)
+
+
+def test_missing_option() -> None:
+    registry: Registry = Registry("task")
+
+    @registry.register("graph")
+    def build(nodes: int, kind: Literal["a", "b"] = "a") -> int:
+        return nodes
+
+    assert registry.build("graph", nodes=3) == 3
+    with pytest.raises(OptionError, match="task 'graph': missing a required argument: 'nodes'"):
+        registry.build("graph", kind="b")
