@@ -90,6 +90,14 @@ def load_planetoid(name: str, data_dir: Path, download: bool = False) -> tuple[D
     return read_planetoid_data(str(folder), name), files
 
 
+def missing_data(task: str, data_dir: Path) -> str:
+    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    name = task.removesuffix("_links")
+    if _find(name, data_dir) is not None:
+        return ""
+    return f"{FOLDERS[name]} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={name}` or by hand"
+
+
 def to_graph(data: Data, normalise: bool) -> Graph:
     """PyG's `Data` as a `Graph`: features row-normalised or raw, the target's in-degree (over the largest) at every edge."""
     data = TargetIndegree()(data)
