@@ -13,21 +13,30 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from yaml import YAMLError
 
 from benchmarks.config import CONFIG_DIR, register, resolve
 from benchmarks.errors import SuiteError
 from benchmarks.execute import execute
 from benchmarks.records import Record, RunFolder
 
+USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+"""What a command reports in one line: its user can mend it."""
+
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _unsuccessful: list[str] = []
+_unusable: list[str] = []
 
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
 def _train(config: DictConfig) -> None:
-    typed = resolve(config)
-    record = execute(typed)
+    try:
+        typed = resolve(config)
+        record = execute(typed)
+    except (SuiteError, OmegaConfBaseException) as error:  # kept for the end, so that a sweep goes on
+        _unusable.append(one_line(error))
+        return
     print_outcome(record, RunFolder.of(typed))
     if record["status"] != "done":
         _unsuccessful.append(describe(record))
@@ -75,7 +84,7 @@ def guarded(command: Callable[[], int]) -> int:
     """Run a command; turn the user's errors into one line on stderr and an exit code."""
     try:
         return command()
-    except (SuiteError, HydraException, OmegaConfBaseException) as error:
+    except USER_ERRORS as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
@@ -90,9 +99,12 @@ def main() -> None:
 
     def command() -> int:
         _unsuccessful.clear()
+        _unusable.clear()
         _train()
-        for line in _unsuccessful:
+        for line in (*_unusable, *_unsuccessful):
             print(f"error: {line}", file=sys.stderr)
+        if _unusable:
+            return EXIT_UNUSABLE
         return EXIT_RUNS_FAILED if _unsuccessful else EXIT_DONE
 
     sys.exit(guarded(command))

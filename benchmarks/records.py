@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import save_model
+from torch import nn
 
 from benchmarks.config import Config, identity, to_dict
 from benchmarks.errors import ResultsError
@@ -61,22 +64,28 @@ class RunFolder:
             RunBusy: another process holds it, and `wait` is False.
             ResultsError: the folder cannot be made or written.
         """
+        lock = FileLock(self.path / ".lock")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=-1 if wait else 0)
+            with self._writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise RunBusy(str(self.path)) from None
-        except OSError as error:
-            raise ResultsError(f"cannot write to the results folder '{self.path}': {_reason(error)}") from None
         try:
             yield
-        except OSError as error:
-            if error.filename is None or Path(str(error.filename)).is_relative_to(self.path):
-                raise ResultsError(f"cannot write to the results folder '{self.path}': {_reason(error)}") from error
-            raise
         finally:
             lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Report a folder that cannot be written; torch and safetensors name a full disk by errors of their own."""
+        try:
+            yield
+        except Timeout:
+            raise
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or f"is the disk full? ({error})"
+            raise ResultsError(f"cannot write to the results folder '{self.path}': {reason}") from error
 
     def read(self) -> Record | None:
         """The finished run's record, or None."""
@@ -84,16 +93,28 @@ class RunFolder:
 
     def begin(self, config: Config) -> None:
         """Leave the resolved configuration for readers."""
-        write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+        with self._writing():
+            write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def abandon(self) -> None:
+        """Remove the traces of a run that turned out to be impossible; one with a checkpoint or a record keeps them."""
+        if self.checkpoint.exists() or self.result.exists():
+            return
+        with suppress(OSError):
+            for file in self.path.iterdir():
+                file.unlink()
+            for folder in (self.path, *self.path.parents[:4]):  # up to runs/, as far as they are empty
+                folder.rmdir()
 
     def finish(self, record: Record) -> None:
         """Write the record, which marks the run as finished, and drop its checkpoint."""
-        write_text(self.result, json.dumps(record, indent=1, sort_keys=True, allow_nan=True) + "\n")
-        self.checkpoint.unlink(missing_ok=True)
+        with self._writing():
+            write_text(self.result, json.dumps(record, indent=1) + "\n")
+            self.checkpoint.unlink(missing_ok=True)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a line to the history."""
-        with self.metrics.open("a", encoding="utf-8") as history:
+        with self._writing(), self.metrics.open("a", encoding="utf-8") as history:
             history.write(json.dumps(row) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
@@ -105,12 +126,18 @@ class RunFolder:
     def truncate_history(self, rows: int) -> None:
         """Keep the first `rows` lines: what came after the checkpoint will be run again."""
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True) if self.metrics.exists() else []
-        write_text(self.metrics, "".join(lines[:rows]))
+        with self._writing():
+            write_text(self.metrics, "".join(lines[:rows]))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Atomically replace the checkpoint."""
-        with atomic_path(self.checkpoint) as temporary:
+        with self._writing(), atomic_path(self.checkpoint) as temporary:
             torch.save(state, temporary)
+
+    def save_weights(self, which: str, model: nn.Module) -> None:
+        """Keep the "best" or "last" weights."""
+        with self._writing(), atomic_path(self.weights(which)) as temporary:
+            save_model(model, str(temporary))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU, or None.
@@ -137,14 +164,10 @@ def read_record(path: Path) -> Record | None:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise ResultsError(f"unreadable record '{path}': {error}; delete it to run again") from None
     if not isinstance(record, dict) or "status" not in record:
         raise ResultsError(f"unreadable record '{path}': it names no status; delete it to run again")
     return record
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
