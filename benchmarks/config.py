@@ -164,17 +164,22 @@ def resolve(config: DictConfig) -> Config:
     Raises:
         ConfigError: a value that is not among the known ones.
     """
+    _one_of("scale", config.scale, SCALES)  # first, since other values may be picked by it
     resolved = OmegaConf.to_object(config)
     assert isinstance(resolved, Config)
-    _one_of("scale", resolved.scale, SCALES)
     _one_of("task.source", resolved.task.source, SOURCES)
     _one_of("trainer.selection", resolved.trainer.selection, ("best", "last"))
     _one_of("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))
     _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
     _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
-    for name in ("epochs", "evaluate_every", "accumulate"):
-        if getattr(resolved.trainer, name) < 1:
-            raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(resolved.trainer, name)}")
+    for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate", "threads"):
+        value = getattr(resolved.trainer, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"trainer.{name} must be at least 1, got {value}")
+    if resolved.trainer.clip_norm is not None and resolved.trainer.clip_norm <= 0:
+        raise ConfigError(f"trainer.clip_norm must be positive, got {resolved.trainer.clip_norm}")
+    if not 0 <= resolved.seed < 2**32:
+        raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {resolved.seed}")
     if resolved.optimizer.lr <= 0:
         raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
     return resolved

@@ -1,7 +1,11 @@
 """Carrying out one run: from a configuration to a record on disk."""
 
 import random
+import re
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -9,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_model
 from torch import nn
 
 from benchmarks.config import Config, identity
 from benchmarks.environment import PeakMemory, commit, device_name, versions
-from benchmarks.errors import ConfigError, ResultsError, SuiteError
-from benchmarks.files import atomic_path
+from benchmarks.errors import ConfigError, DataError, SuiteError
 from benchmarks.records import Record, RunFolder
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
@@ -26,6 +28,8 @@ from dfa.registry import OptionError, UnknownNameError
 
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
 """What the library and the registries raise when names, options or points do not fit together."""
+
+_ALL_THREADS = torch.get_num_threads()
 
 
 def execute(config: Config, wait: bool = True) -> Record:
@@ -48,9 +52,13 @@ def execute(config: Config, wait: bool = True) -> Record:
         if (record := _kept(folder, config)) is not None:
             return record
         memory = PeakMemory(device)
-        trainer = _prepare(config, folder, device)
-        folder.begin(config)
-        outcome = _train_and_test(trainer)
+        try:
+            trainer = _prepare(config, folder, device)
+            folder.begin(config)
+            outcome = _train_and_test(trainer)
+        except (ConfigError, DataError):
+            folder.abandon()
+            raise
         record = {**_description(trainer, memory), **outcome}
         if record["status"] != "done":
             folder.checkpoint.unlink(missing_ok=True)
@@ -75,7 +83,10 @@ def load_components(config: Config) -> None:
     if config.task.family is not None:
         if config.task.family not in families:
             raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
-        import_module(f"benchmarks.{config.task.family}")
+        try:
+            import_module(f"benchmarks.{config.task.family}")
+        except ImportError as error:
+            raise ConfigError(f"task family '{config.task.family}' cannot be imported: {error}") from error
     for plugin in config.plugins:
         _load_plugin(plugin)
 
@@ -86,17 +97,18 @@ def _load_plugin(plugin: str) -> None:
             import_module(plugin)
             return
         path = Path(plugin).resolve()
-        specification = spec_from_file_location(f"plugin_{path.stem}_{abs(hash(path))}", path)
+        name = "plugin_" + re.sub(r"\W", "_", str(path))
+        specification = spec_from_file_location(name, path)
         if not path.exists() or specification is None or specification.loader is None:
             raise ConfigError(f"plugin '{plugin}' does not exist")
-        if path not in _LOADED_FILES:
-            specification.loader.exec_module(module_from_spec(specification))
-            _LOADED_FILES.add(path)
-    except ImportError as error:
-        raise ConfigError(f"plugin '{plugin}' cannot be imported: {error}") from None
-
-
-_LOADED_FILES: set[Path] = set()
+        if name not in sys.modules:
+            # Known to the import system before it runs, as dataclasses and pickle require.
+            sys.modules[name] = module_from_spec(specification)
+            specification.loader.exec_module(sys.modules[name])
+    except SuiteError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"plugin '{plugin}' cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def find_device(name: str) -> torch.device:
@@ -121,12 +133,10 @@ def build_task(config: Config) -> Task:
         ConfigError, DataError: it cannot be built.
     """
     settings = {"seed": config.seed, "source": config.task.source, "download": config.run.download}
-    try:
+    with _building(f"task '{config.task.name}'"):
         task: Task = TASKS.build(
             config.task.name, data_dir=Path(config.run.data_dir), **settings, **config.task.options
         )
-    except UNUSABLE as error:
-        raise ConfigError(str(error)) from None
     return task
 
 
@@ -136,13 +146,11 @@ def build_model(config: Config, task: Task) -> nn.Module:
     Raises:
         ConfigError: unknown, or with options it does not have.
     """
-    try:
+    with _building(f"model '{config.model.name}'"):
         MODELS.check_options(config.model.name, config.model.options)
         accepted = {key: value for key, value in task.model_options().items() if _accepts(config.model.name, key)}
         torch.manual_seed(config.seed)
         model: nn.Module = MODELS.build(config.model.name, **{**accepted, **config.model.options})
-    except UNUSABLE as error:
-        raise ConfigError(str(error)) from None
     return model
 
 
@@ -163,23 +171,34 @@ def build_rule(config: Config, model: nn.Module) -> Rule:
         ConfigError: unknown, with options it does not have, or patterns that fit nothing.
     """
     placement = {"points": config.model.points, "error_at": config.model.error_at, "silent": config.model.silent}
-    try:
+    with _building(f"rule '{config.rule.name}'"):
         rule: Rule = RULES.build(config.rule.name, model, **placement, **config.rule.options)
-    except UNUSABLE as error:
-        raise ConfigError(str(error)) from None
     return rule
 
 
+@contextmanager
+def _building(what: str) -> Iterator[None]:
+    """Whatever goes wrong in making a part from the configuration is told in one line."""
+    try:
+        yield
+    except SuiteError:
+        raise
+    except UNUSABLE as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+
+
 def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer:
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+    torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
     task = build_task(config)
     model = build_model(config, task).to(device)
     task.to(device)
     rule = build_rule(config, model)
-    return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder))
+    with _building("trainer"):
+        return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder))
 
 
 def _train_and_test(trainer: Trainer) -> Record:
@@ -187,10 +206,10 @@ def _train_and_test(trainer: Trainer) -> Record:
     try:
         trainer.fit()
         metrics = _alignment(trainer)
-        _save_weights(trainer, "last")
+        trainer.folder.save_weights("last", trainer.model)
         if trainer.best_weights is not None:
             trainer.restore_best()
-            _save_weights(trainer, "best")
+            trainer.folder.save_weights("best", trainer.model)
         for split in ("valid", "test"):
             found = evaluate(trainer.task, trainer.model, split)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
@@ -198,8 +217,6 @@ def _train_and_test(trainer: Trainer) -> Record:
         raise ConfigError(str(error)) from None
     except SuiteError:
         raise
-    except OSError as error:
-        raise ResultsError(f"cannot write to the results folder '{trainer.folder.path}': {error.strerror}") from error
     except Diverged as error:
         return {"status": "diverged", "reason": str(error), "metrics": {}}
     except Exception as error:
@@ -226,11 +243,6 @@ def _alignment(trainer: Trainer) -> dict[str, float]:
             f"norm/{name}/bp": point.bp_norm,
         }
     return metrics
-
-
-def _save_weights(trainer: Trainer, which: str) -> None:
-    with atomic_path(trainer.folder.weights(which)) as temporary:
-        save_model(trainer.model, str(temporary))
 
 
 def _description(trainer: Trainer, memory: PeakMemory) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, guarded
+from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
 from benchmarks.footers import describe_runs
@@ -15,7 +15,7 @@ from benchmarks.records import RunFolder
 from benchmarks.summaries import CellOutcome, summarise
 from benchmarks.tables import write_tables
 from benchmarks.tablespec import TableSpec, known_tables, load_spec
-from benchmarks.workers import Problem, default_jobs, run_all
+from benchmarks.workers import Problem, default_jobs, run_all, run_name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,14 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = [*options.set, *([f"run.results_dir={options.results}"] if options.results else [])]
         rules = [rule for rule in options.rules.split(",") if rule]
         problems: list[Problem] = []
+        unusable: dict[str, list[str]] = {}
         for name in _targets(options.target):
-            target = load_figure(name) if name in known_figures() else load_spec(name, extra_rules=rules)
-            plan = make_plan(target, options.scale, options.seeds, settings, options.jobs)
-            print(plan.describe(options.jobs), flush=True)
-            if not options.dry:
-                problems += reproduce(plan, options.jobs)
+            try:
+                target = load_figure(name) if name in known_figures() else load_spec(name, extra_rules=rules)
+                plan = make_plan(target, options.scale, options.seeds, settings, options.jobs)
+                print(plan.describe(options.jobs), flush=True)
+                if not options.dry:
+                    problems += reproduce(plan, options.jobs)
+            except USER_ERRORS as error:  # kept for the end, so that the other tables are made
+                unusable.setdefault(one_line(error), []).append(name)
+        for reason, names in unusable.items():
+            print(f"error: {', '.join(names)}: {reason}", file=sys.stderr)
         for problem in problems:
             print(f"error: {problem.name}: {problem.reason}", file=sys.stderr)
+        if unusable:
+            return EXIT_UNUSABLE
         return EXIT_RUNS_FAILED if problems else EXIT_DONE
 
     sys.exit(guarded(command))
@@ -64,12 +72,13 @@ def reproduce(plan: Plan, jobs: int) -> list[Problem]:
         The runs that failed or diverged, now or before.
     """
     problems = run_all([run.config for run in plan.to_do], jobs)
-    runs = [replace(run, record=RunFolder.of(run.config).read()) for run in plan.runs]
-    known = {problem.name for problem in problems}
-    for run in runs:
-        name = f"{run.config.task.name} {run.config.model.name} {run.config.rule.name} seed {run.config.seed}"
-        if run.record is not None and run.record["status"] != "done" and name not in known:
-            problems.append(Problem(name, f"{run.record['status']} in an earlier run: {run.record['reason']}"))
+    reasons = {problem.name: problem.reason for problem in problems}
+    runs: list[PlannedRun] = []
+    for run in plan.runs:
+        name, record = run_name(run.config), RunFolder.of(run.config).read()
+        runs.append(replace(run, record=record, missing=run.missing or reasons.get(name, "")))
+        if record is not None and record["status"] != "done" and name not in reasons:
+            problems.append(Problem(name, f"{record['status']} in an earlier run: {record['reason']}"))
     folder = Path(plan.runs[0].config.run.results_dir)
     if isinstance(plan.target, FigureSpec):
         _finish_figure(plan, plan.target, runs, folder)

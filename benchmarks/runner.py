@@ -75,7 +75,7 @@ class Trainer:
         """Train to the last epoch, the last step, or until patience runs out.
 
         Raises:
-            Diverged: the loss was not finite at an evaluation.
+            Diverged: the loss, a parameter or the validation metric was not finite at an evaluation.
         """
         self._resume()
         trainer = self.config.trainer
@@ -97,10 +97,13 @@ class Trainer:
 
     def _epoch(self, progress: Progress) -> None:
         trainer, position = self.config.trainer, self.position
+        batches = self.task.steps_per_epoch()
         for batch in self.task.train_batches(position.epoch, position.batch):
-            self._train_on(batch)
+            # The last group of an epoch may be smaller; it makes a step of its own, like a last, smaller batch.
+            begun = position.batch - position.batch % trainer.accumulate
+            self._train_on(batch, min(trainer.accumulate, batches - begun))
             position.batch += 1
-            if position.batch % trainer.accumulate == 0:
+            if position.batch % trainer.accumulate == 0 or position.batch == batches:
                 self._step()
                 progress.update(position.step, {})
                 if trainer.evaluate_unit == "step" and position.step % trainer.evaluate_every == 0:
@@ -108,18 +111,21 @@ class Trainer:
                 if self._over():
                     return
                 self._checkpoint_if_due()
+        if position.batch != batches:
+            raise RuntimeError(f"the task gave {position.batch} batches in an epoch, of {batches} that it announced")
         position.epoch, position.batch = position.epoch + 1, 0
         if trainer.evaluate_unit == "epoch" and (position.epoch - 1) % trainer.evaluate_every == 0:
             self._evaluate(progress)
         self._checkpoint_if_due()
 
-    def _train_on(self, batch: Any) -> None:
-        trainer = self.config.trainer
+    def _train_on(self, batch: Any, group: int) -> None:
+        """Add the gradients of one batch, of a group whose mean loss makes a step."""
+        reduced = self.config.trainer.precision == "bfloat16"
         if not self.model.training:
             self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16) if trainer.precision == "bfloat16" else nullcontext():
+        with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = self.task.loss(self.forward, batch)
-        self.rule.backward(loss if trainer.accumulate == 1 else loss / trainer.accumulate)
+        self.rule.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
         self.loss_sum += loss.detach()
         self.losses_summed += 1
@@ -145,8 +151,14 @@ class Trainer:
         self.losses_summed = 0
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} at step {position.step}")
+        # The last update may have spoilt what the loss before it does not show yet.
+        spoilt = [name for name, parameter in self.model.named_parameters() if not parameter.sum().isfinite()]
+        if spoilt:
+            raise Diverged(f"parameter '{spoilt[0]}' is not finite at step {position.step}")
         metrics = evaluate(self.task, self.forward, "valid")
         value = metrics[self.task.metric]
+        if math.isnan(value):
+            raise Diverged(f"validation {self.task.metric} is {value} at step {position.step}")
         position.evaluations += 1
         epoch = position.epoch - (position.batch == 0)
         if self._improves(value):

@@ -23,13 +23,11 @@ class WandbCopy:
         self._folder = folder
         self._mode = config.run.wandb
         self._run: Any = None
-        if self._mode == "online":
-            self._guarded(self._start)
 
     def log(self, row: dict[str, Any]) -> None:
         """One line of the history, sent at once if online."""
-        if self._run is not None:
-            self._guarded(lambda: self._run.log(row, step=row["step"]))
+        if self._mode == "online":
+            self._guarded(lambda: self._started().log(row, step=row["step"]))
 
     def finish(self, record: Record) -> None:
         """Complete the copy: config, history, and the record as summary."""
@@ -38,6 +36,12 @@ class WandbCopy:
         if self._mode == "offline":
             self._guarded(self._replay)
         self._guarded(lambda: self._close(record))
+
+    def _started(self) -> Any:
+        """The run, begun when it is first needed: a run that turns out to be impossible leaves no copy."""
+        if self._run is None:
+            self._start()
+        return self._run
 
     def _start(self) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -60,14 +64,13 @@ class WandbCopy:
         )
 
     def _replay(self) -> None:
-        self._start()
         for row in self._folder.history():
-            self._run.log(row, step=row["step"])
+            self._started().log(row, step=row["step"])
 
     def _close(self, record: Record) -> None:
-        if self._run is not None:
-            self._run.summary.update(record)
-            self._run.finish(exit_code=0 if record["status"] == "done" else 1)
+        run = self._started()
+        run.summary.update(record)
+        run.finish(exit_code=0 if record["status"] == "done" else 1)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         if self._mode == "disabled":
