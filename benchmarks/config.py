@@ -191,9 +191,26 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> None:
 
 
 def identity(config: Config) -> str:
-    """Hash of all that determines a run's result: the configuration without the settings of its execution."""
-    content = {key: value for key, value in to_dict(config).items() if key not in ("run", "plugins")}
+    """Hash of all that determines a run's result: the configuration without the settings of its execution.
+
+    Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records.
+    """
+    content = _beyond_defaults(to_dict(config), to_dict(Config()))
+    for key in ("run", "plugins"):
+        content.pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    differing: dict[str, Any] = {}
+    for key, value in content.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _beyond_defaults(value, default)
+            default = {}
+        if value != default:
+            differing[key] = value
+    return differing
 
 
 def to_dict(config: Config) -> dict[str, Any]:
