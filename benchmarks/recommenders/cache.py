@@ -101,23 +101,23 @@ def open_cache(folder: Path) -> ClickLog:
 def _build(source: Source, root: Path, min_count: int, max_malformed: float, workers: int) -> Path:
     for left in root.glob(f"{_UNFINISHED}*"):  # of a process that was killed; the lock says that none is at work
         shutil.rmtree(left)
-    counts = count_values(source, min_count, max_malformed, workers)
-    checksum = source.checksum()
-    target = root / _folder_name(checksum, min_count)
-    if not target.is_dir():
-        building = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
-        try:
-            write_ids(source, counts, building, workers)
-            if source.checksum() != checksum:
-                raise DataError(f"{source.name} changed while it was read")
+    building = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
+    try:
+        spill = building / "spill"
+        spill.mkdir()
+        counts = count_values(source, spill, min_count, max_malformed, workers)
+        checksum = source.checksum()
+        target = root / _folder_name(checksum, min_count)
+        if not target.is_dir():
+            write_ids(counts, building, spill, workers)
+            shutil.rmtree(spill)
             sizes = [vocabulary.size for vocabulary in counts.vocabularies]
             manifest = Manifest(source.name, checksum, min_count, sizes, sum(counts.rows), counts.malformed)
             write_text(building / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
             building.chmod(0o755)
             building.replace(target)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     if isinstance(source, TextSource):
         write_text(_memo(source, root), json.dumps({**_stamp(source), "sha256": checksum}) + "\n")
     return target

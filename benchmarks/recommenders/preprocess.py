@@ -1,13 +1,14 @@
-"""From a log of any length to a cache of ids, in two passes over blocks and in bounded memory.
+"""From a log of any length to a cache of ids, in bounded memory.
 
-Pass one counts every value of every field; pass two, knowing the vocabularies, writes ids. Blocks are parsed, counted
-and encoded in threads; per block each distinct value is looked at once, and the rest is array indexing. Memory holds
-a few blocks and the counts: 32 bytes for every distinct raw value of the log at most.
+The first pass parses the log block by block, counts every value of every field, and spills each block as its distinct
+values and indices into them. The second pass knows the vocabularies and turns spilled blocks into ids: every distinct
+value of a block is looked up once, the rest is array indexing. Both work on several blocks at once, in threads.
+Memory holds a few blocks and the counts: 32 bytes at most for every distinct raw value of the log.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
@@ -23,8 +25,9 @@ from rich.progress import Progress
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.recommenders.blocks import FIELDS, INTEGERS, Source
 from benchmarks.recommenders.data import storage_groups
-from benchmarks.recommenders.vocabulary import Counter, Keys, Vocabulary, category_keys, integer_keys
+from benchmarks.recommenders.vocabulary import Counter, Keys, Vocabulary, as_numbers, category_keys, integer_keys
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -39,19 +42,19 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Columns:
-    """A block: for every field the distinct values' keys, and a code into them for every good row."""
+    """A block's good rows: for every field the distinct keys, and in `codes` (fields, rows) indices into them."""
 
     labels: NDArray[np.uint8]
     keys: list[Keys]
-    codes: list[NDArray[np.int32]]
-    malformed: int
+    codes: NDArray[np.unsignedinteger]
 
 
-def count_values(source: Source, min_count: int, max_malformed: float, workers: int = 0) -> Counts:
+def count_values(source: Source, spill: Path, min_count: int, max_malformed: float, workers: int = 0) -> Counts:
     """First pass.
 
     Args:
         source: the log.
+        spill: folder for the parsed blocks, about half as large as the text.
         min_count: a value seen less often in its field becomes the field's rare value.
         max_malformed: largest share of malformed rows.
         workers: threads; 0 = one per core.
@@ -62,14 +65,27 @@ def count_values(source: Source, min_count: int, max_malformed: float, workers: 
     """
     if min_count < 1 or not 0 <= max_malformed <= 1 or workers < 0:
         raise ConfigError("min_count must be at least 1, max_malformed within [0, 1], workers not negative")
+
+    def count(numbered: tuple[int, object]) -> _Counted:
+        number, block = numbered
+        columns, malformed = _columns(source, block)
+        _save(columns, _spilled(spill, number))
+        fields = [
+            (keys, np.bincount(codes, minlength=len(keys)))
+            for keys, codes in zip(columns.keys, columns.codes, strict=True)
+        ]
+        return _Counted(fields, len(columns.labels), malformed, source.progress_of(block))
+
     counters = [Counter() for _ in range(FIELDS)]
     rows: list[int] = []
     malformed = 0
-    for counted in _over_blocks(source, lambda block: _count(source, block), workers, "counting values"):
-        for counter, (keys, counts) in zip(counters, counted.fields, strict=True):
-            counter.add(keys, counts)
-        rows.append(counted.rows)
-        malformed += counted.malformed
+    with _progress("reading and counting", source.progress_total()) as advance:
+        for counted in _in_threads(count, enumerate(source.blocks()), workers):
+            for counter, (keys, counts) in zip(counters, counted.fields, strict=True):
+                counter.add(keys, counts)
+            rows.append(counted.rows)
+            malformed += counted.malformed
+            advance(counted.size)
     check_malformed(source.name, sum(rows), malformed, max_malformed)
     return Counts([Vocabulary.of(counter, min_count) for counter in counters], rows, malformed)
 
@@ -88,12 +104,8 @@ def check_malformed(name: str, rows: int, malformed: int, most: float) -> None:
         )
 
 
-def write_ids(source: Source, counts: Counts, folder: Path, workers: int = 0) -> None:
-    """Second pass: `labels.npy` and one `ids_<type>.npy` per storage type into `folder`.
-
-    Raises:
-        DataError: the log changed between the passes.
-    """
+def write_ids(counts: Counts, folder: Path, spill: Path, workers: int = 0) -> None:
+    """Second pass: `labels.npy` and one `ids_<type>.npy` per storage type into `folder`, from the spilled blocks."""
     starts = np.concatenate([[0], np.cumsum(counts.rows)])
     sizes = [vocabulary.size for vocabulary in counts.vocabularies]
     groups = storage_groups(sizes)
@@ -103,28 +115,23 @@ def write_ids(source: Source, counts: Counts, folder: Path, workers: int = 0) ->
         )
         for dtype, columns in groups
     ]
-    labels = np.lib.format.open_memmap(
-        folder / "labels.npy", mode="w+", dtype=np.uint8, shape=(int(starts[-1]),)
-    )
+    labels = np.lib.format.open_memmap(folder / "labels.npy", mode="w+", dtype=np.uint8, shape=(int(starts[-1]),))
 
-    def encode(numbered: tuple[int, object]) -> int:
-        number, block = numbered
-        columns = _columns(source, block)
-        if number >= len(counts.rows) or len(columns.labels) != counts.rows[number]:
-            raise DataError(f"{source.name} changed while it was read")
+    def encode(number: int) -> int:
+        columns = _load(_spilled(spill, number))
         span = slice(starts[number], starts[number + 1])
         labels[span] = columns.labels
         for (dtype, fields), file in zip(groups, files, strict=True):
             ids = np.empty((len(columns.labels), len(fields)), dtype=dtype)
             for position, field in enumerate(fields):
                 known = counts.vocabularies[field].encode(columns.keys[field]).astype(dtype)
-                ids[:, position] = known[columns.codes[field]]
+                np.take(known, columns.codes[field], out=ids[:, position])
             file[span] = ids
-        return len(columns.labels)
+        return counts.rows[number]
 
-    written = sum(_over_blocks(source, encode, workers, "writing ids", numbered=True))
-    if written != starts[-1]:
-        raise DataError(f"{source.name} changed while it was read")
+    with _progress("writing ids", int(starts[-1])) as advance:
+        for rows in _in_threads(encode, range(len(counts.rows)), workers):
+            advance(rows)
     for file in (*files, labels):
         file.flush()
 
@@ -139,71 +146,70 @@ class _Counted:
     fields: list[tuple[Keys, NDArray[np.int64]]]
     rows: int
     malformed: int
+    size: int
 
 
-def _count(source: Source, block: object) -> _Counted:
-    columns = _columns(source, block)
-    fields = []
-    for keys, codes in zip(columns.keys, columns.codes, strict=True):
-        counts = np.bincount(codes, minlength=len(keys))
-        seen = counts > 0  # a value may have stood in malformed rows only
-        fields.append((keys[seen], counts[seen]))
-    return _Counted(fields, len(columns.labels), columns.malformed)
-
-
-def _columns(source: Source, block: object) -> _Columns:
+def _columns(source: Source, block: object) -> tuple[_Columns, int]:
+    """The block's good rows, and the number of malformed ones."""
     table, malformed = source.parse(block)
-    columns = [_dictionary(table.column(number)) for number in range(FIELDS + 1)]
-    keys: list[Keys] = []
-    label_texts = columns[0].dictionary.to_pylist()
-    label_codes = columns[0].indices.to_numpy()
-    wrong = np.array([text not in ("0", "1") for text in label_texts], dtype=np.bool_)
-    bad = wrong[label_codes]
-    for field, column in enumerate(columns[1:]):
+    arrays = [_one_chunk(table.column(number)) for number in range(FIELDS + 1)]
+    labels, empty, bad = as_numbers(arrays[0])
+    bad = bad | empty | (labels < 0) | (labels > 1)
+    per_cell: list[Keys] = []
+    for field, array in enumerate(arrays[1:]):
         if field < INTEGERS:
-            found, improper = integer_keys(column.dictionary)
-            if improper.any():
-                bad = bad | improper[column.indices.to_numpy()]
+            keys, improper = integer_keys(array)
+            bad |= improper
         else:
-            found = category_keys(column.dictionary)
-        keys.append(found)
-    codes = [column.indices.to_numpy() for column in columns[1:]]
-    clicked = np.array([text == "1" for text in label_texts], dtype=np.uint8)[label_codes]
+            keys = category_keys(array)
+        per_cell.append(keys)
     if bad.any():
-        codes = [column[~bad] for column in codes]
-        clicked = clicked[~bad]
-    return _Columns(clicked, keys, codes, malformed + int(bad.sum()))
+        labels, per_cell = labels[~bad], [keys[~bad] for keys in per_cell]
+    distinct, codes = [], np.empty((FIELDS, len(labels)), dtype=np.uint32)
+    for field, keys in enumerate(per_cell):
+        codes[field], values = pd.factorize(keys)
+        distinct.append(values)
+    narrow = np.uint16 if len(labels) <= 2**16 else np.uint32
+    return _Columns(labels.astype(np.uint8), distinct, codes.astype(narrow)), malformed + int(bad.sum())
 
 
-def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    whole = column.unify_dictionaries().combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):  # no chunk at all: an empty table
-        return pa.array([], type=column.type)
-    return whole
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
-def _over_blocks(
-    source: Source, work: Callable[..., Result], workers: int, what: str, numbered: bool = False
-) -> Iterator[Result]:
-    """Results in block order; a few blocks are in flight at any time, which bounds the memory."""
+def _spilled(spill: Path, number: int) -> Path:
+    return spill / f"block_{number:06d}"
+
+
+def _save(columns: _Columns, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, columns.labels)
+        np.save(file, columns.codes)
+        np.save(file, np.array([len(keys) for keys in columns.keys]))
+        np.save(file, np.concatenate(columns.keys))
+
+
+def _load(path: Path) -> _Columns:
+    with path.open("rb") as file:
+        labels, codes, lengths, keys = (np.load(file) for _ in range(4))
+    return _Columns(labels, np.split(keys, np.cumsum(lengths)[:-1]), codes)
+
+
+def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results in the order of the items; a few items are in flight at any time, which bounds the memory."""
     threads = workers or os.cpu_count() or 1
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    with _progress(what, source.progress_total()) as advance, ThreadPoolExecutor(threads) as pool:
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            for number, block in enumerate(source.blocks()):
-                waiting.append((pool.submit(work, (number, block) if numbered else block), source.progress_of(block)))
+            for item in items:
+                waiting.append(pool.submit(work, item))
                 if len(waiting) > threads + 1:
-                    future, size = waiting.popleft()
-                    yield future.result()
-                    advance(size)
+                    yield waiting.popleft().result()
             while waiting:
-                future, size = waiting.popleft()
-                yield future.result()
-                advance(size)
+                yield waiting.popleft().result()
         finally:
-            for future, _ in waiting:
+            for future in waiting:
                 future.cancel()
 
 

@@ -10,48 +10,76 @@ from numpy.typing import NDArray
 
 Keys = NDArray[np.uint64]
 
+Numbers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
 MISSING = np.int64(-(2**62))  # the integer fields' "NULL"
 _INTEGER = r"^-?[0-9]{1,18}\z"
 
 
-def category_keys(values: pa.StringArray) -> Keys:
-    """A key for each string: its bytes where there are at most 8, as in Criteo, otherwise a 64-bit hash.
+def category_keys(column: pa.Array) -> Keys:
+    """A key for each text: its bytes where there are at most 8, as in Criteo, otherwise a 64-bit hash.
 
-    Short strings never collide with one another. Among n long ones a collision has a probability of about n²/2^65.
+    Short texts never collide with one another. Among n long ones a collision has a probability of about n²/2^65.
     """
-    count = len(values)
+    count = len(column)
     if count == 0:
         return np.empty(0, dtype=np.uint64)
-    _, offset_buffer, data_buffer = values.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[values.offset : values.offset + count + 1].astype(np.int64)
+    _, offset_buffer, data_buffer = column.buffers()
+    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[column.offset : column.offset + count + 1]
     data = np.frombuffer(data_buffer or b"", dtype=np.uint8)
     lengths = np.diff(offsets)
+    whole = lengths == 8
+    if ((lengths == 0) | whole).all():  # Criteo: 8 hexadecimal digits or nothing, so that the bytes are the keys
+        keys = np.zeros(count, dtype=np.uint64)
+        keys[whole] = data[offsets[0] : offsets[-1]].view(np.uint64)
+        return keys
     at = offsets[:-1, None] + np.arange(8)
     inside = np.arange(8) < lengths[:, None]
-    # One spare zero byte, so that an empty data buffer and the end of a full one can be indexed.
+    # One spare zero byte, so that the end of the data can be indexed.
     padded = np.append(data, np.uint8(0))
     packed = np.where(inside, padded[np.minimum(at, len(data))], np.uint8(0))
-    keys: Keys = np.ascontiguousarray(packed).view(np.uint64).reshape(count)
+    keys = packed.view(np.uint64).reshape(count)
     long = np.flatnonzero(lengths > 8)
     if len(long):
-        texts = np.array(values.take(pa.array(long)).to_pylist(), dtype=object)
-        keys = keys.copy()
-        keys[long] = pd.util.hash_array(texts, categorize=False)
+        keys[long] = pd.util.hash_array(np.array(column.take(pa.array(long)).to_pylist(), dtype=object))
     return keys
 
 
-def integer_keys(values: pa.StringArray) -> tuple[Keys, NDArray[np.bool_]]:
-    """Keys of the discretised integers, and which strings are neither empty nor an integer of at most 18 digits.
+def integer_keys(column: pa.Array) -> tuple[Keys, Mask]:
+    """Keys of the discretised integers, and which cells are neither empty nor an integer.
 
     v → "NULL" where missing, ⌊(ln v)²⌋ for v > 2, v − 2 otherwise; v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, so nothing collides.
     """
-    empty = pc.equal(values, "")
-    proper = pc.match_substring_regex(values, _INTEGER)
-    numbers = pc.if_else(proper, values, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
-    bad = pc.invert(pc.or_(empty, proper)).to_numpy(zero_copy_only=False)
+    numbers, empty, bad = as_numbers(column)
     squares = np.floor(np.log(np.maximum(numbers, 3)) ** 2).astype(np.int64)
-    buckets = np.where(empty.to_numpy(zero_copy_only=False), MISSING, np.where(numbers > 2, squares, numbers - 2))
+    buckets = np.where(empty, MISSING, np.where(numbers > 2, squares, numbers - 2))
     return buckets.view(np.uint64), bad
+
+
+def as_numbers(column: pa.Array) -> tuple[Numbers, Mask, Mask]:
+    """Numbers (0 where there is none), which cells are empty, and which hold something else than an integer."""
+    if pa.types.is_integer(column.type):
+        empty = _mask(column.is_null())
+        return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64), empty, np.zeros_like(empty)
+    texts = pc.utf8_trim_whitespace(_valid_text(column))
+    none = pc.equal(texts, "")
+    proper = pc.match_substring_regex(texts, _INTEGER)
+    numbers = pc.if_else(proper, texts, "0").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return numbers, _mask(none), _mask(pc.invert(pc.or_(none, proper)))
+
+
+def _valid_text(column: pa.Array) -> pa.Array:
+    """Bytes as text; what is not UTF-8 becomes a text that is no number."""
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([value.decode(errors="replace") for value in column.to_pylist()], pa.string())
+
+
+def _mask(array: pa.Array) -> Mask:
+    mask: Mask = array.to_numpy(zero_copy_only=False)
+    return mask
 
 
 class Counter:

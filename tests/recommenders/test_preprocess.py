@@ -1,0 +1,217 @@
+"""Preprocessing against an independent computation in plain Python."""
+
+import gzip
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.errors import ConfigError, DataError
+from benchmarks.recommenders import cache
+from benchmarks.recommenders.blocks import TextSource
+from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
+from benchmarks.recommenders.data import ClickLog
+from benchmarks.recommenders.stand_in import ClickModel
+from benchmarks.recommenders.stand_in_text import write_text_log
+
+FIELDS = 39
+
+
+def plain_rows(path: Path) -> tuple[list[int], list[list[str]]]:
+    """Labels and discretised values, one line at a time."""
+    labels, rows = [], []
+    for line in path.read_text().split("\n")[:-1]:
+        label, *values = line.split("\t")
+        for field in range(13):
+            if values[field] == "":
+                values[field] = "NULL"
+            else:
+                v = int(values[field])
+                values[field] = str(math.floor(math.log(v) ** 2)) if v > 2 else str(v - 2)
+        labels.append(int(label))
+        rows.append(values)
+    return labels, rows
+
+
+def assert_equals_plain(log: ClickLog, path: Path, min_count: int = 10) -> None:
+    labels, rows = plain_rows(path)
+    ids, found_labels = log.take(np.arange(len(log)))
+    assert len(log) == len(rows)
+    assert found_labels.tolist() == labels
+    for field in range(FIELDS):
+        column = [row[field] for row in rows]
+        counts = Counter(column)
+        common = {value for value, count in counts.items() if count >= min_count}
+        assert log.field_sizes[field] == len(common) + 1, f"field {field}"
+        pairs = Counter(
+            (value if value in common else None, number)
+            for value, number in zip(column, ids[:, field].tolist(), strict=True)
+        )
+        # One id per common value and one for all rare ones, so that the pairs are a bijection.
+        assert len({value for value, _ in pairs}) == len({number for _, number in pairs}) == len(pairs)
+        if (None in {value for value, _ in pairs}):  # fmt: skip
+            assert next(number for value, number in pairs if value is None) == len(common)
+        by_id = [count for (value, _), count in sorted(pairs.items(), key=lambda item: item[0][1]) if value]
+        assert by_id == sorted(by_id, reverse=True), "common values come first"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "train.txt"
+    write_text_log(ClickModel(3, vocabulary=500), 3000, path)
+    return path
+
+
+@pytest.mark.parametrize(("block_bytes", "workers"), [(2**22, 1), (20_000, 3), (300, 2)])
+def test_generated_log_equals_plain_python(generated, tmp_path, block_bytes, workers):
+    folder = prepare(TextSource(generated, block_bytes), tmp_path, workers=workers)
+    assert_equals_plain(open_cache(folder), generated)
+    assert read_manifest(folder).sha256 == hashlib.sha256(generated.read_bytes()).hexdigest()
+
+
+def test_real_rows_equal_plain_python(tmp_path):
+    path = Path(os.environ.get("DFA_DATA_DIR", "")) / "criteo" / "train_8000.txt"
+    if not path.is_file():
+        pytest.skip("no Criteo sample in DFA_DATA_DIR")
+    log = open_cache(prepare(TextSource(path), tmp_path))
+    assert len(log) == 8000
+    assert_equals_plain(log, path)
+
+
+def test_gzip_gives_the_same_ids(generated, tmp_path):
+    packed = tmp_path / "train.txt.gz"
+    packed.write_bytes(gzip.compress(generated.read_bytes()))
+    log = open_cache(prepare(TextSource(packed, 50_000), tmp_path / "cache"))
+    assert_equals_plain(log, generated)
+
+
+def test_a_broken_gzip_file_is_a_data_error(generated, tmp_path):
+    packed = tmp_path / "train.txt.gz"
+    packed.write_bytes(gzip.compress(generated.read_bytes())[:-2000])
+    with pytest.raises(DataError, match=r"train\.txt\.gz"):
+        prepare(TextSource(packed), tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("log-*"))
+
+
+BAD = {
+    "too few columns": "0\t1\t2",
+    "too many columns": "\t".join(["0"] * 41),
+    "no integer": "\t".join(["0", "x"] + ["1"] * 38),
+    "fraction": "\t".join(["0", "1.5"] + ["1"] * 38),
+    "label of two": "\t".join(["2"] + ["1"] * 39),
+    "no label": "\t".join([""] + ["1"] * 39),
+    "empty line": "",
+    "huge integer": "\t".join(["0", "9" * 30] + ["1"] * 38),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_malformed_rows_are_counted_and_left_out(generated, tmp_path, bad):
+    lines = generated.read_text().splitlines()
+    path = tmp_path / "train.txt"
+    path.write_text("\n".join([*lines[:100], bad, *lines[100:], bad]) + "\n")
+    folder = prepare(TextSource(path, 50_000), tmp_path / "cache", max_malformed=0.01)
+    assert read_manifest(folder).malformed == 2
+    assert_equals_plain(open_cache(folder), generated)
+    with pytest.raises(DataError, match=r"2 of 3002 rows are malformed"):  # also where a cache exists already
+        prepare(TextSource(path), tmp_path / "cache", max_malformed=0.0001)
+    with pytest.raises(DataError, match="malformed"):
+        prepare(TextSource(path), tmp_path / "another", max_malformed=0.0001)
+    assert not list((tmp_path / "another").glob("log-*")) and not list((tmp_path / "another").glob(".building*"))
+
+
+def test_values_of_other_lengths_stay_distinct(tmp_path):
+    """Texts shorter than 8 bytes, longer ones, with and without a common beginning."""
+    values = ["", "a", "ab", "12345678", "123456789", "1234567890", "0", "é"]
+    lines = ["\t".join(["1", *["5"] * 13, value, *["c"] * 25]) for value in values for _ in range(10)]
+    path = tmp_path / "train.txt"
+    path.write_text("\n".join(lines) + "\n")
+    log = open_cache(prepare(TextSource(path), tmp_path))
+    assert log.field_sizes[13] == len(values) + 1
+    assert_equals_plain(log, path)
+
+
+def test_windows_line_ends_and_a_missing_last_one(generated, tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes(generated.read_bytes().replace(b"\n", b"\r\n")[:-2])
+    log = open_cache(prepare(TextSource(path, 30_000), tmp_path))
+    assert_equals_plain(log, generated)
+
+
+def test_logarithms_match_the_standard_library():
+    import pyarrow as pa
+
+    from benchmarks.recommenders.vocabulary import MISSING, integer_keys
+
+    numbers = [*range(-5, 200_000), *(10**k + d for k in range(6, 15) for d in (-1, 0, 1))]
+    keys, bad = integer_keys(pa.array([*numbers, None], pa.int64()))
+    expected = [math.floor(math.log(v) ** 2) if v > 2 else v - 2 for v in numbers]
+    assert keys.view(np.int64).tolist() == [*expected, int(MISSING)]
+    assert not bad.any()
+
+
+def test_a_second_call_reuses_the_cache_and_other_options_do_not(generated, tmp_path, monkeypatch):
+    first = prepare(TextSource(generated), tmp_path)
+    monkeypatch.setattr(cache, "count_values", lambda *_: pytest.fail("built again"))
+    assert prepare(TextSource(generated), tmp_path) == first
+    monkeypatch.undo()
+    other = prepare(TextSource(generated), tmp_path, min_count=3)
+    assert other != first
+    assert_equals_plain(open_cache(other), generated, min_count=3)
+
+
+def test_a_changed_file_is_read_again(generated, tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes(generated.read_bytes())
+    first = prepare(TextSource(path), tmp_path / "cache")
+    path.write_text("".join(generated.read_text().splitlines(keepends=True)[:2000]))
+    second = prepare(TextSource(path), tmp_path / "cache")
+    assert first != second and len(open_cache(second)) == 2000
+
+
+@pytest.mark.parametrize("stage", ["count_values", "write_ids"])
+def test_an_interrupted_build_leaves_nothing(generated, tmp_path, monkeypatch, stage):
+    genuine = getattr(cache, stage)
+
+    def interrupt(*arguments):
+        genuine(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, stage, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(TextSource(generated), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+    monkeypatch.undo()
+    (tmp_path / ".building-killed").mkdir()  # what a killed process leaves is cleared by the next
+    assert_equals_plain(open_cache(prepare(TextSource(generated), tmp_path)), generated)
+    assert not list(tmp_path.glob(".building*"))
+
+
+def test_damaged_caches_are_named(generated, tmp_path):
+    folder = prepare(TextSource(generated), tmp_path)
+    labels = folder / "labels.npy"
+    labels.write_bytes(labels.read_bytes()[:200])
+    with pytest.raises(DataError, match="delete it"):
+        open_cache(folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({"rows": 1}))
+    with pytest.raises(DataError, match="delete it"):
+        open_cache(folder)
+
+
+def test_bad_options_and_files(tmp_path, generated):
+    with pytest.raises(DataError, match="no file"):
+        TextSource(tmp_path / "none.txt")
+    with pytest.raises(ConfigError, match="min_count"):
+        prepare(TextSource(generated), tmp_path / "a", min_count=0)
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    with pytest.raises(DataError, match="no good row"):
+        prepare(TextSource(empty), tmp_path / "b")
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare(TextSource(generated), Path("/proc/nowhere"))
