@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def resolve(config: DictConfig) -> Config:
         raise ConfigError(f"trainer.clip_norm must be positive, got {resolved.trainer.clip_norm}")
     if not 0 <= resolved.seed < 2**32:
         raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {resolved.seed}")
-    if resolved.optimizer.lr <= 0:
+    if not resolved.optimizer.lr > 0:
         raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
     return resolved
 
@@ -215,9 +215,7 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as plain dictionaries and lists."""
-    content = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return asdict(config)
 
 
 def from_dict(content: dict[str, Any]) -> Config:
