@@ -99,7 +99,7 @@ def missing_data(task: str, data_dir: Path) -> str:
 
 
 def to_graph(data: Data, normalise: bool) -> Graph:
-    """PyG's `Data` as a `Graph`: features row-normalised or raw, the target's in-degree (over the largest) at every edge."""
+    """PyG's `Data` as a `Graph`, features row-normalised or raw; edges carry their target's relative in-degree."""
     data = TargetIndegree()(data)
     if normalise:
         data = NormalizeFeatures()(data)

@@ -79,8 +79,8 @@ class Graph:
     def spread(self, heads: int, layers: int = 1) -> Pattern:
         """Edges and self-loops of Â, once per head and per layer, as one pattern of (nodes·heads, nodes·layers·heads).
 
-        Row i·heads + h holds, for every neighbour j of i (ascending) and every layer l, the column (j·layers + l)·heads + h.
-        Entries are therefore ordered as (target, head, source, layer).
+        Row i·heads + h holds, for every neighbour j of i (ascending) and every layer l, the column
+        (j·layers + l)·heads + h. Entries are therefore ordered as (target, head, source, layer).
         """
 
         def build() -> Pattern:

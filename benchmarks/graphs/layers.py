@@ -84,7 +84,8 @@ class SplineConvolution(nn.Module):
     """Spline convolution (Fey et al., 2018) with one pseudo-coordinate u in [0, 1] per edge and linear, open B-splines.
 
     out[i] = mean over edges j → i of Σ_k B_k(u_ij) x_j W_k, plus x_i W_root + b, where B_k is the hat function around
-    k / (kernel_size - 1). Initialisation as PyG's class: W_k uniform within 1/sqrt(kernel_size · in), W_root within 1/sqrt(in).
+    k / (kernel_size - 1). Initialisation as PyG's class: W_k uniform within 1/sqrt(kernel_size · in), W_root within
+    1/sqrt(in), b zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 2) -> None:

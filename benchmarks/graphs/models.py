@@ -46,7 +46,8 @@ class TwoLayerNet(nn.Module):
 class DynamicNeighbourhoodNet(nn.Module):
     """A linear layer, then convolutions that each attend over the outputs of all earlier layers, then a linear layer.
 
-    `acts.0` follows the first linear layer and `acts.i` the i-th convolution; `log_softmax` turns scores into log-probabilities.
+    `acts.0` follows the first linear layer and `acts.i` the i-th convolution; `log_softmax` turns scores into
+    log-probabilities.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ def gat(
     attention_dropout: float = 0.6,
     output_attention_dropout: float = 0.6,
 ) -> TwoLayerNet:
-    """Graph attention (Veličković et al., 2018): `heads` × `hidden` channels; the heads of the output layer are averaged."""
+    """Graph attention (Veličković et al., 2018), `heads` × `hidden` channels; output heads are averaged."""
     _check_probabilities(attention_dropout=attention_dropout, output_attention_dropout=output_attention_dropout)
     first = AttentionConvolution(in_channels, hidden, heads, dropout=attention_dropout)
     second = AttentionConvolution(
@@ -148,7 +149,7 @@ def dna(
     attention_dropout: float = 0.8,
     log_softmax: bool = False,
 ) -> DynamicNeighbourhoodNet:
-    """Dynamic neighbourhood aggregation (Fey, 2019); `log_softmax=True` returns log-probabilities, as the release does."""
+    """Dynamic neighbourhood aggregation (Fey, 2019); with `log_softmax` it returns log-probabilities."""
     if hidden % heads or hidden % groups or max(heads, groups) % min(heads, groups):
         raise ConfigError(
             f"model dna: heads ({heads}) and groups ({groups}) must divide hidden ({hidden}) and one of them the other"

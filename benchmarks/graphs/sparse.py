@@ -81,7 +81,7 @@ class SparseMatrix:
         return weighted_sum(self.pattern, self.values, dense)
 
     def dropout(self, probability: float, training: bool) -> "SparseMatrix":
-        """Dropout of the entries; absent ones are zero whatever the mask, so this equals dropout of the dense matrix."""
+        """Dropout of the entries: that of the dense matrix, whose other entries are zero whatever the mask."""
         if not training or probability == 0.0:
             return self
         return replace(self, values=torch.nn.functional.dropout(self.values, probability, training=True))
@@ -172,5 +172,7 @@ def _pointer(index: Tensor, size: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-# PyTorch announces once per process that CSR tensors are young; the products used here are tested in this suite.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+# PyTorch announces once per process that CSR tensors are young: let it do so here, unheard.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.eye(1).to_sparse_csr()

@@ -1,14 +1,16 @@
 """Generated citation graphs whose best achievable accuracy is known exactly.
 
-Papers arrive one by one and each cites one earlier paper, so the graph is a random recursive tree; whom it cites does not
-depend on topics. Topics (classes) follow a symmetric Markov chain along the citations: a paper shares the topic of the one it
-cites with probability `stay`, else it has one of the others, uniformly. Words occur independently given the topic.
+A few founding papers cite nobody; every later paper cites one earlier paper, so the graph is a forest of random
+recursive trees. Whom a paper cites does not depend on topics. Founding papers have any topic (class) with equal
+probability; a later one has the topic of the paper that it cites with probability `stay`, else one of the others,
+uniformly. Words occur independently given the topic.
 
-On a tree, sum-product message passing gives the exact posterior of every paper's topic given all words, all citations and
-the topics of the training papers. Its maximum, averaged over the test papers, is the expected accuracy of the best possible
-classifier: the Bayes accuracy. It is exact for splits drawn without regard to topics, as `split` draws them.
+On a forest, sum-product message passing gives the exact posterior of every paper's topic given all words, all citations
+and the topics of the training papers. Its maximum, averaged over the test papers, is the expected accuracy of the best
+possible classifier: the Bayes accuracy. It is exact for splits drawn without regard to topics, as `split` draws them.
 
-For link prediction no such ceiling is known: which pairs are linked depends on arrival times too, which nobody observes.
+For link prediction no such ceiling is known, as pairs are linked by arrival times too, which nobody observes. Known is
+the AUC of a scorer that sees all topics and nothing else (`topic_auc`).
 """
 
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ class Recipe:
     """How a stand-in is generated.
 
     Attributes:
-        nodes, classes, words: sizes.
+        nodes, founders, classes, words: sizes; the `founders` are counted among the `nodes`.
         stay: probability that a paper has the topic of the one that it cites.
         preferential: share of citations that go to papers in proportion to their degree; the others go anywhere.
         topic_words: words that are typical of each topic.
@@ -37,6 +39,7 @@ class Recipe:
     """
 
     nodes: int
+    founders: int
     classes: int
     words: int
     stay: float
@@ -50,9 +53,9 @@ class Recipe:
 
 
 RECIPES = {
-    "cora": Recipe(1000, 7, 300, stay=0.92, preferential=0.3, topic_words=40, emphasis=4.0, density=0.03),
-    "citeseer": Recipe(1100, 6, 400, stay=0.88, preferential=0.2, topic_words=50, emphasis=4.0, density=0.025),
-    "pubmed": Recipe(1400, 3, 200, stay=0.85, preferential=0.5, topic_words=40, emphasis=2.5, density=0.05),
+    "cora": Recipe(1500, 60, 7, 150, stay=0.85, preferential=0.2, topic_words=20, emphasis=5.5, density=0.05),
+    "citeseer": Recipe(1600, 60, 6, 130, stay=0.87, preferential=0.2, topic_words=20, emphasis=5.0, density=0.05),
+    "pubmed": Recipe(1800, 60, 5, 100, stay=0.88, preferential=0.2, topic_words=16, emphasis=5.0, density=0.05),
 }
 
 
@@ -61,7 +64,7 @@ class CitationTree:
     """A generated graph with the model that generated it.
 
     Attributes:
-        parent: the cited paper, (nodes,); -1 for the first paper; always an earlier one.
+        parent: the cited paper, always an earlier one, or -1 for founding papers, (nodes,).
         labels: topics, (nodes,).
         words: which words occur, 0 or 1, (nodes, words).
         word_probability: probability of every word given the topic, (classes, words).
@@ -93,13 +96,21 @@ class CitationTree:
         return _sum_product(self.parent, evidence, np.log(self.transition()))
 
     def bayes_accuracy(self, known: Indices, asked: Indices) -> float:
-        """Expected accuracy on the papers `asked` of the best classifier that knows the topics of the papers `known`."""
+        """Expected accuracy on the papers `asked` of the best classifier, given the topics of the papers `known`."""
         return float(self.posterior(known)[asked].max(axis=1).mean())
+
+    def topic_auc(self) -> float:
+        """Expected AUC for links of a scorer that sees only whether two papers share their topic.
+
+        All topics are taken to be equally frequent among the pairs that are not linked.
+        """
+        linked, unlinked = self.stay, 1.0 / self.classes
+        return linked * (1 - unlinked) + 0.5 * (linked * unlinked + (1 - linked) * (1 - unlinked))
 
     def to_data(self) -> Data:
         """The graph with both directions of every citation, as PyG's `Data`."""
-        citing = np.arange(1, len(self.parent))
-        one_way = np.stack([citing, self.parent[1:]])
+        citing = np.flatnonzero(self.parent >= 0)
+        one_way = np.stack([citing, self.parent[citing]])
         edges = np.concatenate([one_way, one_way[::-1]], axis=1)
         edges = edges[:, np.lexsort((edges[0], edges[1]))]
         return Data(x=torch.from_numpy(self.words), edge_index=torch.from_numpy(edges), y=torch.from_numpy(self.labels))
@@ -109,11 +120,10 @@ def generate(recipe: Recipe, seed: int) -> CitationTree:
     """Draw a graph; the same recipe and seed give the same one."""
     random = np.random.default_rng(seed)
     parent = _citations(recipe, random)
-    labels = np.empty(recipe.nodes, dtype=np.int64)
-    labels[0] = random.integers(recipe.classes)
+    labels = random.integers(recipe.classes, size=recipe.nodes)
     shift = random.integers(1, recipe.classes, size=recipe.nodes)
     moves = random.random(recipe.nodes) >= recipe.stay
-    for node in range(1, recipe.nodes):
+    for node in range(recipe.founders, recipe.nodes):
         labels[node] = (labels[parent[node]] + moves[node] * shift[node]) % recipe.classes
     probability = _word_probability(recipe, random)
     words = (random.random((recipe.nodes, recipe.words)) < probability[labels]).astype(np.float32)
@@ -136,11 +146,12 @@ def _citations(recipe: Recipe, random: np.random.Generator) -> Indices:
     parent = np.full(recipe.nodes, -1, dtype=np.int64)
     by_degree = random.random(recipe.nodes) < recipe.preferential
     draw = random.random(recipe.nodes)
-    for node in range(1, recipe.nodes):
-        if by_degree[node] and node > 1:
+    for node in range(recipe.founders, recipe.nodes):
+        earlier = node - recipe.founders
+        if by_degree[node] and earlier:
             # Both ends of the earlier citations, each end as likely: a paper in proportion to its degree.
-            end = int(draw[node] * 2 * (node - 1))
-            citing = 1 + end // 2
+            end = int(draw[node] * 2 * earlier)
+            citing = recipe.founders + end // 2
             parent[node] = citing if end % 2 else parent[citing]
         else:
             parent[node] = int(draw[node] * node)
@@ -159,14 +170,14 @@ def _word_probability(recipe: Recipe, random: np.random.Generator) -> Array:
 
 
 def _sum_product(parent: Indices, evidence: Array, log_transition: Array) -> Array:
-    """Marginals of a tree model with uniform prior, in log space; parents come before their children."""
-    nodes = len(parent)
+    """Marginals of a forest model with uniform priors, in log space; parents come before their children."""
+    later = np.flatnonzero(parent >= 0)
     belief = evidence.copy()  # evidence plus the messages of all children
     to_parent = np.zeros_like(evidence)
-    for node in range(nodes - 1, 0, -1):
+    for node in later[::-1]:
         to_parent[node] = np.logaddexp.reduce(log_transition + belief[node], axis=1)
         belief[parent[node]] += to_parent[node]
-    for node in range(1, nodes):
+    for node in later:
         without_own = belief[parent[node]] - to_parent[node]
         belief[node] += np.logaddexp.reduce(log_transition + without_own[:, None], axis=0)
     belief -= np.logaddexp.reduce(belief, axis=1)[:, None]

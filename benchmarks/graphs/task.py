@@ -160,8 +160,9 @@ class LinkPrediction(Task):
         self.seed = seed
         full_name = f"{name}_links"
         if source == "stand_in":
-            data = stand_in.generate(_recipe(name, nodes), data_seed).to_data()
-            self.info = DataInfo(full_name, "stand-in", notes=_sizes(data))
+            tree = stand_in.generate(_recipe(name, nodes), data_seed)
+            data = tree.to_data()
+            self.info = DataInfo(full_name, "stand-in", notes=_sizes(data) | {"topic_auc": tree.topic_auc()})
         else:
             data, checksums = load_planetoid(name, data_dir, download)
             self.info = DataInfo(full_name, "real", checksums, notes=_sizes(data))
@@ -223,7 +224,8 @@ def _recipe(name: str, nodes: int) -> stand_in.Recipe:
     # Smaller graphs keep the proportions of the splits.
     share = nodes / recipe.nodes
     valid, test = max(1, int(recipe.valid * share)), max(1, int(recipe.test * share))
-    return replace(recipe, nodes=nodes, train=max(1, int(recipe.train * share)), valid=valid, test=test)
+    train, founders = max(1, int(recipe.train * share)), max(1, int(recipe.founders * share))
+    return replace(recipe, nodes=nodes, founders=founders, train=train, valid=valid, test=test)
 
 
 def _sizes(data: Data) -> dict[str, float | str]:
