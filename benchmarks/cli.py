@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import hydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -70,6 +70,8 @@ def one_line(error: BaseException) -> str:
         known = ", ".join(line.strip() for line in options.splitlines()[1:] if line.strip())
         group = head.split("'")[-2].rsplit("/", 1)[0] if "/" in head.split("'")[-2] else group
         return f"unknown {group} '{name}'; known: {known}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': {str(error.message).strip().splitlines()[-1]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
     keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]

@@ -150,9 +150,7 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise ResultsError(
-                f"unreadable checkpoint '{self.checkpoint}' ({error}); delete it to start over"
-            ) from None
+            raise ResultsError(f"unreadable checkpoint '{self.checkpoint}'; delete it to start over") from error
         return state
 
 

@@ -8,6 +8,7 @@ TOY_FAULT_SEED limits it to runs of one seed; TOY_FAULT_ONCE names a file whose 
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,9 +53,10 @@ class Toy(Task):
         labels = torch.arange(3 * samples) % 3
         inputs = centres[labels] + 1.5 * torch.randn(3 * samples, 8, generator=generator)
         parts = (slice(0, samples), slice(samples, 2 * samples), slice(2 * samples, None))
-        self.data = {name: (inputs[part], labels[part]) for name, part in zip(("train", "valid", "test"), parts)}
+        self.data = {
+            name: (inputs[part], labels[part]) for name, part in zip(("train", "valid", "test"), parts, strict=True)
+        }
         self.batches_seen = 0
-        self.evaluations = 0
 
     def model_options(self) -> dict[str, Any]:
         return {"in_features": 8, "classes": 3, "not_for_this_model": None}
@@ -76,11 +78,10 @@ class Toy(Task):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         assert not model.training and not torch.is_grad_enabled()
-        self.evaluations += 1
         inputs, labels = self.data[split]
         outputs = model(inputs).float()
-        if self.worse and split == "valid":
-            return {"accuracy": 1.0 / self.evaluations, "log_loss": 1.0}
+        if self.worse and split == "valid":  # falls as the weights grow
+            return {"accuracy": 1 / sum(parameter.norm().item() for parameter in model.parameters()), "log_loss": 1.0}
         return {
             "accuracy": (outputs.argmax(1) == labels).double().mean().item(),
             "log_loss": nn.functional.cross_entropy(outputs, labels).item(),
@@ -145,7 +146,7 @@ class ToyMlp(nn.Module):
     ) -> None:
         super().__init__()
         sizes = (in_features, hidden, hidden)
-        self.blocks = nn.Sequential(*(Block(below, above, dropout) for below, above in zip(sizes, sizes[1:])))
+        self.blocks = nn.Sequential(*(Block(below, above, dropout) for below, above in pairwise(sizes)))
         self.unused = nn.Identity()
         self.output = nn.Linear(hidden, classes)
         self.kind = output

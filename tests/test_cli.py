@@ -1,0 +1,164 @@
+"""The command line: bad input in one line and with the right exit code, sweeps that go on, the same folders always."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cli, data
+from benchmarks.cli import describe, one_line
+from benchmarks.records import RunFolder
+from tests.conftest import TOY, Command, Toys
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=imagenet"], r"unknown task 'imagenet'; known: .*cora"),
+        (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
+        (["rule=hebb"], r"unknown rule 'hebb'; known: bp, dfa, .*shallow"),
+        (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
+        (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, plateau"),
+        (["task.name=imagenet"], r"unknown task 'imagenet'; known: .*toy"),
+        (["model.name=resnet"], r"unknown model 'resnet'; known: .*toy_mlp"),
+        (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, dfa, shallow"),
+        (["optimizer.name=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
+        (["task.family=vision"], r"unknown task family 'vision'; known: graphs"),
+        (["scale=huge"], r"unknown scale 'huge'; known: paper, mini, smoke"),
+        (["trainer.colour=red"], r"trainer.colour"),
+        (["learning_rate=1"], r"learning_rate"),
+        (["trainer.epochs=many"], r"'many'.*Integer.*trainer.epochs"),
+        (["seed=1.5"], r"1.5.*Integer.*seed"),
+        (["+model.options.depth=3"], r"model 'toy_mlp' has no option 'depth'; known: classes, dropout, hidden"),
+        (["+task.options.sample=3"], r"task 'toy' has no option 'sample'; known: .*samples"),
+        (["+model.options.dropout=high"], r"model 'toy_mlp': option 'dropout' must be of type float, got 'high'"),
+        (["+model.options.dropout=7.0"], r"model 'toy_mlp' cannot be made: .*dropout probability"),
+        (["rule=dfa", "rule.options.distribution=cauchy"], r"unknown distribution 'cauchy'; known: "),
+        (["rule=bp", "+rule.options.scale=2.0"], r"rule 'bp' has no option 'scale'"),
+        (["model.points=[layers.*]"], r"'layers\.\*' matches no module; candidates: .*blocks"),
+        (["model.error_at=[norm]", "rule=dfa"], r"'norm' matches no module"),
+        (["+model.options.output=detached"], r"the loss has no gradient"),
+        (["run.device=tpu"], r"device 'tpu' is not usable here"),
+        (["run.device=cuda:99"], r"device 'cuda:99' is not usable here"),
+        (["plugins=[nowhere.py]"], r"plugin 'nowhere.py' does not exist"),
+        (["plugins=[no.such.module]"], r"plugin 'no.such.module' cannot be imported"),
+        (["task.source=real", "+task.options.file=a.csv"], r"no data at .*a\.csv; place them there"),
+        (["trainer.epochs=0"], r"trainer.epochs must be at least 1"),
+        (["nonsense"], r"nonsense"),
+        (["model.points=[a"], r"model.points"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
+    toys: Toys, command: Command, overrides: list[str], message: str
+) -> None:
+    code, out, err = command(cli.main, *toys.overrides, *overrides)
+    assert code == 2
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    assert re.search(message, err), err
+    assert len(err) < 600 and "Traceback" not in err and out == ""
+    assert not toys.results.exists() or toys.files() == []
+
+
+def test_a_plugin_with_a_mistake_is_named(toys: Toys, command: Command, tmp_path: Path) -> None:
+    for name, content in {
+        "syntax.py": "def (",
+        "clash.py": "from dfa import RULES\n@RULES.register('bp')\nclass A: 0",
+    }.items():
+        (tmp_path / name).write_text(content)
+        code, _, err = command(cli.main, *toys.overrides, f"plugins=[{TOY},{tmp_path / name}]")
+        assert (code, err.count("\n")) == (2, 1) and f"{name}' cannot be imported" in err
+
+
+def test_one_run_is_reported(toys: Toys, command: Command) -> None:
+    code, out, err = command(cli.main, *toys.overrides)
+    record = RunFolder.of(toys.config()).read()
+    assert (code, err) == (0, "") and record is not None
+    assert f"{record['metrics']['test/accuracy']:.4f}" in out
+    assert "toy toy_mlp bp seed 0: done" in out and "stand-in data" in out
+
+
+def test_a_run_that_diverges_is_recorded_and_ends_with_1(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", "nan@3")
+    code, _, err = command(cli.main, *toys.overrides)
+    assert (code, err) == (1, "error: toy toy_mlp bp seed 0: diverged: the training loss is nan at step 5\n")
+    assert RunFolder.of(toys.config()).result.exists()
+
+
+def test_a_sweep_lands_in_the_folders_of_single_runs(toys: Toys, command: Command) -> None:
+    code, _, err = command(
+        cli.main, "-m", *toys.overrides, "model=toy_mlp,toy_wide", "rule=dfa,shallow", "seed=0,1", "trainer.epochs=1"
+    )
+    assert (code, err) == (0, "")
+    for model in ("toy_mlp", "toy_wide"):
+        for rule in ("dfa", "shallow"):
+            for seed in (0, 1):
+                chosen = [f"model={model}", f"rule={rule}", f"seed={seed}", "trainer.epochs=1"]
+                record = RunFolder.of(toys.config(*chosen)).read()
+                assert record is not None and (record["rule"], record["seed"]) == (rule, seed)
+    assert len(list(toys.results.rglob("result.json"))) == 8
+    single, _ = toys.elsewhere("single").run("rule=dfa", "seed=1", "trainer.epochs=1")
+    swept = RunFolder.of(toys.config("rule=dfa", "seed=1", "trainer.epochs=1")).read()
+    assert swept is not None and swept["metrics"] == single["metrics"]
+
+
+def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", "nan@2")
+    monkeypatch.setenv("TOY_FAULT_SEED", "1")
+    code, _, err = command(cli.main, "-m", *toys.overrides, "seed=0,1,2", "trainer.epochs=1")
+    assert code == 1
+    assert err.splitlines() == ["error: toy toy_mlp bp seed 1: diverged: the training loss is nan at step 5"]
+    states = [RunFolder.of(toys.config(f"seed={seed}", "trainer.epochs=1")).read() for seed in range(3)]
+    assert [state and state["status"] for state in states] == ["done", "diverged", "done"]
+    code, _, err = command(cli.main, "-m", *toys.overrides, "seed=0,1", "model.points=[blocks.9.act],[blocks.0.act]")
+    assert code == 2
+    assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
+    assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_results_that_cannot_be_written(toys: Toys, command: Command, mode: list[str]) -> None:
+    toys.results.write_text("in the way")
+    code, out, err = command(cli.main, *mode, *toys.overrides, "seed=0")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]*results[^\n]*\n", err), err
+    assert toys.results.read_text() == "in the way"
+
+
+def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "execute", interrupt)
+    code, _, err = command(cli.main, *toys.overrides)
+    assert (code, err) == (130, "interrupted; the same command goes on from the last checkpoint\n")
+
+
+def test_fetching_names_unknown_tasks_and_missing_mirrors(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DFA_OFFLINE", "1")
+    code, _, err = command(data.main, "imagenet")
+    assert code == 2 and re.fullmatch(r"error: unknown task 'imagenet'; known: [^\n]*cora[^\n]*\n", err)
+    pytest.importorskip("torch_geometric")
+    code, _, err = command(data.main, "cora", "--data-dir", str(tmp_path))
+    assert code == 2 and re.fullmatch(r"error: cora: [^\n]*DFA_OFFLINE[^\n]*\n", err), err
+
+
+def test_descriptions_are_one_line() -> None:
+    assert one_line(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+    record = {"task": "a", "model": "b", "rule": "c", "seed": 1, "status": "failed", "reason": "E: x"}
+    assert describe(record) == "a b c seed 1: failed: E: x"
+
+
+@pytest.mark.parametrize("script", ["train", "reproduce", "fetch_data"])
+def test_scripts_are_thin(script: str) -> None:
+    source = (Path(__file__).parents[1] / "scripts" / f"{script}.py").read_text()
+    module = re.findall(r"from (benchmarks\.\w+) import main", source)
+    assert len(module) == 1 and callable(importlib.import_module(module[0]).main)

@@ -1,0 +1,118 @@
+"""Composition, checks and identity of configurations."""
+
+import random
+from typing import Any
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from benchmarks.config import Config, compose_config, from_dict, identity, resolve, to_dict
+from benchmarks.errors import ConfigError
+from tests.conftest import Toys
+
+
+def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
+    settings = ["device=cuda:1", "data_dir=/elsewhere", "download=true", "wandb=online", "wandb_group=table_3"]
+    settings += ["progress=false", "checkpoint_seconds=1", "retry=true", "results_dir=/somewhere"]
+    plain = toys.config()
+    assert {identity(toys.config(f"run.{setting}")) for setting in settings} == {identity(plain)}
+    assert {setting.split("=")[0] for setting in settings} == set(vars(plain.run))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "scale=mini",
+        "rule=dfa",
+        "model=toy_wide",
+        "model.points=[blocks.1.act]",
+        "task.options.batch_size=13",
+        "task.source=real",
+        "optimizer.lr=0.0011",
+        "optimizer.weight_decay=1e-9",
+        "+optimizer.options.eps=1e-7",
+        "schedule=noam",
+        "trainer.epochs=4",
+        "trainer.selection=last",
+        "trainer.precision=bfloat16",
+        "trainer.threads=2",
+    ],
+)
+def test_what_changes_a_result_changes_the_identity(toys: Toys, override: str) -> None:
+    assert identity(toys.config(override)) != identity(toys.config())
+
+
+def test_the_order_of_options_does_not_change_the_identity(toys: Toys) -> None:
+    config = toys.config("rule=dfa", "+optimizer.options.eps=1e-7", "+optimizer.options.amsgrad=true")
+    assert identity(from_dict(_shuffled(to_dict(config), random.Random(0)))) == identity(config)
+    assert from_dict(to_dict(config)) == config
+
+
+def _shuffled(value: Any, order: random.Random) -> Any:
+    if not isinstance(value, dict):
+        return value
+    keys = sorted(value)
+    order.shuffle(keys)
+    return {key: _shuffled(value[key], order) for key in keys}
+
+
+def test_pick_follows_rule_and_scale_and_the_command_line_wins(toys: Toys) -> None:
+    chosen = "trainer.epochs='${pick:${rule.name},{bp: 7, other: 9}}'"
+    assert toys.config(chosen).trainer.epochs == 7
+    assert toys.config(chosen, "rule=dfa").trainer.epochs == 9
+    assert toys.config(chosen, "rule=dfa", "trainer.epochs=2").trainer.epochs == 2
+    with pytest.raises((ConfigError, OmegaConfBaseException), match="no value for 'dfa' among bp, shallow"):
+        toys.config("trainer.epochs='${pick:${rule.name},{bp: 7, shallow: 9}}'", "rule=dfa")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scale=huge", "unknown scale 'huge'; known: paper, mini, smoke"),
+        ("task.source=fake", "unknown task.source 'fake'; known: real, stand_in"),
+        ("trainer.selection=first", "unknown trainer.selection 'first'; known: best, last"),
+        ("trainer.evaluate_unit=day", "unknown trainer.evaluate_unit 'day'; known: epoch, step"),
+        ("trainer.precision=float8", "unknown trainer.precision 'float8'; known: float32, bfloat16"),
+        ("run.wandb=yes", "known: offline, online, disabled"),
+        ("trainer.epochs=0", "trainer.epochs must be at least 1, got 0"),
+        ("trainer.steps=0", "trainer.steps must be at least 1, got 0"),
+        ("trainer.patience=0", "trainer.patience must be at least 1, got 0"),
+        ("trainer.accumulate=-1", "trainer.accumulate must be at least 1, got -1"),
+        ("trainer.evaluate_every=0", "trainer.evaluate_every must be at least 1"),
+        ("trainer.threads=0", "trainer.threads must be at least 1, got 0"),
+        ("trainer.clip_norm=0", "trainer.clip_norm must be positive, got 0"),
+        ("optimizer.lr=0", "optimizer.lr must be positive, got 0"),
+        ("optimizer.lr=nan", "optimizer.lr must be positive, got nan"),
+        ("seed=-1", "seed must be from 0"),
+    ],
+)
+def test_values_that_types_leave_open_are_checked(toys: Toys, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        toys.config(override)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.epochs=many", "seed=1.5", "trainer.color=red", "model=resnet", "nonsense", "optimizer.lr=[1]"]
+)
+def test_overrides_that_do_not_fit_are_refused(toys: Toys, override: str) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        toys.config(override)
+
+
+def test_defaults_are_the_published_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DFA_DATA_DIR", raising=False)
+    config = resolve(compose_config([]))
+    assert isinstance(config, Config)
+    assert (config.scale, config.seed, config.run.wandb, config.task.source) == ("paper", 0, "offline", "real")
+    assert (config.run.results_dir, config.run.data_dir, config.run.device) == ("results", "data", "cpu")
+
+
+def test_the_environment_chooses_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFA_DATA_DIR", "/some/data")
+    monkeypatch.setenv("DFA_RESULTS_DIR", "/some/results")
+    monkeypatch.setenv("DFA_WANDB", "disabled")
+    run = resolve(compose_config([])).run
+    assert (run.data_dir, run.results_dir, run.wandb) == ("/some/data", "/some/results", "disabled")
