@@ -100,7 +100,7 @@ class Taps:
 
     def close(self) -> None:
         """Take the hooks off the model."""
-        self.mode = "off"  # a compiled model keeps the hooks it was traced with, but notices the mode
+        self.mode = "off"  # a compiled model may keep the hooks it was traced with, but notices the mode
         for hook in self._hooks:
             hook.remove()
         self.discard()

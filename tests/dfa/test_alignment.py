@@ -86,8 +86,12 @@ def test_same_dropout_masks(batch: Batch) -> None:
 
 
 def test_small_components_and_empty_rows() -> None:
-    signal = torch.tensor([[1.0, 9e-9], [0.0, 0.0], [1e-8, 0.0], [1.0, 0.0], [3.0, 4.0], [1e-7, 0.0]]).double()
-    truth = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, -9e-9], [0.0, 0.0], [4.0, 3.0], [2e-8, 0.0]]).double()
+    signal = torch.tensor(
+        [[1.0, 9e-9], [0.0, 0.0], [1e-8, 0.0], [1.0, 0.0], [3.0, 4.0], [1e-7, 0.0]], dtype=torch.double
+    )
+    truth = torch.tensor(
+        [[1.0, 1.0], [0.0, 0.0], [0.0, -9e-9], [0.0, 0.0], [4.0, 3.0], [2e-8, 0.0]], dtype=torch.double
+    )
     expected = [1 / math.sqrt(2), 1.0, 1.0, 0.0, 24 / 25, 1.0]
     np.testing.assert_allclose(row_cosines(signal, truth).numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(row_cosines(truth, signal).numpy(), expected, atol=1e-12)

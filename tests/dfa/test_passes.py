@@ -216,10 +216,10 @@ def test_named_tuples_keep_their_kind(batch: Batch) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+            self.body, self.middle, self.head = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
 
         def forward(self, x: Tensor) -> Output:
-            hidden = self.body(x)
+            hidden = self.middle(self.body(x))
             return Output(self.head(hidden), hidden)
 
     model = Net().double()
