@@ -20,23 +20,14 @@ from benchmarks.workers import Problem, default_jobs, run_all, run_name
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `scripts/reproduce.py`."""
-    parser = argparse.ArgumentParser(prog="reproduce", description=__doc__)
-    parser.add_argument("target", nargs="+", help="table_3, figure_2, ... or 'all'")
-    parser.add_argument("--scale", default="auto", help="auto (default) | paper | mini | smoke")
-    parser.add_argument("--seeds", type=int, help="seeds per cell (default: as the table says)")
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="worker processes (default: one per core)")
-    parser.add_argument("--dry", action="store_true", help="print the plan and stop")
-    parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
-    parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
 
     def command() -> int:
         settings = [*options.set, *([f"run.results_dir={options.results}"] if options.results else [])]
         rules = [rule for rule in options.rules.split(",") if rule]
         problems: list[Problem] = []
         unusable: dict[str, list[str]] = {}
-        for name in _targets(options.target):
+        for name in targets(options.target):
             try:
                 target = load_figure(name) if name in known_figures() else load_spec(name, extra_rules=rules)
                 plan = make_plan(target, options.scale, options.seeds, settings, options.jobs)
@@ -56,7 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(guarded(command))
 
 
-def _targets(names: Sequence[str]) -> list[str]:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="reproduce", description=__doc__)
+    parser.add_argument("target", nargs="+", help="table_3, figure_2, ... or 'all'")
+    parser.add_argument("--scale", default="auto", help="auto (default) | paper | mini | smoke")
+    parser.add_argument("--seeds", type=int, help="seeds per cell (default: as the table says)")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="worker processes (default: one per core)")
+    parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
+    parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+    return parser
+
+
+def targets(names: Sequence[str]) -> list[str]:
+    """Tables and figures by name, `all` standing for all."""
     known = [*known_tables(), *known_figures()]
     wanted = known if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
     for name in wanted:

@@ -61,10 +61,8 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
 
 
 def test_a_plugin_with_a_mistake_is_named(toys: Toys, command: Command, tmp_path: Path) -> None:
-    for name, content in {
-        "syntax.py": "def (",
-        "clash.py": "from dfa import RULES\n@RULES.register('bp')\nclass A: 0",
-    }.items():
+    clash = "from dfa import RULES\n@RULES.register('bp')\nclass A: 0"
+    for name, content in {"syntax.py": "def (", "clash.py": clash}.items():
         (tmp_path / name).write_text(content)
         code, _, err = command(cli.main, *toys.overrides, f"plugins=[{TOY},{tmp_path / name}]")
         assert (code, err.count("\n")) == (2, 1) and f"{name}' cannot be imported" in err

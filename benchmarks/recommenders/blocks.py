@@ -1,7 +1,7 @@
 """Blocks of a Criteo-like log as columns: from a text file, plain or gzip, or from other tables.
 
 The text is cut into blocks at line ends, and pyarrow parses each block in a thread of its own (it releases the
-interpreter's lock). Engines compared on a generated file: see the README of this folder.
+interpreter's lock). Why pyarrow: see the measurements in the README of this folder.
 """
 
 import hashlib
@@ -14,10 +14,8 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 
 from benchmarks.errors import DataError
+from benchmarks.recommenders.parsing import FIELDS, INTEGERS, Parsed, parse_table
 
-INTEGERS = 13
-CATEGORIES = 26
-FIELDS = INTEGERS + CATEGORIES
 COLUMNS = [str(column) for column in range(FIELDS + 1)]
 BLOCK_BYTES = 4 * 2**20  # fits a core's cache with what is made of it
 _TEXTS = dict.fromkeys(COLUMNS, pa.binary())
@@ -32,11 +30,8 @@ class Source(Protocol):
     def blocks(self) -> Iterator[object]:
         """Pieces in file order, each ready for `parse` in any thread."""
 
-    def parse(self, block: object) -> tuple[pa.Table, int]:
-        """A piece as 40 columns (label, integers, categories), and the malformed rows left out.
-
-        Label and integers are numbers with nulls, or text; categories are text.
-        """
+    def parse(self, block: object) -> Parsed:
+        """A piece as keys, its malformed rows left out and counted."""
 
     def checksum(self) -> str:
         """What identifies the content, known once `blocks` has been used up."""
@@ -82,8 +77,8 @@ class TextSource:
             yield remainder + b"\n"
         self._checksum = digest.hexdigest()
 
-    def parse(self, block: object) -> tuple[pa.Table, int]:
-        return parse_text(cast(bytes, block))
+    def parse(self, block: object) -> Parsed:
+        return parse_table(*parse_text(cast(bytes, block)))
 
     def checksum(self) -> str:
         return self._checksum

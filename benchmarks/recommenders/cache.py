@@ -62,7 +62,9 @@ def prepare(source: Source, root: Path, min_count: int = 10, max_malformed: floa
             if folder is None or not folder.is_dir():
                 folder = _build(source, root, min_count, max_malformed, workers)
     except OSError as error:
-        raise DataError(f"the cache under {root} cannot be written: {error}; choose another folder (cache_dir)") from error
+        raise DataError(
+            f"the cache under {root} cannot be written: {error}; choose another folder (cache_dir)"
+        ) from error
     manifest = read_manifest(folder)
     check_malformed(manifest.source, manifest.rows, manifest.malformed, max_malformed)
     return folder

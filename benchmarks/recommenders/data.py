@@ -1,4 +1,4 @@
-"""A click log in memory or memory-mapped, its random split, and batches cut from it without touching rows one by one."""
+"""A click log in memory or memory-mapped, its random split, and batches cut from it by array operations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,8 +59,9 @@ class ClickLog:
 
 def storage_groups(field_sizes: Sequence[int]) -> list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]]:
     """Fields by the narrowest unsigned type that holds their ids, narrowest first; empty groups left out."""
-    found = []
-    for dtype, low in ((np.uint8, 0), (np.uint16, 2**8), (np.uint32, 2**16)):
+    found: list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]] = []
+    types: tuple[tuple[type[np.unsignedinteger], int], ...] = ((np.uint8, 0), (np.uint16, 2**8), (np.uint32, 2**16))
+    for dtype, low in types:
         high = np.iinfo(dtype).max + 1
         columns = tuple(f for f, size in enumerate(field_sizes) if low < size <= high)
         if columns:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.errors import DataError
-from benchmarks.recommenders.blocks import COLUMNS, INTEGERS
+from benchmarks.recommenders.blocks import COLUMNS
+from benchmarks.recommenders.parsing import INTEGERS, Parsed, parse_table
 
 ROWS_PER_BLOCK = 32_768
 _LABELS = ("label", "click", "clicked", "target")
@@ -51,8 +52,8 @@ class HuggingFaceSource:
                 yield block
         self._checksum = digest.hexdigest()
 
-    def parse(self, block: object) -> tuple[pa.Table, int]:
-        return cast(pa.Table, block), 0
+    def parse(self, block: object) -> Parsed:
+        return parse_table(cast(pa.Table, block))
 
     def checksum(self) -> str:
         """Digest of the columns' content, known after a full reading."""

@@ -1,10 +1,11 @@
 """The parts that the click models share; every place where feedback can enter is a module of its own.
 
 Formulas: factorisation machine, Rendle 2010; cross layer, Wang et al. 2017; logarithmic neurons, Cheng et al. 2020;
-self-attention over fields, Song et al. 2019. Ids are integers of shape (batch, fields), counted from 0 within each field.
+self-attention over fields, Song et al. 2019. Ids have shape (batch, fields) and count from 0 within each field.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class Mlp(nn.Module):
         sizes = [in_features, *widths]
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Linear(below, above), nn.BatchNorm1d(above), nn.ReLU(), nn.Dropout(dropout))
-            for below, above in zip(sizes[:-1], sizes[1:], strict=True)
+            for below, above in pairwise(sizes)
         )
         self.output = nn.Linear(sizes[-1], 1) if output else None
 

@@ -17,15 +17,15 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.errors import ConfigError, DataError
-from benchmarks.recommenders.blocks import FIELDS, INTEGERS, Source
+from benchmarks.recommenders.blocks import Source
 from benchmarks.recommenders.data import storage_groups
-from benchmarks.recommenders.vocabulary import Counter, Keys, Vocabulary, as_numbers, category_keys, integer_keys
+from benchmarks.recommenders.parsing import FIELDS
+from benchmarks.recommenders.vocabulary import Counter, Keys, Vocabulary
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -151,31 +151,14 @@ class _Counted:
 
 def _columns(source: Source, block: object) -> tuple[_Columns, int]:
     """The block's good rows, and the number of malformed ones."""
-    table, malformed = source.parse(block)
-    arrays = [_one_chunk(table.column(number)) for number in range(FIELDS + 1)]
-    labels, empty, bad = as_numbers(arrays[0])
-    bad = bad | empty | (labels < 0) | (labels > 1)
-    per_cell: list[Keys] = []
-    for field, array in enumerate(arrays[1:]):
-        if field < INTEGERS:
-            keys, improper = integer_keys(array)
-            bad |= improper
-        else:
-            keys = category_keys(array)
-        per_cell.append(keys)
-    if bad.any():
-        labels, per_cell = labels[~bad], [keys[~bad] for keys in per_cell]
+    parsed = source.parse(block)
+    labels = parsed.labels
     distinct, codes = [], np.empty((FIELDS, len(labels)), dtype=np.uint32)
-    for field, keys in enumerate(per_cell):
+    for field, keys in enumerate(parsed.keys):
         codes[field], values = pd.factorize(keys)
         distinct.append(values)
     narrow = np.uint16 if len(labels) <= 2**16 else np.uint32
-    return _Columns(labels.astype(np.uint8), distinct, codes.astype(narrow)), malformed + int(bad.sum())
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    return _Columns(labels, distinct, codes.astype(narrow)), parsed.malformed
 
 
 def _spilled(spill: Path, number: int) -> Path:

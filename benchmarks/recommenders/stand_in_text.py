@@ -26,9 +26,7 @@ def write_text_log(model: ClickModel, rows: int, path: Path, chunk: int = 250_00
 
 
 def _frame(rows: ClickRows, tokens: list[pl.Series]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [pl.Series("label", rows.labels), *_integer_columns(rows), *_category_columns(rows, tokens)]
-    )
+    return pl.DataFrame([pl.Series("label", rows.labels), *_integer_columns(rows), *_category_columns(rows, tokens)])
 
 
 def _integer_columns(rows: ClickRows) -> Iterable[pl.Series]:

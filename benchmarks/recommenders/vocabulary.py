@@ -52,9 +52,13 @@ def integer_keys(column: pa.Array) -> tuple[Keys, Mask]:
     v → "NULL" where missing, ⌊(ln v)²⌋ for v > 2, v − 2 otherwise; v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, so nothing collides.
     """
     numbers, empty, bad = as_numbers(column)
+    return bucket_keys(numbers, empty), bad
+
+
+def bucket_keys(numbers: Numbers, empty: Mask) -> Keys:
+    """Keys of discretised integers (see `integer_keys`); where a cell is `empty` its number does not matter."""
     squares = np.floor(np.log(np.maximum(numbers, 3)) ** 2).astype(np.int64)
-    buckets = np.where(empty, MISSING, np.where(numbers > 2, squares, numbers - 2))
-    return buckets.view(np.uint64), bad
+    return np.where(empty, MISSING, np.where(numbers > 2, squares, numbers - 2)).view(np.uint64)
 
 
 def as_numbers(column: pa.Array) -> tuple[Numbers, Mask, Mask]:

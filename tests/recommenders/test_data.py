@@ -116,17 +116,17 @@ def test_hugging_face_folder_equals_the_text_file(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pytest.importorskip("datasets")
+    from benchmarks.recommenders.blocks import TextSource
     from benchmarks.recommenders.cache import open_cache, prepare
     from benchmarks.recommenders.hugging_face import HuggingFaceSource
     from benchmarks.recommenders.stand_in import ClickModel
     from benchmarks.recommenders.stand_in_text import write_text_log
-    from benchmarks.recommenders.blocks import TextSource
 
     text = tmp_path / "train.txt"
     write_text_log(ClickModel(1, 200), 500, text)
     names = ["Label", *(f"I{n}" for n in range(1, 14)), *(f"C{n}" for n in range(1, 27))]
     frame = pl.read_csv(text, separator="\t", has_header=False, new_columns=names, infer_schema_length=None,
-                        schema_overrides={name: pl.String for name in names[14:]})  # fmt: skip
+                        schema_overrides=dict.fromkeys(names[14:], pl.String))  # fmt: skip
     frame = frame.with_columns(pl.col(names[1:14]).cast(pl.Float64))
     folder = tmp_path / "copy"
     folder.mkdir()

@@ -9,7 +9,13 @@ from torch import nn
 
 from benchmarks.errors import ConfigError
 from benchmarks.recommenders.layers import CrossNetwork, FieldTable, Logarithmic, Mlp, Pairs
-from benchmarks.recommenders.models import AdaptiveFactorization, AutoInt, DeepCrossNetwork, DeepFM, FactorizationMachine
+from benchmarks.recommenders.models import (
+    AdaptiveFactorization,
+    AutoInt,
+    DeepCrossNetwork,
+    DeepFM,
+    FactorizationMachine,
+)
 
 SIZES = (3, 7, 2, 11)
 MODELS = [
@@ -131,9 +137,7 @@ def _torchfm_pairs():
 
     common = {"embedding.table": "embedding.embedding", "first_order.weights.table": "linear.fc",
               "first_order.bias": "linear.bias"}  # fmt: skip
-    blocks = {
-        f"mlp.blocks.{block}.{layer}": f"mlp.mlp.{4 * block + layer}" for block in range(2) for layer in range(4)
-    }
+    blocks = {f"mlp.blocks.{block}.{layer}": f"mlp.mlp.{4 * block + layer}" for block in range(2) for layer in range(4)}
     output = {"mlp.output": "mlp.mlp.8"}
     cross = {}
     for number, name in enumerate(("cross.layers.0", "cross.layers.1", "cross.last")):

@@ -70,7 +70,9 @@ def test_an_epoch_shows_every_training_row_once(task):
 
 def test_batches_depend_on_seed_and_epoch_only(task):
     one, again = list(task.train_batches(2)), list(build().train_batches(2))
-    assert all(torch.equal(a, b) for left, right in zip(one, again, strict=True) for a, b in zip(left, right, strict=True))
+    assert all(
+        torch.equal(a, b) for left, right in zip(one, again, strict=True) for a, b in zip(left, right, strict=True)
+    )
     assert torch.equal(next(iter(task.train_batches(2, skip=5)))[0], one[5][0])
     assert not torch.equal(next(iter(task.train_batches(3)))[0], one[0][0])
     fixed = build(shuffle=False)
@@ -97,7 +99,7 @@ def test_options_out_of_range_are_refused():
 
 
 def test_missing_criteo_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="put train.txt or train.txt.gz"):
+    with pytest.raises(DataError, match=r"put train\.txt or train\.txt\.gz"):
         build("criteo", source="real", data_dir=tmp_path)
 
 
@@ -144,7 +146,9 @@ def test_the_published_settings_are_those_of_the_protocol():
     }
     for model, (*pairs, trainer, clip) in expected.items():
         for rule, (lr, dropout) in zip(("bp", "dfa", "shallow"), pairs, strict=True):
-            config = resolve(compose_config([f"model={model}", "task=criteo", f"rule={rule}", "run.results_dir=unused"]))
+            config = resolve(
+                compose_config([f"model={model}", "task=criteo", f"rule={rule}", "run.results_dir=unused"])
+            )
             assert (config.optimizer.lr, config.model.options["dropout"]) == (lr, dropout)
             assert config.trainer.clip_norm == clip and config.optimizer.weight_decay == 0
             found = (config.trainer.epochs, config.trainer.patience, config.task.options["batch_size"])

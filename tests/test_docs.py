@@ -1,0 +1,145 @@
+"""Commands in the documentation and in configuration headers are ones that exist; its Python compiles and runs."""
+
+import argparse
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
+from benchmarks.data import known_tasks
+from benchmarks.reproduce import make_parser, targets
+from dfa import RULES
+
+_DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]
+_HEADERS = sorted(CONFIG_DIR.rglob("*.yaml"))
+_OTHER_PROGRAMS = {"git", "cd", "source", "pip", "wandb", "export", "ls", "cat", "cp"}
+_RUNNERS = {"python", "python3", ".venv/bin/python"}
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> Iterator[object]:
+    for document in _DOCUMENTS:
+        if document.exists():
+            for block in _blocks(document.read_text(encoding="utf-8"), "bash"):
+                for line in block.replace("\\\n", " ").splitlines():
+                    if line.split("#")[0].strip():
+                        yield pytest.param(line, id=f"{document.relative_to(REPOSITORY)}: {line.split('#')[0].strip()}")
+    for file in _HEADERS:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"#.*?((python |make |dfa-bench ).*)", line)
+            if found:
+                yield pytest.param(found[1], id=f"{file.relative_to(REPOSITORY)}: {found[1]}")
+
+
+@pytest.fixture(autouse=True)
+def _choices_that_readers_are_told_to_add() -> None:
+    """A rule that the README registers gets the YAML that the README says to copy."""
+    for text in _python_blocks():
+        for name in re.findall(r'@(?:dfa\.)?RULES\.register\("(\w+)"\)', text):
+            node = yaml.safe_load((CONFIG_DIR / "rule" / "dfa.yaml").read_text()) | {"name": name}
+            ConfigStore.instance().store(group="rule", name=name, node=node)
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_every_command_exists(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    program, arguments = words[0], words[1:]
+    if program in _RUNNERS and arguments[0] != "-m":
+        assert (REPOSITORY / arguments[0]).exists(), f"no script {arguments[0]}"
+        program, arguments = Path(arguments[0]).stem, arguments[1:]
+    if program == "make":
+        _check_make(arguments)
+    elif program in ("train", "dfa-bench"):
+        _check_overrides(arguments)
+    elif program == "reproduce":
+        _check_reproduce(arguments)
+    elif program == "fetch_data":
+        assert set(arguments) - {"--data-dir"} <= set(known_tasks())
+    else:
+        assert program in _OTHER_PROGRAMS | _RUNNERS, f"unknown program {program}"
+
+
+def _check_make(arguments: Sequence[str]) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    rules = [name for line in re.findall(r"^([\w%. -]+):(?!=)", makefile, flags=re.MULTILINE) for name in line.split()]
+    for argument in arguments:
+        if "=" in argument:
+            assert f"$({argument.split('=')[0]})" in makefile, f"the Makefile knows no {argument.split('=')[0]}"
+            if argument.startswith("TASK="):
+                assert set(argument.split("=", 1)[1].split()) <= set(known_tasks())
+            continue
+        assert any(re.fullmatch(rule.replace("%", r"\w+"), argument) for rule in rules), f"no target {argument}"
+        if argument.startswith("reproduce-"):
+            targets([argument.removeprefix("reproduce-").replace("-", "_")])
+
+
+def _check_overrides(arguments: Sequence[str]) -> None:
+    parsed = OverridesParser.create().parse_overrides([word for word in arguments if word not in ("-m", "--multirun")])
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in parsed
+    ]
+    assert "-m" in arguments or all(len(choice) == 1 for choice in choices), "a sweep without -m"
+    for overrides in itertools.islice(itertools.product(*choices), 40):
+        resolve(compose_config(overrides))
+
+
+def _check_reproduce(arguments: Sequence[str]) -> None:
+    parser = make_parser()
+    parser.exit_on_error = False
+    try:
+        options = parser.parse_args(arguments)
+    except (argparse.ArgumentError, SystemExit) as error:
+        pytest.fail(f"reproduce does not take {arguments}: {error}")
+    targets(options.target)
+    assert options.scale in ("auto", "paper", "mini", "smoke")
+
+
+def _python_blocks() -> list[str]:
+    readme = REPOSITORY / "README.md"
+    return _blocks(readme.read_text(encoding="utf-8"), "python") if readme.exists() else []
+
+
+def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = _python_blocks()
+    if not blocks:
+        pytest.skip("no README")
+    monkeypatch.setattr(RULES, "_factories", dict(RULES._factories))
+    learned = []
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(compile(block, "README.md", "exec"), names)
+        if "loss" in names:
+            learned.append(float(names["loss"]))  # type: ignore[arg-type]
+    # Two classes of random inputs: guessing costs log 2 = 0.693, remembering less.
+    assert len(learned) == 1 and learned[0] < 0.5
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for document in _DOCUMENTS:
+        if document.exists():
+            for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+                assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+@pytest.mark.parametrize("kind", ["task", "model"])
+def test_every_choice_says_how_to_run_it(kind: str) -> None:
+    for file in (CONFIG_DIR / kind).glob("*.yaml"):
+        header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+        assert any(f"{kind}={file.stem}" in line for line in header), (
+            f"{file.name} has no command with {kind}={file.stem}"
+        )

@@ -1,0 +1,76 @@
+"""Every task × model × rule that a table or a configuration's header puts together composes, and trains two steps.
+
+New YAML files join by themselves; combinations with files that do not exist are left out.
+"""
+
+import math
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import open_dict
+
+from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
+from benchmarks.execute import execute
+from benchmarks.registry import TASKS
+from benchmarks.tablespec import known_tables, load_spec
+
+_RULES = ("bp", "dfa", "shallow")
+
+
+def _choice(overrides: tuple[str, ...] | list[str], group: str) -> str:
+    return next((item.split("=", 1)[1] for item in reversed(overrides) if item.startswith(f"{group}=")), "")
+
+
+@cache
+def _pairs() -> list[tuple[str, str]]:
+    cells = [run for table in known_tables() for cell in load_spec(table).cells for run in cell.runs]
+    headers = [
+        re.sub(r"\s", " ", line).split()
+        for file in sorted(CONFIG_DIR.glob("*/*.yaml"))
+        for line in file.read_text().splitlines()
+        if line.startswith("#") and "train.py" in line
+    ]
+    found = {(_choice(list(overrides), "task"), _choice(list(overrides), "model")) for overrides in [*cells, *headers]}
+    return sorted((t, m) for t, m in found if _exists("task", t) and _exists("model", m))
+
+
+def _exists(group: str, name: str) -> bool:
+    return (CONFIG_DIR / group / f"{name}.yaml").exists()
+
+
+def test_every_task_and_model_is_in_some_combination() -> None:
+    for index, group in enumerate(("task", "model")):
+        for file in (CONFIG_DIR / group).glob("*.yaml"):
+            assert any(pair[index] == file.stem for pair in _pairs()), f"nothing runs {group} {file.stem}"
+
+
+@pytest.mark.parametrize(("task", "model"), _pairs())
+def test_it_composes_at_every_scale_under_every_rule(task: str, model: str) -> None:
+    composed = compose_config([f"task={task}", f"model={model}"])
+    for rule in _RULES:
+        for scale in SCALES:
+            with open_dict(composed):
+                composed.scale, composed.rule.name = scale, rule
+            config = resolve(composed)
+            assert config.model.points, "a model without feedback points learns nothing from a local rule"
+            assert config.task.family is not None
+
+
+@pytest.mark.parametrize("rule", _RULES)
+@pytest.mark.parametrize(("task", "model"), _pairs())
+def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, tmp_path: Path) -> None:
+    chosen = [f"task={task}", f"model={model}", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
+    settings = ["trainer.steps=2", f"run.results_dir={tmp_path}", f"run.data_dir={tmp_path}", "run.wandb=disabled"]
+    config = resolve(compose_config([*chosen, *settings]))
+    record = execute(config)
+    assert record["status"] == "done", record.get("reason")
+    assert record["steps"] == 2 and record["data"]["kind"] == "stand-in"
+    assert math.isfinite(
+        record["metrics"][f"test/{TASKS[config.task.name].metric}"]
+        if hasattr(TASKS[config.task.name], "metric")
+        else next(iter(record["metrics"].values()))
+    )
+    if rule == "dfa" and config.model.points:
+        assert -1 <= record["metrics"].get("alignment/mean", 0.0) <= 1
