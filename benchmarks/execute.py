@@ -236,7 +236,7 @@ def _alignment(trainer: Trainer) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for index, (name, point) in enumerate(aligned.items()):
         for prefix in ["alignment"] * (index == 0) + [f"alignment/{name}"]:
-            metrics |= {f"{prefix}/mean": point.mean, f"{prefix}/std": point.std}
+            metrics |= {f"{prefix}/mean": point.mean, f"{prefix}/std": point.std, f"{prefix}/idle": point.idle}
         metrics |= {
             f"norm/{name}/activation": point.activation_norm,
             f"norm/{name}/signal": point.signal_norm,

@@ -22,12 +22,14 @@ class PointAlignment:
     Attributes:
         cosines: cosine of the rule's signal and backpropagation's, one per row.
         mean, std: of the cosines (sample standard deviation).
+        idle: share of rows that receive a negligible signal; their cosines are 0, or 1 where backpropagation's is too.
         activation_norm, signal_norm, bp_norm: mean Euclidean norm of a row.
     """
 
     cosines: Tensor
     mean: float
     std: float
+    idle: float
     activation_norm: float
     signal_norm: float
     bp_norm: float
@@ -88,6 +90,7 @@ def _compare(rows: list[Tensor]) -> PointAlignment:
         cosines=cosines,
         mean=cosines.mean().item(),
         std=cosines.std().item() if len(cosines) > 1 else 0.0,
+        idle=(signal.abs() <= NEGLIGIBLE).all(dim=1).double().mean().item(),
         activation_norm=activation.norm(dim=1).mean().item(),
         signal_norm=signal.norm(dim=1).mean().item(),
         bp_norm=bp_signal.norm(dim=1).mean().item(),

@@ -102,6 +102,7 @@ def test_nodes_outside_the_loss_count_as_aligned(mlp: nn.Sequential, batch: Batc
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0])[:4], batch[1][:4]))["3"]
     assert found.cosines[4:].tolist() == [1.0] * 3
     assert (found.cosines[:4] < 0.999).all()
+    assert found.idle == pytest.approx(3 / 7)
 
 
 def test_leaves_training_untouched(mlp: nn.Sequential, batch: Batch) -> None:
