@@ -1,6 +1,7 @@
 """The copy for Weights & Biases, read back from its offline file; and that nothing about it can harm a run."""
 
 import json
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,24 @@ from tests.conftest import Toys
 
 wandb = pytest.importorskip("wandb")
 
+_BLOCK, _WHOLE, _LAST = 32768, 1, 4
+
 
 def _read_offline(file: Path) -> list[Any]:
-    """The records of an offline run, by W&B's own reader."""
+    """The records of an offline run: a seven-byte header, then a LevelDB log of protocol buffers in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(file))
-    records = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        records.append(record)
+    content, position, part, records = file.read_bytes(), 7, b"", []
+    while position + 7 <= len(content):
+        if (rest := _BLOCK - position % _BLOCK) < 7:  # too short for another header
+            position += rest
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        position += 7 + length
+        part += content[position - length : position]
+        if kind in (_WHOLE, _LAST):
+            records.append(wandb_internal_pb2.Record.FromString(part))
+            part = b""
     return records
 
 
