@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _BLOCK, _WHOLE, _LAST = 32768, 1, 4
 
 
 def _read_offline(file: Path) -> list[Any]:
-    """The records of an offline run: a seven-byte header, then a LevelDB log of protocol buffers in blocks of 32 KiB."""
+    """The records of an offline run: seven bytes of header, then a LevelDB log of protocol buffers in 32 KiB blocks."""
     from wandb.proto import wandb_internal_pb2
 
     content, position, part, records = file.read_bytes(), 7, b"", []
@@ -59,7 +60,11 @@ def test_the_offline_copy_is_complete(toys: Toys) -> None:
         record = execute(config)
     files = list((toys.results / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 1
-    records = _read_offline(files[0])
+    for _ in range(100):  # the service writes the file in its own time
+        records = _read_offline(files[0])
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
 
     runs = [entry.run for entry in records if entry.WhichOneof("record_type") == "run"]
     assert (runs[0].project, runs[0].run_group, runs[0].display_name) == (PROJECT, "table_3", "toy/toy_mlp/dfa/seed2")
