@@ -44,7 +44,7 @@ class FigureSpec:
         """The name as printed: "Figure 2", "Figure A1"."""
         return f"Figure {self.name.removeprefix('figure_').upper()}"
 
-    def cost(self, cell: Cell, scale: str) -> float:
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
         """Rough seconds of one run, for a plan."""
         return self.cost_seconds[scale]
 

@@ -28,7 +28,7 @@ class Planned(Protocol):
     def cells(self) -> tuple[Cell, ...]: ...
     @property
     def seeds(self) -> Mapping[str, int]: ...
-    def cost(self, cell: Cell, scale: str) -> float: ...
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     record = RunFolder.of(config).read()
     if record is not None and record["status"] == "done":
         missing = ""
-    return PlannedRun(cell, config, record, missing, 0.0 if record else target.cost(cell, scale))
+    seconds = 0.0 if record else target.cost(cell, scale, config.task.source == "stand_in")
+    return PlannedRun(cell, config, record, missing, seconds)
 
 
 def missing_data(config: Config) -> str:

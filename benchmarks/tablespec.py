@@ -99,15 +99,16 @@ class TableSpec:
         """Number of seeds per scale."""
         return self.file.seeds
 
-    def cost(self, cell: Cell, scale: str) -> float:
-        """Rough seconds of one run of the cell, for a plan; measured runs should replace it.
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
+        """Rough seconds of one run of the cell, for a plan; on a stand-in, where the file tells them apart.
 
         Raises:
             ConfigError: unknown scale.
         """
         if scale not in SCALES:
             raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
-        hints = self.file.cost_seconds[scale]
+        costs = self.file.cost_seconds
+        hints = costs["stand_in"] if stand_in and scale == "mini" and "stand_in" in costs else costs[scale]
         found = (seconds for pattern, seconds in hints.items() if matches(pattern, cell.row, cell.name))
         return next(found, hints["default"])
 

@@ -152,6 +152,10 @@ def test_cost_takes_the_first_pattern_that_fits(tmp_path: Path) -> None:
     # safe_dump sorts keys: "default" < "pubmed/*" < "pubmed/dfa"
     assert spec.cost(cell_of(spec, "pubmed/bp"), "mini") == 5
     assert spec.cost(cell_of(spec, "cora/bp"), "mini") == 2
+    assert spec.cost(cell_of(spec, "cora/bp"), "mini", stand_in=True) == 2
+    costs = {**dict.fromkeys(("paper", "mini", "smoke"), cost), "stand_in": {"default": 1}}
+    spec = load_spec("table_4", folder=edited(tmp_path, cost_seconds=costs))
+    assert [spec.cost(spec.cells[0], scale, stand_in=True) for scale in ("mini", "smoke")] == [1, 2]
     with pytest.raises(ConfigError, match="unknown scale 'huge'; known: paper, mini, smoke"):
         spec.cost(cell_of(spec, "cora/bp"), "huge")
 
