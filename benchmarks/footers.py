@@ -85,7 +85,9 @@ def _values(values: Sequence[float | str]) -> str:
 
 
 def _shown(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def _machine_lines(records: Sequence[Record]) -> list[str]:

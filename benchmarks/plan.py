@@ -147,10 +147,14 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
 
 
 def missing_data(config: Config) -> str:
-    """Why the data of a run cannot be had here, or "" if it can."""
+    """Why the data of a run cannot be had here, or "" if it can.
+
+    Tables print the reason, so an absolute data folder, which is nobody else's, goes by the name of its variable.
+    """
     if config.task.family is None or config.task.source == "stand_in" or config.run.download:
         return ""
     load_components(config)
     family = import_module(f"benchmarks.{config.task.family}")
-    reason: str = family.missing_data(config.task.name, Path(config.run.data_dir))
-    return reason
+    folder = Path(config.run.data_dir)
+    reason: str = family.missing_data(config.task.name, folder)
+    return reason.replace(str(folder), "$DFA_DATA_DIR") if folder.is_absolute() else reason

@@ -141,7 +141,10 @@ def test_bad_requests(toys: Toys, scale: str, seeds: int | None, message: str) -
 def test_families_say_which_data_are_missing(toys: Toys, tmp_path: Path) -> None:
     pytest.importorskip("torch_geometric")
     graphs = toys.config("task.name=cora", "task.family=graphs", "task.source=real", f"run.data_dir={tmp_path}")
-    assert str(tmp_path) in missing_data(graphs) and "\n" not in missing_data(graphs)
+    assert "$DFA_DATA_DIR/planetoid/Cora/raw" in missing_data(graphs) and "\n" not in missing_data(graphs)
+    assert str(tmp_path) not in missing_data(graphs), "a table would print a folder of this machine"
+    graphs.run.data_dir = "elsewhere"
+    assert "elsewhere/planetoid/Cora/raw" in missing_data(graphs)
     graphs.run.download = True
     assert missing_data(graphs) == ""
     assert missing_data(toys.config("task.source=real")) == ""

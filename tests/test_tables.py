@@ -147,7 +147,11 @@ def numbers_of(table: str) -> set[str]:
 
 def test_a_stand_in_table_shows_no_paper_number_and_says_so(spec: TableSpec) -> None:
     outcomes = {
-        cell: done(accuracies(0.123, 0.123, name=cell.column, kind="stand-in", scale="mini", notes={"bayes": 0.5}))
+        cell: done(
+            accuracies(
+                0.123, 0.123, name=cell.column, kind="stand-in", scale="mini", notes={"bayes": 0.5, "nodes": 2708.0}
+            )
+        )
         for cell in spec.cells
     }
     rows = summarise(spec, outcomes)
@@ -158,7 +162,7 @@ def test_a_stand_in_table_shows_no_paper_number_and_says_so(spec: TableSpec) -> 
         assert not numbers_of("table_3") & set(line.split())
         assert not numbers_of("table_a4") & set(line.split())
     assert markdown.count("cora (stand-in) ours, mini") == 2
-    assert "cora (stand-in; bayes 0.5)" in markdown
+    assert "cora (stand-in; bayes 0.5; nodes 2708)" in markdown
     assert r"\multicolumn{4}{c}{pubmed (stand-in)}" in latex
     assert all(not line["paper"] for line in csv.DictReader(io.StringIO(to_csv(spec, rows))))
 
