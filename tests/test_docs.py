@@ -143,3 +143,10 @@ def test_every_choice_says_how_to_run_it(kind: str) -> None:
         assert any(f"{kind}={file.stem}" in line for line in header), (
             f"{file.name} has no command with {kind}={file.stem}"
         )
+
+
+def test_results_that_documents_quote_stand_in_the_tables() -> None:
+    tables = "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "results" / "tables").glob("*.md"))
+    for document in _DOCUMENTS:
+        for quoted in re.findall(r"\d+\.\d+ ± \d+\.\d+", document.read_text(encoding="utf-8")):
+            assert quoted in tables, f"{document.name} quotes {quoted}, which no table reports"
