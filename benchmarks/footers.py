@@ -15,9 +15,8 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: 
         *_data_lines(records),
         *_machine_lines(records),
         _spread_line(entries),
-        f"Ours: {spec.file.selection}. All seeds count.",
-        f"The paper's numbers: {spec.file.paper_numbers}. They are shown only beside runs on the paper's own "
-        "data set; whether the tolerance holds is said only of runs at the paper's scale.",
+        f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
+        _paper_line(spec),
     ]
     return [*lines, *spec.file.notes]
 
@@ -45,11 +44,22 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _paper_line(spec: TableSpec) -> str:
+    if not spec.published_table:
+        return "The paper reports no numbers for this table."
+    return (
+        f"The paper's numbers: {spec.file.paper_numbers}. They are shown only beside runs on the paper's own "
+        "data set; whether the tolerance holds is said only of runs at the paper's scale."
+    )
+
+
 def _scale_line(spec: TableSpec, scale: str) -> str:
-    if scale == PAPER_SCALE:
-        return "Scale: paper (the published protocol)."
     if not scale:
         return "Scale: none, nothing has run."
+    if not spec.published_table:
+        return f"Scale: {scale} ({spec.file.reduced.get(scale, 'there is no published protocol')})."
+    if scale == PAPER_SCALE:
+        return "Scale: paper (the published protocol)."
     distance = spec.file.reduced.get(scale, "shorter or smaller runs than the published protocol")
     return f"Scale: {scale} ({distance}); no verdict on the paper's numbers follows from it."
 

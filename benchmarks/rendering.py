@@ -127,7 +127,8 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
                 renderers.append((column, metric, lambda e: _quoted_values(spec, e, reduced)))
                 continue
             ours = "ours" if scale in (PAPER_SCALE, "") else f"ours, {scale}"
-            groups.append(_Group(label, ("paper", f"{ours} (mean ± std)", "Δ", "✓/✗")))
+            heads = ("paper", f"{ours} (mean ± std)", "Δ", "✓/✗") if spec.published_table else ("(mean ± std)",)
+            groups.append(_Group(label, heads))
             renderers.append((column, metric, lambda e: _values(spec, e, reduced, tagged_columns, tagged_rows)))
     body = []
     for row in rows:
@@ -140,7 +141,7 @@ def _values(
     spec: TableSpec, entry: Entry | None, reduced: bool, tagged_columns: set[str], tagged_rows: set[str]
 ) -> list[str]:
     if entry is None:
-        return [BLANK] * 4
+        return [BLANK] * (4 if spec.published_table else 1)
     digits = spec.metrics[entry.metric].decimals
     paper = entry.published if reduced else entry.paper
     difference = None if paper is None or entry.mean is None else entry.mean - paper
@@ -149,6 +150,8 @@ def _values(
     ours = _ours(entry, digits)
     if entry.mean is not None and entry.data != "real" and not (tagged and entry.data == STAND_IN):
         ours += f" [{entry.data}]"
+    if not spec.published_table:
+        return [ours]
     return [_number(paper, digits), ours, _signed(difference, digits), verdict]
 
 

@@ -58,7 +58,9 @@ class TableFile:
 
     Attributes:
         title: what the table reports.
-        reference: the published table that names rows and columns.
+        heading: name as printed; by default "Table" and what follows in the file's name.
+        reference: the published table that names rows and columns; "" where the paper has no such table.
+        rows, columns: the names, where no published table gives them.
         row, column: how names split into fields, e.g. "{model}/{rule}".
         overrides: configuration of a cell; `{field}`, `{row}` and `{column}` are filled in
             (a brace that is meant as such is doubled).
@@ -81,7 +83,10 @@ class TableFile:
     """
 
     title: str = MISSING
-    reference: str = MISSING
+    heading: str = ""
+    reference: str = ""
+    rows: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
     row: str = "{row}"
     column: str = "{column}"
     overrides: list[str] = MISSING

@@ -92,7 +92,12 @@ class TableSpec:
     @property
     def heading(self) -> str:
         """The name as printed: "Table 3", "Table A2"."""
-        return f"Table {self.name.removeprefix('table_').upper()}"
+        return self.file.heading or f"Table {self.name.removeprefix('table_').upper()}"
+
+    @property
+    def published_table(self) -> bool:
+        """Whether the paper has such a table, so that there are numbers to compare with."""
+        return bool(self.file.reference)
 
     @property
     def seeds(self) -> Mapping[str, int]:
@@ -135,11 +140,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
         ConfigError: unknown table, or a file whose parts do not fit together.
     """
     file = read_table_file(name, folder)
-    if file.reference not in known_references():
-        raise ConfigError(
-            f"table file {name}.yaml: unknown reference '{file.reference}'; known: {', '.join(known_references())}"
-        )
-    reference = load_reference(file.reference)
+    reference = _reference(name, file)
     metrics = _ordered_metrics(name, file, reference)
     own = _reference_cells(name, file, reference)
     runnable = [cell for cell in own if not cell.quoted]
@@ -166,6 +167,19 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
     )
 
 
+def _reference(name: str, file: TableFile) -> ReferenceTable:
+    """The published table, or one without numbers that holds the file's own rows and columns."""
+    if bool(file.reference) == bool(file.rows):
+        raise ConfigError(f"table file {name}.yaml: needs either a reference or rows of its own")
+    if file.rows:
+        return ReferenceTable(name, tuple(file.metrics), tuple(file.rows), tuple(file.columns) or ("",), (), {})
+    if file.reference not in known_references():
+        raise ConfigError(
+            f"table file {name}.yaml: unknown reference '{file.reference}'; known: {', '.join(known_references())}"
+        )
+    return load_reference(file.reference)
+
+
 def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> dict[str, Metric]:
     if set(file.metrics) != set(reference.metrics):
         raise ConfigError(
@@ -176,9 +190,10 @@ def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> d
 
 
 def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> list[Cell]:
-    """Cells the paper reports, in its order; a place the paper leaves blank is no cell."""
+    """Cells the paper reports, in its order; a place the paper leaves blank is no cell. Without it, all places."""
     places = [(row, column) for row in reference.rows for column in reference.columns]
-    printed = [_make_cell(name, file, row, column) for row, column in places if reference.reports(row, column)]
+    wanted = [place for place in places if not file.reference or reference.reports(*place)]
+    printed = [_make_cell(name, file, row, column) for row, column in wanted]
     if not file.extras:
         return printed
     shallow_table = any(cell.rule == "shallow" for cell in printed)

@@ -184,6 +184,23 @@ def test_rows_are_labelled_where_they_name_the_data() -> None:
     ]
 
 
+def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
+    spec = load_spec("table_movielens")
+    cell = cell_of(spec, "dcn/dfa")
+    metrics = {"test/auc": 0.75, "test/log_loss": 0.5}
+    data = {"name": "movielens_100k", "kind": "real", "notes": {}}
+    records = [record(0.0, seed) | {"metrics": metrics, "scale": "mini", "data": data} for seed in range(2)]
+    outcomes = {cell: done(records)}
+    rows = summarise(spec, outcomes, "mini")
+    markdown = to_markdown(spec, rows, describe_runs(spec, outcomes, "mini"))
+    assert markdown.startswith("# MovieLens-100k. ")
+    (line,) = [line for line in markdown.splitlines() if line.startswith("| dcn/dfa")]
+    assert [part.strip() for part in line.strip("|").split("|")] == ["dcn/dfa", "0.7500 ± 0.0000", "0.5000 ± 0.0000"]
+    assert "The paper reports no numbers for this table." in markdown
+    assert "paper's numbers" not in markdown and "✓" not in markdown
+    assert r"\multicolumn{1}{c}{AUC}" in to_latex(spec, rows)
+
+
 def test_csv_columns_and_lines(spec: TableSpec) -> None:
     cell = cell_of(spec, "gcn/bp", "cora")
     text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
