@@ -262,6 +262,8 @@ def _description(trainer: Trainer, memory: PeakMemory) -> Record:
         "best_epoch": position.best_epoch,
         "best_step": position.best_step,
         "best_valid": position.best_value,
+        "valid_metric": trainer.task.metric,
+        "higher_is_better": trainer.task.higher_is_better,
         "epochs": position.epoch - 1,
         "steps": position.step,
         "seconds": seconds,
