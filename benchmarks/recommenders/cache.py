@@ -30,6 +30,7 @@ class Manifest:
         sha256: checksum of the source.
         min_count: a value seen less often became its field's rare value.
         field_sizes: ids per field, the rare value included.
+        distinct_values: of all fields, before rare ones became one.
         rows: good rows.
         malformed: rows left out.
         version: of the cache's layout.
@@ -39,6 +40,7 @@ class Manifest:
     sha256: str
     min_count: int
     field_sizes: list[int]
+    distinct_values: int
     rows: int
     malformed: int
     version: int = VERSION
@@ -63,7 +65,7 @@ def prepare(source: Source, root: Path, min_count: int = 10, max_malformed: floa
                 folder = _build(source, root, min_count, max_malformed, workers)
     except OSError as error:
         raise DataError(
-            f"the cache under {root} cannot be written: {error}; choose another folder (cache_dir)"
+            f"the cache under {root} cannot be written: {error}; choose another folder (DFA_CACHE_DIR)"
         ) from error
     manifest = read_manifest(folder)
     check_malformed(manifest.source, manifest.rows, manifest.malformed, max_malformed)
@@ -114,7 +116,8 @@ def _build(source: Source, root: Path, min_count: int, max_malformed: float, wor
             write_ids(counts, building, spill, workers)
             shutil.rmtree(spill)
             sizes = [vocabulary.size for vocabulary in counts.vocabularies]
-            manifest = Manifest(source.name, checksum, min_count, sizes, sum(counts.rows), counts.malformed)
+            rows, malformed = sum(counts.rows), counts.malformed
+            manifest = Manifest(source.name, checksum, min_count, sizes, counts.distinct, rows, malformed)
             write_text(building / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
             building.chmod(0o755)
             building.replace(target)

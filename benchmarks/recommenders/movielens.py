@@ -42,15 +42,22 @@ def load_movielens(release: str, data_dir: Path, download: bool = False) -> Load
     """
     known = RELEASES[release]
     path = data_dir / known.folder / known.file
-    if not path.is_file():
+    if missing := missing_movielens(release, data_dir):
         if not download:
-            raise DataError(
-                f"MovieLens is not at {path}; put it there (from {known.url}) or allow downloading (run.download=true)"
-            )
+            raise DataError(missing)
         _download(known, path)
     log = read_ratings(path)
     notes: dict[str, float | str] = {"rows": len(log), "click_rate": round(float(log.labels.mean()), 4)}
-    return LoadedLog(log, {known.file: sha256_of(path)}, notes, real=True)
+    return LoadedLog(log, f"movielens_{release}", {known.file: sha256_of(path)}, notes)
+
+
+def missing_movielens(release: str, data_dir: Path) -> str:
+    """Why the ratings cannot be read in `data_dir`, or ""."""
+    known = RELEASES[release]
+    path = data_dir / known.folder / known.file
+    if path.is_file():
+        return ""
+    return f"MovieLens is not at {path}; get it by `make data TASK=movielens_{release}` or by hand from {known.url}"
 
 
 def read_ratings(path: Path) -> ClickLog:

@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.errors import DataError
+from benchmarks.fetch import cache_dir
+from benchmarks.files import is_writable
 from benchmarks.recommenders.blocks import Source, TextSource
 from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
 from benchmarks.recommenders.data import ClickLog, random_split
@@ -16,19 +18,17 @@ from benchmarks.recommenders.logs import LoadedLog
 from benchmarks.recommenders.stand_in import ClickModel, expected_auc, expected_log_loss
 from benchmarks.recommenders.stand_in_text import write_text_log
 
-# In order of preference; the last is the sample of the first 8,000 rows.
-CRITEO_FILES = ("train.txt", "train.txt.gz", "train_8000.txt")
+CRITEO_ROWS = 45_840_617
+CRITEO_FILES = ("train.txt", "train.txt.gz")
+CRITEO_SAMPLE = "train_8000.txt"  # the first rows, enough to see everything work
 
 
 def load_criteo(
     data_dir: Path,
     *,
-    file: str = "",
     hugging_face: str = "",
-    cache_dir: str = "",
     min_count: int = 10,
     max_malformed: float = 0.001,
-    workers: int = 0,
     download: bool = False,
 ) -> LoadedLog:
     """Criteo's log through its cache, which is built on first use.
@@ -36,16 +36,29 @@ def load_criteo(
     Raises:
         DataError: no log, or a broken one (see `cache.prepare`).
     """
-    source = _criteo_source(data_dir, file, hugging_face, download)
-    root = Path(cache_dir) if cache_dir else _cache_root(data_dir / "criteo")
-    folder = prepare(source, root, min_count, max_malformed, workers)
+    source = _criteo_source(data_dir, hugging_face, download)
+    folder = prepare(source, _cache_root(data_dir / "criteo"), min_count, max_malformed)
     manifest = read_manifest(folder)
     notes: dict[str, float | str] = {
         "rows": manifest.rows,
         "malformed_rows": manifest.malformed,
         "feature_values": sum(manifest.field_sizes),
     }
-    return LoadedLog(open_cache(folder), {manifest.source: manifest.sha256}, notes, real=True)
+    whole = manifest.rows + manifest.malformed == CRITEO_ROWS
+    name = "criteo" if whole else f"criteo ({manifest.rows + manifest.malformed} of {CRITEO_ROWS} rows)"
+    return LoadedLog(open_cache(folder), name, {manifest.source: manifest.sha256}, notes)
+
+
+def missing_criteo(data_dir: Path) -> str:
+    """Why there is no whole Criteo log in `data_dir`, or ""."""
+    folder = data_dir / "criteo"
+    if any((folder / name).is_file() for name in CRITEO_FILES):
+        return ""
+    sample = f" (only the sample {CRITEO_SAMPLE} is there)" if (folder / CRITEO_SAMPLE).is_file() else ""
+    return (
+        f"Criteo is not in {folder}{sample}; put train.txt or train.txt.gz of the Kaggle display-advertising challenge"
+        " there, or name a copy by task.options.hugging_face with run.download=true"
+    )
 
 
 def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
@@ -72,31 +85,24 @@ def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, m
     if labels.min() != labels.max():
         notes["bayes_auc_drawn"] = float(roc_auc_score(labels, best))
         notes["bayes_log_loss_drawn"] = float(log_loss(labels, best))
-    return LoadedLog(log, {}, notes, real=False)
+    return LoadedLog(log, notes=notes)
 
 
-def _criteo_source(data_dir: Path, file: str, hugging_face: str, download: bool) -> Source:
+def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
     if hugging_face:
         if not Path(hugging_face).exists() and not download:
             raise DataError(
                 f"'{hugging_face}' is no folder here, and reading it from the hub must be allowed (run.download=true)"
             )
         return HuggingFaceSource(hugging_face)
-    if file:
-        return TextSource(Path(file))
-    for name in CRITEO_FILES:
+    for name in (*CRITEO_FILES, CRITEO_SAMPLE):
         path = data_dir / "criteo" / name
         if path.is_file():
             return TextSource(path)
-    raise DataError(
-        f"Criteo is not in {data_dir / 'criteo'}; put train.txt or train.txt.gz of the Kaggle display-advertising"
-        " challenge there, or set task.options.file or task.options.hugging_face"
-    )
+    raise DataError(missing_criteo(data_dir))
 
 
 def _cache_root(folder: Path) -> Path:
-    """Beside the data where that can be written to, otherwise in the user's cache folder."""
-    if folder.is_dir() and os.access(folder, os.W_OK):
-        return folder / "cache"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dfa-benchmarks" / "criteo"
+    """In $DFA_CACHE_DIR where that is set; else beside the data if possible, since a cache is large."""
+    beside = not os.environ.get("DFA_CACHE_DIR") and folder.is_dir() and is_writable(folder)
+    return folder / "cache" if beside else cache_dir() / "criteo"

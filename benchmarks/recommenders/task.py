@@ -14,8 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from benchmarks.errors import ConfigError
 from benchmarks.recommenders.data import Batch, ClickLog, batches, epoch_order, random_split
 from benchmarks.recommenders.logs import LoadedLog
-from benchmarks.recommenders.movielens import load_movielens
-from benchmarks.recommenders.sources import load_criteo, load_stand_in
+from benchmarks.recommenders.movielens import RELEASES, load_movielens, missing_movielens
+from benchmarks.recommenders.sources import load_criteo, load_stand_in, missing_criteo
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task
 
@@ -123,12 +123,9 @@ def _click_task(
     stand_in_rows: int = 150_000,
     stand_in_vocabulary: int = 2000,
     stand_in_seed: int = 0,
-    file: str = "",
     hugging_face: str = "",
-    cache_dir: str = "",
     min_count: int = 10,
     max_malformed: float = 0.001,
-    workers: int = 0,
 ) -> ClickTask:
     """The factory behind every task name of this family.
 
@@ -138,31 +135,30 @@ def _click_task(
         data_dir: folder of the data sets.
         download: fetch what is missing.
         stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the generated log.
-        file: Criteo's text file, if not `criteo/train.txt` (or .gz, or a sample) in the data folder.
         hugging_face: a copy on the Hugging Face hub, or a local folder in its layout, to read instead of the text file.
-        cache_dir: where Criteo's cache goes; by default beside the data, or in the user's cache folder.
         min_count: a value seen less often in a field becomes its rare value.
         max_malformed: share of malformed rows above which a Criteo file is refused.
-        workers: preprocessing threads; 0 = one per core.
     """
     if source == "stand_in" or load_real is None:
         loaded = load_stand_in(stand_in_rows, stand_in_vocabulary, stand_in_seed, split_seed, min_count)
     elif load_real is load_criteo:
         loaded = load_criteo(
             data_dir,
-            file=file,
             hugging_face=hugging_face,
-            cache_dir=cache_dir,
             min_count=min_count,
             max_malformed=max_malformed,
-            workers=workers,
             download=download,
         )
     else:
         loaded = load_real(data_dir, download)
-    kind = "real" if loaded.real else "stand-in"
-    info = DataInfo(name, kind, loaded.checksums, loaded.notes)
+    info = DataInfo(loaded.name or name, "real" if loaded.name else "stand-in", loaded.checksums, loaded.notes)
     return ClickTask(loaded.log, info, seed, split_seed, batch_size, evaluation_batch, shuffle)
+
+
+def missing_data(task: str, data_dir: Path) -> str:
+    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    release = task.removeprefix("movielens_")
+    return missing_movielens(release, data_dir) if release in RELEASES else missing_criteo(data_dir)
 
 
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))

@@ -107,7 +107,7 @@ def test_movielens_100k_has_its_published_shape():
 
 
 def test_missing_movielens_says_where_to_put_it(tmp_path):
-    with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*run\.download=true"):
+    with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*make data TASK=movielens_1m"):
         load_movielens("1m", tmp_path)
 
 

@@ -110,7 +110,7 @@ def test_loaded_stand_in_keeps_its_rows_in_order():
     loaded = load_stand_in(2000, 100, 0)
     rows = ClickModel(0, 100).draw(2000)
     assert np.array_equal(loaded.log.labels, rows.labels)
-    assert not loaded.real and 0.5 < loaded.notes["bayes_auc"] < 1
+    assert not loaded.name and 0.5 < loaded.notes["bayes_auc"] < 1
 
 
 @pytest.mark.parametrize("options", [{"vocabulary": 3}, {"click_rate": 0.0}])

@@ -1,5 +1,6 @@
 """The task that the runner sees."""
 
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -10,11 +11,13 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
-import benchmarks.recommenders  # noqa: F401 (registers)
 import dfa
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
-from benchmarks.recommenders.task import ClickTask, click_metrics
+from benchmarks.recommenders import sources
+from benchmarks.recommenders.stand_in import ClickModel
+from benchmarks.recommenders.stand_in_text import write_text_log
+from benchmarks.recommenders.task import ClickTask, click_metrics, missing_data
 from benchmarks.registry import MODELS, TASKS
 
 NAMES = ("criteo", "movielens_1m", "movielens_100k", "click_log")
@@ -98,21 +101,46 @@ def test_options_out_of_range_are_refused():
             build(**options)
 
 
-def test_missing_criteo_says_what_to_do(tmp_path):
+def test_missing_data_says_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"put train\.txt or train\.txt\.gz"):
         build("criteo", source="real", data_dir=tmp_path)
+    assert "make data TASK=movielens_100k" in missing_data("movielens_100k", tmp_path)
+    (tmp_path / "criteo").mkdir()
+    (tmp_path / "criteo" / "train_8000.txt").touch()
+    assert "only the sample" in missing_data("criteo", tmp_path)
+    (tmp_path / "criteo" / "train.txt.gz").touch()
+    assert missing_data("criteo", tmp_path) == ""
+
+
+def test_a_part_of_criteo_does_not_pass_for_the_whole(tmp_path, monkeypatch):
+    """A table shows the paper's numbers only beside data whose name is the paper's."""
+    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "criteo").mkdir()
+    path = tmp_path / "criteo" / "train.txt"
+    write_text_log(ClickModel(0, 100), 500, path)
+    part = build("criteo", source="real", data_dir=tmp_path).info
+    assert (part.kind, part.name) == ("real", "criteo (500 of 45840617 rows)")
+    monkeypatch.setattr(sources, "CRITEO_ROWS", 500)
+    whole = build("criteo", source="real", data_dir=tmp_path).info
+    assert whole.name == "criteo"
+    assert whole.checksums == {"train.txt": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert not (tmp_path / "criteo" / "cache").exists()
+    monkeypatch.delenv("DFA_CACHE_DIR")
+    build("criteo", source="real", data_dir=tmp_path)
+    assert (tmp_path / "criteo" / "cache").is_dir()
 
 
 @pytest.mark.parametrize("model_name", ["fm", "deepfm", "dcn", "autoint", "afn"])
 @pytest.mark.parametrize("rule_name", ["bp", "dfa", "shallow"])
-def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_name, tmp_path):
+def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path))
     folder = Path(os.environ.get("DFA_DATA_DIR", ""))
     real = (folder / "criteo" / "train_8000.txt").is_file()
     if model_name == "fm" and rule_name != "bp":
         pytest.skip("nothing to send feedback to")
     overrides = ["task=criteo", f"model={model_name}", f"rule={rule_name}", "scale=smoke", "run.results_dir=unused"]
     config = resolve(compose_config(overrides))
-    options = {**config.task.options, "cache_dir": str(tmp_path), "batch_size": 256, "stand_in_rows": 1000}
+    options = {**config.task.options, "batch_size": 256, "stand_in_rows": 1000}
     built = TASKS.build(
         "criteo", seed=0, source="real" if real else "stand_in", data_dir=folder, download=False, **options
     )
