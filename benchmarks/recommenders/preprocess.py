@@ -33,9 +33,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Counts:
-    """What the first pass found: vocabularies, good rows of every block, malformed rows of the whole."""
+    """What the first pass found: vocabularies, distinct values, good rows of every block, malformed rows in all."""
 
     vocabularies: list[Vocabulary]
+    distinct: int
     rows: list[int]
     malformed: int
 
@@ -87,7 +88,8 @@ def count_values(source: Source, spill: Path, min_count: int, max_malformed: flo
             malformed += counted.malformed
             advance(counted.size)
     check_malformed(source.name, sum(rows), malformed, max_malformed)
-    return Counts([Vocabulary.of(counter, min_count) for counter in counters], rows, malformed)
+    vocabularies = [Vocabulary.of(counter, min_count) for counter in counters]
+    return Counts(vocabularies, sum(len(counter.keys) for counter in counters), rows, malformed)
 
 
 def check_malformed(name: str, rows: int, malformed: int, most: float) -> None:

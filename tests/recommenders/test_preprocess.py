@@ -67,11 +67,13 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("block_bytes", "workers"), [(2**22, 1), (20_000, 3), (300, 2)])
+@pytest.mark.parametrize(("block_bytes", "workers"), [(2**22, 1), (20_000, 3), (3000, 2)])
 def test_generated_log_equals_plain_python(generated, tmp_path, block_bytes, workers):
     folder = prepare(TextSource(generated, block_bytes), tmp_path, workers=workers)
     assert_equals_plain(open_cache(folder), generated)
-    assert read_manifest(folder).sha256 == hashlib.sha256(generated.read_bytes()).hexdigest()
+    manifest = read_manifest(folder)
+    assert manifest.sha256 == hashlib.sha256(generated.read_bytes()).hexdigest()
+    assert manifest.distinct_values == sum(len(set(column)) for column in zip(*plain_rows(generated)[1], strict=True))
 
 
 def test_real_rows_equal_plain_python(tmp_path):

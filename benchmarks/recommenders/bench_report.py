@@ -1,0 +1,80 @@
+"""The measurements as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Found = Mapping[str, Any]
+
+
+def to_markdown(content: Mapping[str, Found]) -> str:
+    """`content` as `bench.save` writes it, part by part."""
+    writers = {
+        "preprocess": ("Preprocessing and reading a generated log", _logs),
+        "memory": ("The same at length", _logs),
+        "cells": ("Twenty steps at the paper's scale and field sizes, generated ids", _cells),
+        "optimizers": ("One step of the embedding table (1,086,810 × 16) alone", _optimizers),
+    }
+    parts = ["# Recommenders: measurements"]
+    for name, part in content.items():
+        title, write = writers[name]
+        changes = " with uncommitted changes" if part["git_dirty"] else ""
+        parts += [f"## {title}", write(part["found"]), f"{part['machine']}; commit {part['commit']}{changes}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _logs(found: Found) -> str:
+    names = {"generate": "generate", "preprocess": "preprocess", "read": "read shuffled batches", "torchfm": "torchfm"}
+    lines = [
+        [
+            label,
+            f"{found[name]['rows']:,}",
+            f"{found[name]['seconds']:.1f}",
+            f"{found[name]['cpu_seconds']:.1f}",
+            f"{found[name]['rows_per_second']:,.0f}",
+            f"{found[name]['rows_per_cpu_second']:,.0f}",
+            f"{found[name]['peak_memory_mb'] / 1000:.2f}",
+        ]
+        for name, label in names.items()
+        if name in found
+    ]
+    heads = ["", "rows", "seconds", "CPU seconds", "rows / s", "rows / CPU s", "peak memory (GB)"]
+    ours = found["preprocess"]
+    facts = (
+        f"Text {found['text_bytes'] / 1e9:.2f} GB, cache {ours['cache_bytes'] / 1e9:.2f} GB, "
+        f"{ours['distinct_values']:,} distinct values, {sum(ours['field_sizes']):,} kept."
+    )
+    if "torchfm" in found:
+        same = "the same" if found["same_field_sizes"] else "OTHER"
+        facts += (
+            f" Against torchfm, which finds {same} field sizes: {found['speedup']:.1f} × on the clock, "
+            f"{found['speedup_cpu']:.1f} × per CPU second."
+        )
+    return _table(heads, lines) + f"\n\n{facts}"
+
+
+def _cells(found: Sequence[Found]) -> str:
+    heads = ["", "batch", "parameters", "s / step", "peak memory (GB)", "steps of a whole run", "hours, no early stop"]
+    lines = [
+        [
+            f"{cell['model']}/{cell['rule']}",
+            cell["batch_size"],
+            f"{cell['parameters']:,}",
+            f"{cell['seconds_per_step']:.3f}",
+            f"{cell['peak_memory_mb'] / 1000:.2f}",
+            f"{cell['steps']:,}",
+            f"{cell['hours']:.0f}",
+        ]
+        for cell in found
+    ]
+    return _table(heads, lines)
+
+
+def _optimizers(found: Sequence[Found]) -> str:
+    return _table(["", "ms"], [[way["optimizer"], f"{1000 * way['seconds_per_step']:.0f}"] for way in found])
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    alignment = ["left"] + ["right"] * (len(heads) - 1)
+    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True, colalign=alignment)

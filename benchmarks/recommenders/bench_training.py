@@ -1,0 +1,104 @@
+"""Twenty steps of every run of the published protocol, on generated ids at the field sizes of the whole Criteo log."""
+
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.config import compose_config, resolve
+from benchmarks.execute import execute
+from benchmarks.recommenders.data import ClickLog
+from benchmarks.recommenders.measuring import Measured, measured_apart
+from benchmarks.recommenders.sources import CRITEO_ROWS
+from benchmarks.recommenders.task import ClickTask
+from benchmarks.registry import TASKS
+from benchmarks.task import DataInfo
+
+# Of Criteo's 39 fields at min_count 10, as others report them: 1,086,810 values in all.
+FIELD_SIZES = (
+    49, 101, 126, 45, 223, 118, 84, 76, 95, 9, 30, 40, 75, 1458, 555, 193949, 138801, 306, 19, 11970, 634, 4, 42646,
+    5178, 192773, 3175, 27, 11422, 181075, 11, 4654, 2032, 5, 189657, 18, 16, 59697, 86, 45571,
+)  # fmt: skip
+CELLS = [("fm", "bp"), *((m, r) for m in ("deepfm", "dcn", "autoint", "afn") for r in ("bp", "dfa", "shallow"))]
+
+
+def bench_cells(steps: int = 20, device: str = "cpu") -> list[Measured]:
+    """Every cell for `steps` steps at the paper's scale, each in a process of its own.
+
+    Returns:
+        Per cell `parameters`, `seconds_per_step` (loading of batches included), `peak_memory_mb` (of the device: on a
+        CPU of the whole process), and what a whole run takes if patience never ends it: `steps`, `hours`.
+    """
+    return [measured_apart(partial(_cell, model, rule, steps, device)) for model, rule in CELLS]
+
+
+@TASKS.register("criteo_sized")
+def criteo_sized(
+    *, seed: int, source: str, data_dir: object, download: bool, batch_size: int, rows: int, **unused: object
+) -> ClickTask:
+    """`rows` rows of random ids within `FIELD_SIZES`, common values more often than rare ones."""
+    draw = np.random.default_rng(seed)
+    ids = (np.asarray(FIELD_SIZES) * draw.random((rows, len(FIELD_SIZES))) ** 4).astype(np.int64)
+    log = ClickLog.from_ids(ids, draw.random(rows) < 0.25, FIELD_SIZES)
+    return ClickTask(log, DataInfo("criteo_sized", "stand-in"), seed, batch_size=batch_size)
+
+
+def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
+    with tempfile.TemporaryDirectory() as results:
+        settings = [f"run.results_dir={results}", "run.wandb=disabled", "run.progress=false", f"run.device={device}"]
+        config = resolve(compose_config(["task=criteo", f"model={model}", f"rule={rule}", "scale=paper", *settings]))
+        batch_size = config.task.options["batch_size"]
+        config.task.name, config.trainer.steps = "criteo_sized", steps
+        config.task.options = {"batch_size": batch_size, "rows": int(steps * batch_size / 0.8) + 10}
+        record = execute(config)
+    if record["status"] != "done":
+        raise RuntimeError(f"{model} {rule}: {record['reason']}")
+    per_step = record["seconds"] / record["steps"]
+    whole = int(CRITEO_ROWS * 0.8) // batch_size * config.trainer.epochs
+    return {
+        "model": model,
+        "rule": rule,
+        "device": record["device"],
+        "batch_size": batch_size,
+        "parameters": record["parameters"],
+        "measured_steps": record["steps"],
+        "seconds_per_step": per_step,
+        "peak_memory_mb": record["peak_memory_mb"],
+        "steps": whole,
+        "hours": whole * per_step / 3600,
+    }
+
+
+def bench_optimizers(steps: int = 8, dim: int = 16, batch_size: int = 2048) -> list[Measured]:
+    """Seconds per step of the embedding table alone, look-up and gradient included, under Adam and SparseAdam.
+
+    SparseAdam is another algorithm: moments of rows that a batch does not touch stay as they are instead of decaying,
+    and such rows do not move.
+    """
+    torch.set_num_threads(1)
+    adam = torch.optim.Adam
+    ways: dict[str, tuple[Any, dict[str, bool], bool]] = {
+        "Adam, fused": (adam, {"fused": True}, False),
+        "Adam, foreach": (adam, {"foreach": True}, False),
+        "SparseAdam": (torch.optim.SparseAdam, {}, True),
+    }
+    ids = criteo_sized(
+        seed=0, source="", data_dir="", download=False, batch_size=batch_size, rows=4 * batch_size
+    ).log.take(np.arange(batch_size))[0]
+    rows = ids + torch.tensor([0, *np.cumsum(FIELD_SIZES)[:-1]], dtype=torch.int32)
+    best = dict.fromkeys(ways, float("inf"))
+    tables = {}
+    for name, (factory, options, sparse) in ways.items():
+        table = torch.nn.Embedding(sum(FIELD_SIZES), dim, sparse=sparse)
+        tables[name] = table, factory(table.parameters(), lr=1e-4, **options)
+    for _ in range(steps):  # in turns, so that a busy machine disturbs all alike; the quickest turn counts
+        for name, (table, optimizer) in tables.items():
+            started = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            table(rows).square().sum().backward()
+            optimizer.step()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return [{"optimizer": name, "seconds_per_step": seconds} for name, seconds in best.items()]

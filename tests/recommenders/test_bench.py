@@ -1,0 +1,68 @@
+"""The measurements run at a small size, and what they write can be read."""
+
+import json
+
+import pytest
+
+from benchmarks.recommenders import bench, measuring
+from benchmarks.recommenders import bench_logs as bench_logs_module
+from benchmarks.recommenders.bench_logs import bench_logs
+from benchmarks.recommenders.bench_training import FIELD_SIZES, bench_optimizers, criteo_sized
+from benchmarks.recommenders.measuring import measured_apart
+
+
+def take_memory() -> dict[str, int]:
+    return {"size": len(b"x" * 200 * 2**20)}
+
+
+def test_memory_is_that_of_the_work_alone():
+    found = measured_apart(take_memory)
+    assert found["size"] == 200 * 2**20
+    assert 180 < found["peak_memory_mb"] - found["imports_memory_mb"] < 270
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Measures in this process, which saves the imports of many."""
+    monkeypatch.setattr(bench_logs_module, "measured_apart", measuring._measured)
+
+
+def test_logs_are_measured_in_every_part(tmp_path, here):
+    found = bench_logs(3000, 100, tmp_path)
+    assert found["preprocess"]["rows"] == 3000 and found["read"]["rows"] == 2400
+    assert 100 < found["preprocess"]["distinct_values"] >= sum(found["preprocess"]["field_sizes"]) - 39
+    if "torchfm" in found:
+        assert found["same_field_sizes"] and found["torchfm"]["rows"] == 3000
+    assert not list(tmp_path.iterdir())
+
+
+def test_generated_ids_have_the_published_number_of_values():
+    assert len(FIELD_SIZES) == 39 and sum(FIELD_SIZES) == 1_086_810
+    task = criteo_sized(seed=0, source="", data_dir="", download=False, batch_size=8, rows=100)
+    assert task.log.field_sizes == FIELD_SIZES and task.steps_per_epoch() == 10
+
+
+def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
+    small = bench_logs(2000, 100, tmp_path, torchfm=False)
+    cell = {"model": "dcn", "rule": "dfa", "batch_size": 512, "parameters": 10, "seconds_per_step": 0.5,
+            "peak_memory_mb": 2000.0, "steps": 100, "hours": 3.0}  # fmt: skip
+    monkeypatch.setattr(bench, "bench_logs", lambda *_, **__: small)
+    monkeypatch.setattr(bench, "bench_cells", lambda device: [cell])
+    for part in ("cells", "preprocess"):
+        with pytest.raises(SystemExit) as ended:
+            bench.main([part, "--results", str(tmp_path)])
+        assert ended.value.code == 0
+    content = json.loads((tmp_path / "bench" / "recommenders.json").read_text())
+    assert list(content) == ["preprocess", "cells"] and content["cells"]["found"] == [cell]
+    text = (tmp_path / "bench" / "recommenders.md").read_text()
+    assert "| dcn/dfa |" in text and "2.00" in text and "2,000" in text
+    (tmp_path / "bench" / "recommenders.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["cells", "--results", str(tmp_path)])
+    assert ended.value.code == 2 and "damaged" in capsys.readouterr().err
+
+
+def test_optimisers_of_the_table_are_compared():
+    ways = bench_optimizers(steps=1, dim=1, batch_size=64)
+    assert [way["optimizer"] for way in ways] == ["Adam, fused", "Adam, foreach", "SparseAdam"]
+    assert all(way["seconds_per_step"] > 0 for way in ways)
