@@ -10,7 +10,7 @@ OPTIONS = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $
           $(if $(DRY),--dry) $(if $(RETRY),--set run.retry=true) $(if $(DEVICE),--set run.device=$(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint data reproduce bench clean
+.PHONY: help install test lint data reproduce bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -33,11 +33,14 @@ lint: install  ## style and types
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) scripts/fetch_data.py $(TASK)
 
-reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5; movielens
 	$(RUN) scripts/reproduce.py table_$* $(OPTIONS)
 
 reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3
 	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
+
+bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
+	$(RUN) -m benchmarks.recommenders.bench
 
 reproduce: install  ## every table and figure
 	$(RUN) scripts/reproduce.py all $(OPTIONS)

@@ -1,6 +1,6 @@
 """The measurements as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -10,7 +10,7 @@ Found = Mapping[str, Any]
 
 def to_markdown(content: Mapping[str, Found]) -> str:
     """`content` as `bench.save` writes it, part by part."""
-    writers = {
+    writers: dict[str, tuple[str, Callable[[Any], str]]] = {
         "preprocess": ("Preprocessing and reading a generated log", _logs),
         "memory": ("The same at length", _logs),
         "cells": ("Twenty steps at the paper's scale and field sizes, generated ids", _cells),

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,16 @@ def bench_cells(steps: int = 20, device: str = "cpu") -> list[Measured]:
     return [measured_apart(partial(_cell, model, rule, steps, device)) for model, rule in CELLS]
 
 
-@TASKS.register("criteo_sized")
-def criteo_sized(
-    *, seed: int, source: str, data_dir: object, download: bool, batch_size: int, rows: int, **unused: object
-) -> ClickTask:
+def sized_log(rows: int, seed: int = 0) -> ClickLog:
     """`rows` rows of random ids within `FIELD_SIZES`, common values more often than rare ones."""
     draw = np.random.default_rng(seed)
     ids = (np.asarray(FIELD_SIZES) * draw.random((rows, len(FIELD_SIZES))) ** 4).astype(np.int64)
-    log = ClickLog.from_ids(ids, draw.random(rows) < 0.25, FIELD_SIZES)
-    return ClickTask(log, DataInfo("criteo_sized", "stand-in"), seed, batch_size=batch_size)
+    return ClickLog.from_ids(ids, (draw.random(rows) < 0.25).astype(np.uint8), FIELD_SIZES)
+
+
+@TASKS.register("criteo_sized")
+def _sized_task(*, seed: int, source: str, data_dir: Path, download: bool, batch_size: int, rows: int) -> ClickTask:
+    return ClickTask(sized_log(rows, seed), DataInfo("criteo_sized", "stand-in"), seed, batch_size=batch_size)
 
 
 def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
@@ -85,9 +87,7 @@ def bench_optimizers(steps: int = 8, dim: int = 16, batch_size: int = 2048) -> l
         "Adam, foreach": (adam, {"foreach": True}, False),
         "SparseAdam": (torch.optim.SparseAdam, {}, True),
     }
-    ids = criteo_sized(
-        seed=0, source="", data_dir="", download=False, batch_size=batch_size, rows=4 * batch_size
-    ).log.take(np.arange(batch_size))[0]
+    ids, _ = sized_log(batch_size).take(np.arange(batch_size))
     rows = ids + torch.tensor([0, *np.cumsum(FIELD_SIZES)[:-1]], dtype=torch.int32)
     best = dict.fromkeys(ways, float("inf"))
     tables = {}

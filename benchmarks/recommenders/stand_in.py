@@ -26,6 +26,7 @@ FIELDS = INTEGERS + CATEGORIES
 # Categories that interact, three by three; their vocabularies are in `_vocabularies`.
 TRIPLES = ((13, 14, 15), (16, 17, 18), (19, 20, 21), (22, 23, 24))
 _INTERACTING = sorted(field for triple in TRIPLES for field in triple)
+PROMINENCE = 2.0  # how much more an interacting field says on its own than another
 _PILOT_ROWS = 50_000
 
 
@@ -76,13 +77,14 @@ class ClickModel:
         draw = np.random.default_rng([seed, 0])
         self.vocabularies = _vocabularies(vocabulary)
         self.cumulative = [_zipf(size, 0.6 if size < 100 else 1.1) for size in self.vocabularies]
-        self.factors = [_factors(draw, size) for size in self.vocabularies]
+        self.factors = [_factors(draw, np.diff(steps, prepend=0.0)) for steps in self.cumulative]
         self.integer_centre = draw.uniform(0.5, 4.5, INTEGERS)
         self.integer_missing = draw.choice([0.0, 0.05, 0.2, 0.45], INTEGERS)
         self.category_missing = np.where(
             np.isin(np.arange(INTEGERS, FIELDS), _INTERACTING), 0.0, draw.choice([0.0, 0.03, 0.4], CATEGORIES)
         )
         self.first = np.full(FIELDS, first) * draw.choice([0.6, 1.0, 1.4], FIELDS)
+        self.first[_INTERACTING] *= PROMINENCE
         self.bias = 0.0
         pilot = self._logit(*self._cells(np.random.default_rng([seed, 1]), _PILOT_ROWS))
         self.bias = _bias_for(pilot, click_rate)
@@ -157,7 +159,7 @@ def expected_log_loss(probability: NDArray[np.float64]) -> float:
 
 def _vocabularies(large: int) -> list[int]:
     """Values per categorical field, from a handful to `large`; the interacting ones come first."""
-    interacting = [40] * len(_INTERACTING)
+    interacting = [20] * len(_INTERACTING)
     rest = [3, 8, 15, 30, 100, 300, large // 10 + 1, large // 3 + 1, large, large, large, large]
     sizes = interacting + rest
     return sizes + [20] * (CATEGORIES - len(sizes))
@@ -171,11 +173,18 @@ def _zipf(size: int, exponent: float) -> NDArray[np.float64]:
     return cumulative
 
 
-def _factors(draw: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """A factor for every value, of zero mean and unit variance over the common values; 0 for the rare."""
-    common = min(size, 100)
-    factors = np.zeros(size)
-    factors[:common] = draw.permutation(np.linspace(-1.7, 1.7, common))
+def _factors(draw: np.random.Generator, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A factor for every value, of zero mean and unit variance over the draws of common values; 0 for the rare.
+
+    Three values in ten stand out and the others differ little, as with real categories.
+    """
+    common = min(len(probability), 100)
+    place = draw.permutation((np.arange(common) + 0.5) / common)
+    raw = (place > 0.7) + 0.25 * place
+    shares = probability[:common] / probability[:common].sum()
+    mean = shares @ raw
+    factors = np.zeros(len(probability))
+    factors[:common] = (raw - mean) / np.sqrt(shares @ (raw - mean) ** 2)
     return factors
 
 

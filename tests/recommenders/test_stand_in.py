@@ -71,7 +71,19 @@ def test_rows_are_reproducible_and_labels_follow_the_probabilities():
     assert abs(rows.labels.mean() - 0.25) < 0.01
     for low in np.arange(0, 1, 0.1):
         inside = (rows.probability >= low) & (rows.probability < low + 0.1)
-        assert abs(rows.labels[inside].mean() - rows.probability[inside].mean()) < 0.03
+        spread = 0.5 / math.sqrt(max(1, inside.sum()))  # at most, of a mean of labels
+        assert abs(rows.labels[inside].mean() - rows.probability[inside].mean()) < 4 * spread
+
+
+def test_factors_of_common_values_have_no_mean_and_unit_variance():
+    """So that the order-three part has no projection on sums of pairs."""
+    model = ClickModel(7, vocabulary=300)
+    for factors, steps in zip(model.factors, model.cumulative, strict=True):
+        shares = np.diff(steps, prepend=0)
+        common = shares[:100].sum()
+        assert math.isclose(shares @ factors, 0, abs_tol=1e-12)
+        assert math.isclose(shares @ factors**2 / common, 1, rel_tol=1e-9)
+        assert not factors[100:].any()
 
 
 def test_text_has_criteos_format(tmp_path):

@@ -14,6 +14,7 @@ from torch import nn
 import dfa
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
+from benchmarks.execute import build_model, build_rule
 from benchmarks.recommenders import sources
 from benchmarks.recommenders.stand_in import ClickModel
 from benchmarks.recommenders.stand_in_text import write_text_log
@@ -181,3 +182,19 @@ def test_the_published_settings_are_those_of_the_protocol():
             assert config.trainer.clip_norm == clip and config.optimizer.weight_decay == 0
             found = (config.trainer.epochs, config.trainer.patience, config.task.options["batch_size"])
             assert found == ((30, 5, 2048) if rule == "shallow" else trainer)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "learns"),
+    [([], True), (["model.points=[logarithmic,mlp.blocks.*]", "model.silent=[embedding]"], False)],
+    ids=["protocol", "release"],
+)
+def test_afns_embeddings_learn_by_dfa_unless_the_releases_cut_is_asked_for(task, overrides, learns):
+    chosen = ["task=click_log", "model=afn", "rule=dfa", "scale=smoke", "run.results_dir=unused", *overrides]
+    config = resolve(compose_config(chosen))
+    model = build_model(config, task)
+    rule = build_rule(config, model)
+    rule.backward(task.loss(model, next(iter(task.train_batches(1)))))
+    gradient = model.embedding.table.weight.grad
+    assert (gradient is not None and bool(gradient.any())) is learns
+    assert model.first_order.weights.table.weight.grad.any() and model.logarithmic.weight.grad.any()
