@@ -15,6 +15,7 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: 
         *_data_lines(records),
         *_machine_lines(records),
         _spread_line(entries),
+        *_control_lines(spec, entries),
         f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
         _paper_line(spec),
     ]
@@ -128,6 +129,28 @@ def _spread_line(entries: Sequence[Entry]) -> str:
         return "One seed per cell (n = 1): no spread is given."
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"± is the sample standard deviation over n seeds; n = {n}."
+
+
+def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:
+    """The cells whose rule gains nothing over the frozen control: by a deviation of either at most, or less."""
+    metric, settings = next(iter(spec.metrics.items()))
+    shown = [(entry, entry.mean) for entry in entries if entry.metric == metric and entry.mean is not None]
+    frozen = {_apart_from_rule(entry.cell): (entry, mean) for entry, mean in shown if entry.cell.control}
+    sign = 1 if settings.higher_is_better else -1
+    names = []
+    for entry, mean in shown:
+        place = _apart_from_rule(entry.cell)
+        if entry.cell.control or entry.cell.rule == "bp" or place not in frozen:
+            continue
+        control, control_mean = frozen[place]
+        if sign * (mean - control_mean) <= max(entry.std or 0.0, control.std or 0.0):
+            names.append(entry.cell.name)
+    line = f"The frozen control is as good, to a standard deviation in {settings.label}, as {', '.join(names)}."
+    return [line] if names else []
+
+
+def _apart_from_rule(cell: Cell) -> tuple[str, ...]:
+    return tuple(item for item in cell.overrides if not item.startswith("rule="))
 
 
 def _without_repeats(records: Iterable[Record]) -> list[Record]:

@@ -188,8 +188,7 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     spec = load_spec("table_movielens")
     cell = cell_of(spec, "dcn/dfa")
     metrics = {"test/auc": 0.75, "test/log_loss": 0.5}
-    data = {"name": "movielens_100k", "kind": "real", "notes": {}}
-    records = [record(0.0, seed) | {"metrics": metrics, "scale": "mini", "data": data} for seed in range(2)]
+    records = [record(metrics, seed, "movielens_100k", scale="mini") for seed in range(2)]
     outcomes = {cell: done(records)}
     rows = summarise(spec, outcomes, "mini")
     markdown = to_markdown(spec, rows, describe_runs(spec, outcomes, "mini"))
@@ -199,6 +198,29 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     assert "The paper reports no numbers for this table." in markdown
     assert "paper's numbers" not in markdown and "✓" not in markdown
     assert r"\multicolumn{1}{c}{AUC}" in to_latex(spec, rows)
+
+
+@pytest.mark.parametrize(
+    ("dfa", "frozen", "said"),
+    [
+        ((0.80, 0.82), (0.70, 0.70), False),  # 0.11 apart, deviations 0.014 and 0
+        ((0.80, 0.82), (0.80, 0.80), True),  # 0.01 apart
+        ((0.80, 0.80), (0.70, 0.90), True),  # the control's deviation of 0.14 counts as well
+        ((0.80, 0.80), (0.90, 0.90), True),  # worse than the control
+    ],
+)
+def test_a_rule_that_gains_nothing_over_the_frozen_control_is_named(
+    dfa: tuple[float, ...], frozen: tuple[float, ...], said: bool
+) -> None:
+    spec = load_spec("table_movielens")
+
+    def runs(values: tuple[float, ...]) -> CellOutcome:
+        metrics = [{"test/auc": value, "test/log_loss": 0.5} for value in values]
+        return done([record(found, seed, "movielens_100k", scale="mini") for seed, found in enumerate(metrics)])
+
+    outcomes = {cell_of(spec, "dcn/dfa"): runs(dfa), cell_of(spec, "dcn/shallow"): runs(frozen)}
+    lines = describe_runs(spec, outcomes, "mini")
+    assert ("The frozen control is as good, to a standard deviation in AUC, as dcn/dfa." in lines) is said
 
 
 def test_csv_columns_and_lines(spec: TableSpec) -> None:

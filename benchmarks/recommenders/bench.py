@@ -3,6 +3,7 @@
     python -m benchmarks.recommenders.bench                     # everything: about 15 minutes on two free cores
     python -m benchmarks.recommenders.bench preprocess          # a log of two million rows, beside torchfm
     python -m benchmarks.recommenders.bench memory              # a log of twenty million rows, 12 GB of disk
+    python -m benchmarks.recommenders.bench engines             # parsing and counting by other libraries
     python -m benchmarks.recommenders.bench cells optimizers    # steps at the paper's scale
 
 Parts that are not asked for keep what the file holds.
@@ -21,11 +22,12 @@ from benchmarks.cli import EXIT_DONE, guarded
 from benchmarks.environment import commit, device_name
 from benchmarks.errors import ResultsError
 from benchmarks.files import write_text
+from benchmarks.recommenders.bench_engines import bench_engines
 from benchmarks.recommenders.bench_logs import bench_logs
 from benchmarks.recommenders.bench_report import to_markdown
 from benchmarks.recommenders.bench_training import bench_cells, bench_optimizers
 
-PARTS = ("preprocess", "memory", "cells", "optimizers")
+PARTS = ("preprocess", "memory", "engines", "cells", "optimizers")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways: dict[str, Callable[[], Any]] = {
         "preprocess": lambda: bench_logs(options.rows, options.vocabulary, options.scratch),
         "memory": lambda: bench_logs(options.many, options.vocabulary, options.scratch, torchfm=False),
+        "engines": bench_engines,
         "cells": lambda: bench_cells(device=options.device),
         "optimizers": bench_optimizers,
     }

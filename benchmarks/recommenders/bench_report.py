@@ -13,6 +13,7 @@ def to_markdown(content: Mapping[str, Found]) -> str:
     writers: dict[str, tuple[str, Callable[[Any], str]]] = {
         "preprocess": ("Preprocessing and reading a generated log", _logs),
         "memory": ("The same at length", _logs),
+        "engines": ("Parsing and counting alone, CPU seconds per million rows", _engines),
         "cells": ("Twenty steps at the paper's scale and field sizes, generated ids", _cells),
         "optimizers": ("One step of the embedding table (1,086,810 × 16) alone", _optimizers),
     }
@@ -52,6 +53,10 @@ def _logs(found: Found) -> str:
             f"{found['speedup_cpu']:.1f} × per CPU second."
         )
     return _table(heads, lines) + f"\n\n{facts}"
+
+
+def _engines(found: Sequence[Found]) -> str:
+    return _table(["", "CPU s"], [[way["engine"], f"{way['cpu_seconds_per_million']:.2f}"] for way in found])
 
 
 def _cells(found: Sequence[Found]) -> str:

@@ -63,13 +63,14 @@ class TextSource:
         with self.path.open("rb") as raw:
             hashing = _HashingReader(raw, digest)
             try:
-                stream = pa.input_stream(hashing, compression="gzip" if self.path.suffix == ".gz" else None)
+                packed = self.path.suffix == ".gz"
+                stream = pa.input_stream(hashing, compression="gzip") if packed else hashing
                 while piece := stream.read(self.block_bytes):
                     end = piece.rfind(b"\n") + 1
                     if not end:
                         remainder += piece
                         continue
-                    yield remainder + piece[:end]
+                    yield b"".join((remainder, memoryview(piece)[:end]))
                     remainder = piece[end:]
             except OSError as error:
                 raise DataError(f"{self.path} cannot be read: {error}") from None

@@ -26,7 +26,6 @@ FIELDS = INTEGERS + CATEGORIES
 # Categories that interact, three by three; their vocabularies are in `_vocabularies`.
 TRIPLES = ((13, 14, 15), (16, 17, 18), (19, 20, 21), (22, 23, 24))
 _INTERACTING = sorted(field for triple in TRIPLES for field in triple)
-PROMINENCE = 2.0  # how much more an interacting field says on its own than another
 _PILOT_ROWS = 50_000
 
 
@@ -63,9 +62,9 @@ class ClickModel:
         self,
         seed: int = 0,
         vocabulary: int = 2000,
-        first: float = 0.25,
+        first: float = 0.4,
         second: float = 0.35,
-        third: float = 0.9,
+        third: float = 0.6,
         click_rate: float = 0.25,
     ) -> None:
         if vocabulary < 10:
@@ -84,7 +83,6 @@ class ClickModel:
             np.isin(np.arange(INTEGERS, FIELDS), _INTERACTING), 0.0, draw.choice([0.0, 0.03, 0.4], CATEGORIES)
         )
         self.first = np.full(FIELDS, first) * draw.choice([0.6, 1.0, 1.4], FIELDS)
-        self.first[_INTERACTING] *= PROMINENCE
         self.bias = 0.0
         pilot = self._logit(*self._cells(np.random.default_rng([seed, 1]), _PILOT_ROWS))
         self.bias = _bias_for(pilot, click_rate)

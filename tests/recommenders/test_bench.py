@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.recommenders import bench, measuring
 from benchmarks.recommenders import bench_logs as bench_logs_module
+from benchmarks.recommenders.bench_engines import bench_engines
 from benchmarks.recommenders.bench_logs import bench_logs
 from benchmarks.recommenders.bench_training import FIELD_SIZES, bench_optimizers, sized_log
 from benchmarks.recommenders.measuring import measured_apart
@@ -59,6 +60,12 @@ def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
     with pytest.raises(SystemExit) as ended:
         bench.main(["cells", "--results", str(tmp_path)])
     assert ended.value.code == 2 and "damaged" in capsys.readouterr().err
+
+
+def test_engines_are_compared():
+    ways = bench_engines(rows=500, vocabulary=50, turns=1)
+    assert [way["engine"] for way in ways] == ["pyarrow, as here", "polars", "pandas", "plain Python"]
+    assert all(way["cpu_seconds_per_million"] > 0 for way in ways)
 
 
 def test_optimisers_of_the_table_are_compared():
