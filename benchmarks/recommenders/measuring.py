@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import psutil
@@ -18,9 +19,13 @@ def measured_apart(work: Callable[[], Measured]) -> Measured:
 
     Added are `seconds` on the clock, `cpu_seconds` over all threads, `peak_memory_mb` of the process (10^6 bytes) and
     `imports_memory_mb`, what it held before the work began.
+
+    Raises:
+        concurrent.futures.BrokenExecutor: the process was killed, for its memory perhaps.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (work,))
+    # An executor, unlike a pool, notices when the process is killed for its memory.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, work).result()
 
 
 def _measured(work: Callable[[], Measured]) -> Measured:
