@@ -82,12 +82,23 @@ class Plan:
             to_do = [run for run in runs if run.to_do]
             missing = next((run.missing for run in runs if run.missing), "")
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
-            state = f"missing: {missing}" if missing else f"{done} of {len(runs)} done"
+            state = f"{done} of {len(runs)} done"
             if to_do:
-                state += f", {len(to_do)} to run (about {duration(sum(run.seconds for run in to_do))})"
+                state += f", {len(to_do)} to run ({_about(to_do)})"
+            if missing:
+                waiting = [run for run in runs if run.missing]
+                state += f", {len(waiting)} wait for data ({_about(waiting)}); missing: {missing}"
             lines.append(f"  {cell.name:28} {data:9} {state}")
         total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
-        return "\n".join([*lines, f"{total} with {jobs} worker{'s' * (jobs > 1)} on this device"])
+        total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
+        waiting = [run for run in self.runs if run.missing]
+        if waiting:
+            total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"
+        return "\n".join([*lines, total])
+
+
+def _about(runs: Sequence[PlannedRun]) -> str:
+    return f"about {duration(sum(run.seconds for run in runs))}"
 
 
 def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> Plan:

@@ -65,6 +65,11 @@ def test_auto_takes_the_paper_with_a_part_of_the_data_and_says_what_is_missing(t
     assert {run.config.task.source for run in plan.runs} == {"real"}
     lines = plan.describe(1).splitlines()
     assert "missing: no toy_loss here" in lines[3] and "0 of 3 done, 3 to run" in lines[1]
+    # 36 s for each seed of the first cell, a half and a third of it for the others.
+    assert "3 wait for data (about 36 s)" in lines[3]
+    assert lines[4].startswith("6 runs to do, about 2 min 42 s") and lines[4].endswith(
+        "; 3 wait for data, about 36 s of one worker"
+    )
 
 
 def test_auto_without_data_takes_stand_ins_at_the_mini_scale(toys: Toys, without: set[str]) -> None:

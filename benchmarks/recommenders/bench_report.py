@@ -60,13 +60,23 @@ def _engines(found: Sequence[Found]) -> str:
 
 
 def _cells(found: Sequence[Found]) -> str:
-    heads = ["", "batch", "parameters", "s / step", "peak memory (GB)", "steps of a whole run", "hours, no early stop"]
+    heads = [
+        "",
+        "batch",
+        "parameters",
+        "s / step",
+        "CPU s / step",
+        "peak memory (GB)",
+        "steps of a whole run",
+        "hours, no early stop",
+    ]
     lines = [
         [
             f"{cell['model']}/{cell['rule']}",
             cell["batch_size"],
             f"{cell['parameters']:,}",
             f"{cell['seconds_per_step']:.3f}",
+            f"{cell['cpu_seconds_per_step']:.3f}",
             f"{cell['peak_memory_mb'] / 1000:.2f}",
             f"{cell['steps']:,}",
             f"{cell['hours']:.0f}",

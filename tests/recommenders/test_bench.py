@@ -8,7 +8,7 @@ from benchmarks.recommenders import bench, measuring
 from benchmarks.recommenders import bench_logs as bench_logs_module
 from benchmarks.recommenders.bench_engines import bench_engines
 from benchmarks.recommenders.bench_logs import bench_logs
-from benchmarks.recommenders.bench_training import FIELD_SIZES, bench_optimizers, sized_log
+from benchmarks.recommenders.bench_training import FIELD_SIZES, _cell, bench_optimizers, sized_log
 from benchmarks.recommenders.measuring import measured_apart
 
 
@@ -45,7 +45,7 @@ def test_generated_ids_have_the_published_number_of_values():
 def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
     small = bench_logs(2000, 100, tmp_path, torchfm=False)
     cell = {"model": "dcn", "rule": "dfa", "batch_size": 512, "parameters": 10, "seconds_per_step": 0.5,
-            "peak_memory_mb": 2000.0, "steps": 100, "hours": 3.0}  # fmt: skip
+            "cpu_seconds_per_step": 0.4, "peak_memory_mb": 2000.0, "steps": 100, "hours": 3.0}  # fmt: skip
     monkeypatch.setattr(bench, "bench_logs", lambda *_, **__: small)
     monkeypatch.setattr(bench, "bench_cells", lambda device: [cell])
     for part in ("cells", "preprocess"):
@@ -60,6 +60,14 @@ def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
     with pytest.raises(SystemExit) as ended:
         bench.main(["cells", "--results", str(tmp_path)])
     assert ended.value.code == 2 and "damaged" in capsys.readouterr().err
+
+
+def test_a_cell_runs_at_the_papers_scale():
+    found = _cell("fm", "bp", steps=3, device="cpu")
+    assert found["measured_steps"] == 3 and 0 < found["cpu_seconds_per_step"] < found["hours"] * 3600
+    assert found["parameters"] == 17 * sum(FIELD_SIZES) + 1  # embeddings, first-order weights, bias
+    assert found["steps"] == 15 * 17_906  # 36,672,493 rows in batches of 2048, 15 epochs
+    assert found["peak_memory_mb"] > 4 * 4 * found["parameters"] / 1e6  # weights, gradients, two moments
 
 
 def test_engines_are_compared():
