@@ -1,0 +1,1 @@
+"""View synthesis: neural radiance fields (NeRF) on pictures with known cameras."""
