@@ -4,8 +4,6 @@ The raw files are pickles, and unpickling runs code: a file is opened only after
 Parsing is PyTorch Geometric's; it happens in memory, so that the data folder may be read-only.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from benchmarks.errors import DataError
 from benchmarks.fetch import fetch, sha256_of
 from benchmarks.graphs.graph import Graph
 from benchmarks.graphs.sparse import SparseMatrix
+from benchmarks.places import cache_dir, writable
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 MIRRORS = (
@@ -55,11 +54,6 @@ CHECKSUMS = {
         "test.index": "b101d421688bbaecbd82e8a18f1e282378d6830f3a37666f28ebc47f844341b5",
     },
 }
-
-
-def cache_dir() -> Path:
-    """Folder for what could not be put into a read-only data folder: $DFA_CACHE_DIR or ~/.cache/dfa-benchmarks."""
-    return Path(os.environ.get("DFA_CACHE_DIR") or Path.home() / ".cache" / "dfa-benchmarks")
 
 
 def raw_files(name: str) -> dict[str, str]:
@@ -132,18 +126,8 @@ def _obtain(name: str, data_dir: Path, download: bool) -> Path:
             f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run `make data TASK={name}`"
             f" (or set run.download=true), or place the files there by hand"
         )
-    folder = wanted if _writable(wanted) else fallback
+    folder = wanted if writable(wanted) else fallback
     for file, checksum in raw_files(name).items():
         if not (folder / file).is_file():
             fetch([mirror.format(file=file) for mirror in MIRRORS], folder / file, checksum)
     return folder
-
-
-def _writable(folder: Path) -> bool:
-    """Whether a file can be created there; permission bits alone do not tell on read-only mounts."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
