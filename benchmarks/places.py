@@ -1,6 +1,7 @@
 """Folders outside the project that the suite may write to."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,14 @@ def cache_dir() -> Path:
 
 
 def writable(folder: Path) -> bool:
-    """Whether a file can be created there; permission bits alone do not tell on read-only mounts."""
+    """Whether a file can and may be created there.
+
+    Permission bits alone do not tell on read-only mounts, so it is tried; but what is marked read-only is left alone even
+    by a user whom no mark stops.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -23,3 +23,10 @@ def test_writable_makes_the_folder_and_leaves_no_file(tmp_path: Path) -> None:
 def test_a_place_below_a_file_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert not writable(tmp_path / "file" / "folder")
+
+
+def test_a_folder_marked_read_only_is_left_alone(tmp_path: Path) -> None:
+    marked = tmp_path / "marked"
+    marked.mkdir(mode=0o555)
+    assert not writable(marked) and not writable(marked / "below")
+    assert list(marked.iterdir()) == []
