@@ -159,15 +159,15 @@ def render_rays(
     near, far, white = settings.near, settings.far, settings.white_background
     depths = stratified_depths(near, far, settings.coarse_samples, len(rays), draws.stratified, rays.origins)
     raw = query(model, "coarse", rays, depths, settings.chunk)
-    renders = {"coarse": volume_render(raw.float(), depths, rays.directions, white, draws.coarse_noise)}
+    renders = {"coarse": volume_render(raw.to(depths.dtype), depths, rays.directions, white, draws.coarse_noise)}
     if settings.fine_samples:
         new = importance_depths(depths, renders["coarse"].weights, settings.fine_samples, draws.importance)
         depths = torch.sort(torch.cat((depths, new), dim=-1), dim=-1).values
         raw = query(model, "fine", rays, depths, settings.chunk)
-        renders["fine"] = volume_render(raw.float(), depths, rays.directions, white, draws.fine_noise)
+        renders["fine"] = volume_render(raw.to(depths.dtype), depths, rays.directions, white, draws.fine_noise)
         if dual:
             mean = 0.5 * (raw + query(model, "coarse", rays, depths, settings.chunk))
-            renders["dual"] = volume_render(mean.float(), depths, rays.directions, white)
+            renders["dual"] = volume_render(mean.to(depths.dtype), depths, rays.directions, white)
     return renders
 
 
