@@ -50,9 +50,14 @@ def list_file(folder: Path, split: str) -> Path:
     return folder / f"transforms_{SPLITS[split]}.json"
 
 
-def is_complete(folder: Path) -> bool:
+def is_scene(folder: Path) -> bool:
     """Whether the three lists are there (their pictures may not be)."""
     return all(list_file(folder, split).is_file() for split in SPLITS)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every frame that the lists name has its picture."""
+    return is_scene(folder) and not any(read_frames(folder, split).missing for split in SPLITS)
 
 
 def load_blender(
@@ -84,13 +89,26 @@ def load_blender(
         images, digest = decoded(part.files, (height, width), white_background, place, f"{name} {split}")
         splits[split] = Views(images, torch.from_numpy(part.poses.astype(np.float32)))
         checksums[f"{SPLITS[split]} ({len(part.files)} pictures)"] = digest
-    notes: dict[str, float | str] = {f"{split}_views": len(views) for split, views in splits.items()}
-    notes["resolution"] = f"{width}x{height}" + (f" of {own[1]}x{own[0]}" if width != own[1] else "")
+    notes: dict[str, float | str] = {"resolution": f"{width}x{height}" + (f" of {own[1]}x{own[0]}" * (width != own[1]))}
     if left_out:
         notes["left_out"] = left_out
+    return blender_scene(name, "real", splits, angle, white_background, checksums, notes)
+
+
+def blender_scene(
+    name: str,
+    kind: str,
+    splits: dict[str, Views],
+    angle: float,
+    white_background: bool,
+    checksums: dict[str, str],
+    notes: dict[str, float | str],
+) -> Scene:
+    """A scene with the conventions of this format; `angle` is the horizontal angle of view in radians."""
+    _, height, width, _ = splits["train"].images.shape
     return Scene(
         name=name,
-        kind="real",
+        kind=kind,
         splits=splits,
         height=height,
         width=width,
@@ -100,7 +118,7 @@ def load_blender(
         ndc=False,
         white_background=white_background,
         checksums=checksums,
-        notes=notes,
+        notes={f"{split}_views": len(views) for split, views in splits.items()} | notes,
         path_poses=torch.from_numpy(turntable().astype(np.float32)),
     )
 

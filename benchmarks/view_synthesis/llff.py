@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.fetch import sha256_of
 from benchmarks.view_synthesis.cameras import Array, forward_facing, improper, spiral
 from benchmarks.view_synthesis.image_files import picture_size, scaled_size
 from benchmarks.view_synthesis.picture_cache import decoded, place_beside
-from benchmarks.view_synthesis.scene import Scene, Views
+from benchmarks.view_synthesis.scene import Pictures, Scene, Views
 
 CAMERAS = "poses_bounds.npy"
 HOLD_OUT = 8
@@ -47,8 +48,8 @@ class Capture:
 def read_capture(path: Path) -> Capture:
     """Read `poses_bounds.npy`.
 
-    A row holds a 3 by 5 matrix, whose columns are the camera's down, right and backwards axis, its position, and (height,
-    width, focal length); then the nearest and the farthest depth.
+    A row holds a 3 by 5 matrix, whose columns are the camera's down, right and backwards axis, its position, and
+    (height, width, focal length); then the nearest and the farthest depth.
 
     Raises:
         DataError: missing or malformed.
@@ -103,23 +104,43 @@ def load_llff(name: str, folder: Path, *, width: int | None) -> Scene:
             f"{folder} has {len(capture.poses)} cameras but {len(files)} pictures in {files[0].parent.name}:"
             " which belong together is not known"
         )
-    poses, bounds = forward_facing(capture.poses, capture.bounds)
     source = files[0].parent.name
     checksums = {CAMERAS: sha256_of(folder / CAMERAS)}
-    held_out = np.arange(len(poses)) % HOLD_OUT == 0
-    splits: dict[str, Views] = {}
-    for split, chosen in (("train", ~held_out), ("test", held_out)):
+    images: dict[str, Pictures] = {}
+    for split, chosen in split_views(len(files)).items():
         pictures = [file for file, wanted in zip(files, chosen, strict=True) if wanted]
-        images, digest = decoded(pictures, (height, width), False, place_beside(folder), f"{name} {split}")
-        splits[split] = Views(images, torch.from_numpy(poses[chosen].astype(np.float32)))
+        images[split], digest = decoded(pictures, (height, width), False, place_beside(folder), f"{name} {split}")
         checksums[f"{source}, {split} ({len(pictures)} pictures)"] = digest
+    notes: dict[str, float | str] = {
+        "resolution": f"{width}x{height}" + f" of {own[1]}x{own[0]}" * (width != own[1]) + f" ({source})"
+    }
+    return forward_scene(name, "real", capture, images, checksums, notes)
+
+
+def split_views(views: int) -> dict[str, NDArray[np.bool_]]:
+    """Which views are "train" and which "test": every 8th from the first on."""
+    held_out = np.arange(views) % HOLD_OUT == 0
+    return {"train": ~held_out, "test": held_out}
+
+
+def forward_scene(
+    name: str,
+    kind: str,
+    capture: Capture,
+    images: dict[str, Pictures],
+    checksums: dict[str, str],
+    notes: dict[str, float | str],
+) -> Scene:
+    """A scene with the conventions of this format from the cameras of all views and the images of `split_views`."""
+    poses, bounds = forward_facing(capture.poses, capture.bounds)
+    which = split_views(len(poses))
+    splits = {split: Views(images[split], torch.from_numpy(poses[which[split]].astype(np.float32))) for split in images}
     splits["valid"] = _some_of(splits["train"])
-    resized = "" if width == own[1] else f" of {own[1]}x{own[0]}"
-    notes: dict[str, float | str] = {f"{split}_views": len(views) for split, views in splits.items()}
-    notes |= {"resolution": f"{width}x{height}{resized} ({source})", "valid": "a part of the training views"}
+    _, height, width, _ = images["train"].shape
+    counts: dict[str, float | str] = {f"{split}_views": len(views) for split, views in splits.items()}
     return Scene(
         name=name,
-        kind="real",
+        kind=kind,
         splits=splits,
         height=height,
         width=width,
@@ -129,7 +150,7 @@ def load_llff(name: str, folder: Path, *, width: int | None) -> Scene:
         ndc=True,
         white_background=False,
         checksums=checksums,
-        notes=notes,
+        notes=counts | {"valid": "a part of the training views"} | notes,
         path_poses=torch.from_numpy(spiral(poses, bounds).astype(np.float32)),
     )
 

@@ -3,6 +3,7 @@
 Where that file is not at hand, the Blender Lego takes its place: its 100 training views, shrunk to the same size.
 """
 
+import math
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 
 from benchmarks.errors import DataError
 from benchmarks.fetch import sha256_of
-from benchmarks.view_synthesis.blender import FAR, NEAR, load_blender
-from benchmarks.view_synthesis.cameras import improper, turntable
+from benchmarks.view_synthesis.blender import blender_scene, load_blender
+from benchmarks.view_synthesis.cameras import improper
 from benchmarks.view_synthesis.image_files import prepare, scaled_size
 from benchmarks.view_synthesis.scene import Pictures, Scene, Views
 
@@ -49,21 +50,10 @@ def load_tiny(name: str, path: Path, *, width: int | None) -> Scene:
     chosen = {"train": numbers < TRAINING_VIEWS, "test": numbers == HELD_OUT}
     chosen["valid"] = ~(chosen["train"] | chosen["test"])
     resized = "" if width == own_width else f" of {own_width}x{own_height}"
-    return Scene(
-        name=name,
-        kind="real",
-        splits={split: Views(views.images[which], views.poses[which]) for split, which in chosen.items()},
-        height=height,
-        width=width,
-        focal=focal * width / own_width,
-        near=NEAR,
-        far=FAR,
-        ndc=False,
-        white_background=False,
-        checksums={FILE: sha256_of(path)},
-        notes={"resolution": f"{width}x{height}{resized}", "held_out": f"view {HELD_OUT}"},
-        path_poses=torch.from_numpy(turntable().astype(np.float32)),
-    )
+    splits = {split: Views(views.images[which], views.poses[which]) for split, which in chosen.items()}
+    angle = 2 * math.atan(0.5 * own_width / focal)
+    notes: dict[str, float | str] = {"resolution": f"{width}x{height}{resized}", "held_out": f"view {HELD_OUT}"}
+    return blender_scene(name, "real", splits, angle, False, {FILE: sha256_of(path)}, notes)
 
 
 def load_tiny_from_blender(name: str, folder: Path, *, width: int | None, allow_partial: bool) -> Scene:
@@ -75,8 +65,8 @@ def load_tiny_from_blender(name: str, folder: Path, *, width: int | None, allow_
     scene = load_blender(name, folder, width=width or WIDTH, allow_partial=allow_partial, white_background=False)
     held_out = Views(scene.splits["test"].images[:1], scene.splits["test"].poses[:1])
     pictures = f"{folder.name}'s {len(scene.splits['train'])} training views in Blender format"
-    notes: dict[str, float | str] = {
-        "resolution": scene.notes["resolution"],
+    notes = scene.notes | {
+        "test_views": 1,
         "pictures": f"{pictures}, area-filtered to {scene.width}x{scene.height}, in place of {FILE}",
         "held_out": "the first test view",
     }
