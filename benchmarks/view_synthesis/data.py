@@ -17,6 +17,13 @@ TINY = "tiny_lego"
 GENERATED = ("stand_in", "stand_in_front")
 SCENES = (*BLENDER, *LLFF, TINY, *GENERATED)
 
+SCENE_OF_TASK = {
+    **{f"blender_{scene}": scene for scene in BLENDER},
+    **{f"llff_{scene}": scene for scene in LLFF},
+    "tiny_nerf_lego": TINY,
+}
+
+_TASK_OF_SCENE = {scene: task for task, scene in SCENE_OF_TASK.items()}
 _TINY_FROM = "lego"
 
 
@@ -63,10 +70,11 @@ def load_scene(
 
 
 def missing_data(task: str, data_dir: Path) -> str:
-    """Why the real data of a task (its scene's name) cannot be had here, or ""; nothing is read or fetched."""
-    if task in GENERATED or (task == TINY and _find_array(data_dir)):
+    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    scene = SCENE_OF_TASK[task]
+    if scene == TINY and _find_array(data_dir):
         return ""
-    name = _TINY_FROM if task == TINY else task
+    name = _TINY_FROM if scene == TINY else scene
     if _find(name, data_dir) is not None:
         return ""
     return f"{name} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={task}` or by hand"
@@ -91,7 +99,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
         f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
-        f" run `make data TASK={TINY}` (or set run.download=true), or place one of them there by hand"
+        f" run `make data TASK={_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them there by hand"
     )
 
 
@@ -128,7 +136,7 @@ def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> P
             folder = obtain(_collection(name), name, data_dir)
     if folder is None:
         raise DataError(
-            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run `make data TASK={name}`"
+            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run `make data TASK={_TASK_OF_SCENE[name]}`"
             " (or set run.download=true), or place it there by hand"
         )
     return folder

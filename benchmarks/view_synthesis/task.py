@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.errors import ConfigError
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task
-from benchmarks.view_synthesis.data import BLENDER, LLFF, TINY, load_scene
+from benchmarks.view_synthesis.data import SCENE_OF_TASK, load_scene
 from benchmarks.view_synthesis.pictures import Picture, lpips, psnr, render_picture, ssim
 from benchmarks.view_synthesis.rays import Rays, camera_rays
 from benchmarks.view_synthesis.rendering import Draws, RenderSettings, render_rays
@@ -208,10 +208,5 @@ def _at_least(least: int, **options: float) -> None:
             raise ConfigError(f"task option {option} must be at least {least}, got {value}")
 
 
-SCENE_OF_TASK = {
-    **{f"blender_{scene}": scene for scene in BLENDER},
-    **{f"llff_{scene}": scene for scene in LLFF},
-    "tiny_nerf_lego": TINY,
-}
 for _name, _scene in SCENE_OF_TASK.items():
     TASKS.register(_name)(partial(ViewSynthesis, _name, _scene))
