@@ -146,12 +146,10 @@ class Rendering:
     Attributes:
         colors: light of what is seen, black where nothing is, (height, width, 3).
         coverage: part of the pixel that is not empty, (height, width).
-        depth: along the camera's axis, inf where nothing is, at the pixels' samples, (height, width) · samples.
     """
 
     colors: Array
     coverage: Array
-    depth: Array
 
     def rgba(self) -> NDArray[np.uint8]:
         """With straight alpha, (height, width, 4)."""
@@ -169,21 +167,30 @@ def render(shapes: Sequence[Shape], pose: Array, height: int, width: int, focal:
         height, width, focal: in pixels; the optical axis meets the middle of the picture.
         samples: per side of a pixel; the pixel is the mean of their regular grid.
     """
-    rows, columns = height * samples, width * samples
-    y, x = np.mgrid[:rows, :columns]
-    across = (x + 0.5 - columns / 2) / (focal * samples)
-    upwards = (rows / 2 - y - 0.5) / (focal * samples)
-    directions = np.stack([across, upwards, np.full_like(across, -1.0)], axis=-1).reshape(-1, 3) @ pose[:, :3].T
-    origins = np.broadcast_to(pose[:, 3], directions.shape)
-    colors, depth = np.empty_like(directions), np.empty(len(directions))
+    origins, directions = _rays(pose, height * samples, width * samples, focal * samples)
+    light = np.zeros((len(directions), 4))
     for start in range(0, len(directions), _BLOCK):
         block = slice(start, start + _BLOCK)
-        colors[block], depth[block] = trace(shapes, origins[block], directions[block])
-    seen = np.isfinite(depth)
-    colors[~seen] = 0.0
-    light = np.concatenate([colors, seen[:, None]], axis=1).reshape(rows, columns, 4)
-    mean = area_filter(light, height, width)
-    return Rendering(mean[..., :3], mean[..., 3], depth.reshape(rows, columns))
+        colors, t = trace(shapes, origins[block], directions[block])
+        seen = np.isfinite(t)
+        light[block, :3], light[block, 3] = colors * seen[:, None], seen
+    mean = area_filter(light.reshape(height * samples, width * samples, 4), height, width)
+    return Rendering(mean[..., :3], mean[..., 3])
+
+
+def depth_map(shapes: Sequence[Shape], pose: Array, height: int, width: int, focal: float) -> Array:
+    """Depth along the camera's axis in the middle of every pixel, inf where nothing is, (height, width)."""
+    origins, directions = _rays(pose, height, width, focal)
+    nearest: Array = np.min([shape.meet(origins, directions) for shape in shapes], axis=0)
+    return nearest.reshape(height, width)
+
+
+def _rays(pose: Array, height: int, width: int, focal: float) -> tuple[Array, Array]:
+    """Origins and directions through the middle of every pixel, row by row, whose parameter is the depth, (pixels, 3)."""
+    y, x = np.mgrid[:height, :width]
+    across, upwards = (x + 0.5 - width / 2) / focal, (height / 2 - y - 0.5) / focal
+    directions = np.stack([across, upwards, np.full_like(across, -1.0)], axis=-1).reshape(-1, 3) @ pose[:, :3].T
+    return np.broadcast_to(pose[:, 3], directions.shape), directions
 
 
 def trace(shapes: Sequence[Shape], origins: Array, directions: Array, bounces: int = 1) -> tuple[Array, Array]:

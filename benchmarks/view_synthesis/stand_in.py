@@ -21,7 +21,7 @@ from benchmarks.view_synthesis.cameras import Array, hemisphere, look_at
 from benchmarks.view_synthesis.image_files import prepare, write_picture
 from benchmarks.view_synthesis.llff import CAMERAS, Capture, forward_scene, split_views
 from benchmarks.view_synthesis.picture_cache import cached, in_parallel
-from benchmarks.view_synthesis.raytracer import Rendering, Shape, render
+from benchmarks.view_synthesis.raytracer import Shape, depth_map, render
 from benchmarks.view_synthesis.scene import Pictures, Scene, Views
 from benchmarks.view_synthesis.toys import furnished_room, still_life
 
@@ -76,7 +76,7 @@ def front(width: int, views: int) -> Capture:
     positions = np.array([0.0, -3.7, 0.55]) + draw * np.array([0.6, 0.15, 0.35])
     target, up = np.array([0.0, 0.3, 0.0]), np.array([0.0, 0.0, 1.0])
     poses = np.stack([look_at(position, target, up) for position in positions])
-    depths = [render(furnished_room(), pose, 24, 32, _FRONT_FOCAL * 32).depth for pose in poses]
+    depths = [depth_map(furnished_room(), pose, 24, 32, _FRONT_FOCAL * 32) for pose in poses]
     bounds = np.array([(depth.min(), depth.max()) for depth in depths])
     return Capture(poses, bounds, height, width, focal)
 
@@ -134,7 +134,7 @@ def _pictures(
 
     def paint(pictures: Pictures) -> None:
         def view(index: int) -> None:
-            seen: Rendering = render(shapes, poses[index], height, width, focal, _samples(width))
+            seen = render(shapes, poses[index], height, width, focal, _samples(width))
             # Rounded once with its alpha, as a file would hold it: reading a written scene gives the same pictures.
             pictures[index] = prepare(seen.rgba(), height, width, white_background)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.view_synthesis.cameras import hemisphere, improper, look_at
-from benchmarks.view_synthesis.raytracer import Box, Disc, Material, Shape, Sphere, render, trace
+from benchmarks.view_synthesis.raytracer import Box, Disc, Material, Shape, Sphere, depth_map, render, trace
 from benchmarks.view_synthesis.toys import furnished_room, still_life
 
 WHITE = Material(lambda points: np.ones_like(points))
@@ -29,9 +29,9 @@ def test_a_sphere_shows_as_a_disc_of_known_radius(radius: float, distance: float
 def test_depth_is_along_the_axis_and_exact() -> None:
     """The wall y = 0 has depth d at every pixel; a sphere's nearest point d - r."""
     wall = Box((0.0, 0.5, 0.0), (50.0, 0.5, 50.0), 0.0, WHITE)
-    np.testing.assert_allclose(render([wall], from_front(3.0), 6, 8, 5.0).depth, 3.0)
-    middle = render([Sphere((0, 0, 0), 1.0, WHITE)], from_front(3.0), 1, 1, 5.0).depth
-    np.testing.assert_allclose(middle, 2.0)
+    np.testing.assert_allclose(depth_map([wall], from_front(3.0), 6, 8, 5.0), 3.0)
+    np.testing.assert_allclose(depth_map([Sphere((0, 0, 0), 1.0, WHITE)], from_front(3.0), 1, 1, 5.0), 2.0)
+    assert np.isinf(depth_map([Sphere((9, 0, 0), 1.0, WHITE)], from_front(3.0), 1, 1, 5.0)).all()
 
 
 def test_a_box_shows_as_a_square_of_known_side() -> None:

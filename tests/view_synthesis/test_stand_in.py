@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.view_synthesis import stand_in
 from benchmarks.view_synthesis.cameras import improper
-from benchmarks.view_synthesis.raytracer import render
+from benchmarks.view_synthesis.raytracer import depth_map, render
 from benchmarks.view_synthesis.toys import furnished_room, still_life
 
 
@@ -32,7 +32,7 @@ def test_everything_lies_between_near_and_far() -> None:
     scene = stand_in.load_around("s", width=12, views=9)
     for poses in stand_in.around(9).values():
         for pose in poses:
-            depth = render(still_life(), pose, 24, 24, stand_in.focal_around(24)).depth
+            depth = depth_map(still_life(), pose, 24, 24, stand_in.focal_around(24))
             seen = depth[np.isfinite(depth)]
             assert scene.near < seen.min() and seen.max() < scene.far
 
@@ -54,7 +54,7 @@ def test_the_room_fills_the_pictures_and_lies_behind_the_near_plane() -> None:
     # Scaled as the cameras were, every depth exceeds 1: 1 / 0.75 at the nearest.
     capture = stand_in.front(16, 17)
     for pose in capture.poses:
-        depth = render(furnished_room(), pose, 24, 32, capture.focal * 32 / 16).depth
+        depth = depth_map(furnished_room(), pose, 24, 32, capture.focal * 32 / 16)
         assert depth.min() / (0.75 * capture.bounds.min()) > 1.3
 
 
