@@ -186,7 +186,7 @@ def depth_map(shapes: Sequence[Shape], pose: Array, height: int, width: int, foc
 
 
 def _rays(pose: Array, height: int, width: int, focal: float) -> tuple[Array, Array]:
-    """Origins and directions through the middle of every pixel, row by row, whose parameter is the depth, (pixels, 3)."""
+    """Origins and directions of rays through the middle of every pixel, row by row; their parameter is the depth."""
     y, x = np.mgrid[:height, :width]
     across, upwards = (x + 0.5 - width / 2) / focal, (height / 2 - y - 0.5) / focal
     directions = np.stack([across, upwards, np.full_like(across, -1.0)], axis=-1).reshape(-1, 3) @ pose[:, :3].T
