@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.config import CONFIG_DIR, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.files import atomic_path
-from benchmarks.tablespec import Cell
+from benchmarks.tablespec import Cell, as_pairs
 from dfa.registry import Registry
 
 FIGURE_FOLDER = CONFIG_DIR / "figure"
@@ -64,7 +64,9 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
     content = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     try:
-        cells = tuple(Cell(label, "", tuple(overrides)) for label, overrides in content["panels"].items())
+        only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
+        panels = content["panels"].items()
+        cells = tuple(Cell(label, "", tuple(overrides), only=only) for label, overrides in panels)
         return FigureSpec(name, content["title"], content["draw"], cells, content["seeds"], content["cost_seconds"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None

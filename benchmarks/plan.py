@@ -78,6 +78,8 @@ class Plan:
         lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
         for cell in self.target.cells:
             runs = [run for run in self.runs if run.cell == cell]
+            if not runs:
+                continue
             done = sum(run.record is not None and not run.to_do for run in runs)
             to_do = [run for run in runs if run.to_do]
             missing = next((run.missing for run in runs if run.missing), "")
@@ -124,7 +126,7 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
     wanted = seeds if seeds is not None else target.seeds[scale]
     runs: list[PlannedRun] = []
     for cell in target.cells:
-        for overrides in cell.runs:
+        for overrides in cell.runs_at(scale):
             composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
             missing = ""
             for seed in range(wanted):

@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(plan.describe(options.jobs), flush=True)
                 if not options.dry:
                     problems += reproduce(plan, options.jobs)
+                    if isinstance(target, TableSpec) and target.file.figure:
+                        problems += _picture(target, plan.scale, options.seeds, settings, options.jobs)
             except USER_ERRORS as error:  # kept for the end, so that the other tables are made
                 unusable.setdefault(one_line(error), []).append(name)
         for reason, names in unusable.items():
@@ -91,6 +93,15 @@ def reproduce(plan: Plan, jobs: int) -> list[Problem]:
     elif isinstance(plan.target, TableSpec):
         _finish_table(plan, plan.target, runs, folder)
     return problems
+
+
+def _picture(spec: TableSpec, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> list[Problem]:
+    """The figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
+    try:
+        return reproduce(make_plan(load_figure(spec.file.figure), scale, seeds, settings, jobs), jobs)
+    except ResultsError as error:
+        print(f"not drawn: {one_line(error)}")
+        return []
 
 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> None:

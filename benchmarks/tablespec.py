@@ -30,6 +30,7 @@ class Cell:
         overrides: configuration shared by the cell's runs, e.g. `("task=cora", "model=gcn", "rule=dfa")`.
         control: whether it is the frozen control rather than a row of the table proper.
         members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
+        only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
         data: pattern of the names that the paper's own data set has in records.
         reference: published table that holds the cell's number; "" where none does.
         quoted: taken over by the paper from others; never run.
@@ -40,6 +41,7 @@ class Cell:
     overrides: tuple[str, ...]
     control: bool = False
     members: tuple[str, ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     data: str = "*"
     reference: str = ""
     quoted: bool = False
@@ -55,6 +57,11 @@ class Cell:
         if self.quoted:
             return ()
         return tuple((*self.overrides, member) for member in self.members) or (self.overrides,)
+
+    def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
+        """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
+        wanted = dict(self.only).get(scale)
+        return self.runs if wanted is None else tuple(run for run in self.runs if any(item in run for item in wanted))
 
     @property
     def rule(self) -> str:
@@ -178,6 +185,8 @@ def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> l
     """Cells the paper reports, in its order; a place the paper leaves blank is no cell."""
     places = [(row, column) for row in reference.rows for column in reference.columns]
     printed = [_make_cell(name, file, row, column) for row, column in places if reference.reports(row, column)]
+    added = [(row, column) for row in reference.rows for column in file.added_columns]
+    printed += [replace(_make_cell(name, file, row, column), reference="") for row, column in added]
     if not file.extras:
         return printed
     shallow_table = any(cell.rule == "shallow" for cell in printed)
@@ -197,9 +206,15 @@ def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
         place,
         overrides=tuple(_fill(name, template, words) for template in templates),
         members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
+        only=as_pairs(file.only),
         data=_fill(name, file.data, words),
         reference=file.reference,
     )
+
+
+def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A mapping of lists in a form that can be hashed."""
+    return tuple((key, tuple(items)) for key, items in entries.items())
 
 
 def _cells_of_rule(file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
