@@ -52,7 +52,7 @@ def test_projecting_a_point_of_a_ray_gives_its_pixel_back() -> None:
 
 
 def test_ndc_rays_are_the_images_of_the_rays_under_the_perspective_matrix() -> None:
-    """Every point of a ray, sent through OpenGL's projection, lies on the NDC ray, and t' = 1 − 1/depth·(near) by hand."""
+    """Every point of a ray, sent through OpenGL's projection, lies on the NDC ray, and t' is worked out by hand."""
     height, width, focal, near = 30, 40, 33.0, 1.0
     pose = torch.eye(4, dtype=torch.float64)[:3].clone()
     pose[:, 3] = torch.tensor([0.3, -0.2, 0.4])
