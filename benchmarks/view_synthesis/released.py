@@ -2,9 +2,9 @@
 
     python scripts/evaluate_released_nerf.py FILE task=blender_lego
 
-FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments are
-overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide; in pictures
-reduced by s that is where `task.options.pixel_centre` is 0.5 - 0.5/s: 0 for full ones, 0.375 for a quarter.
+FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
+are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide; in
+pictures reduced by s that is where `task.options.pixel_centre` is 0.5 - 0.5/s: 0 for full ones, 0.375 for a quarter.
 """
 
 import pickle
