@@ -81,15 +81,18 @@ def test_the_nearer_shape_hides_the_farther() -> None:
         assert seen.colors[0, 0, 0] > 0 and seen.colors[0, 0, 1] == 0.0
 
 
-def test_shadow_falls_away_from_the_light() -> None:
-    floor = Disc(0.0, 20.0, WHITE)
+def test_shadow_of_a_ball_has_the_place_and_area_of_its_projection() -> None:
+    """Along the light l it moves by -l_xy / l_z times its height, and its disc stretches by 1 / l_z (l of length 1)."""
+    floor, ball = Disc(0.0, 20.0, WHITE), Sphere((0.0, 0.0, 2.0), 0.4, WHITE)
     above = look_at(np.array([0.0, 0.0, 9.0]), np.zeros(3), np.array([0.0, 1.0, 0.0]))
-    free = render([floor], above, 41, 41, 41.0).colors[..., 0]
-    shaded = render([floor, Sphere((0, 0, 2.0), 0.4, WHITE)], above, 41, 41, 41.0).colors[..., 0]
-    darker = shaded < free - 0.2
-    rows, columns = np.nonzero(darker)
-    assert len(rows) > 5
-    assert columns.mean() < 20 and rows.mean() < 20  # the light comes from +x, -y; the shadow lies at -x, +y
+    free, shaded = (render(shapes, above, 120, 120, 180.0).colors[..., 0] for shapes in ([floor], [floor, ball]))
+    row, column = np.indices(free.shape)
+    x, y = (column + 0.5 - 60) / 20, (60 - row - 0.5) / 20  # 180 / 9 pixels to the unit on the floor
+    darker = (shaded < free - 0.2) & (np.hypot(x, y) > 0.7)  # the ball itself shows within 0.6
+    light = np.array([0.45, -0.55, 0.70]) / np.linalg.norm([0.45, -0.55, 0.70])
+    assert x[darker].mean() == pytest.approx(-2.0 * light[0] / light[2], abs=0.02)
+    assert y[darker].mean() == pytest.approx(-2.0 * light[1] / light[2], abs=0.02)
+    assert darker.sum() / 400 == pytest.approx(np.pi * 0.16 / light[2], rel=0.03)
 
 
 def test_gloss_depends_on_the_view_and_matt_does_not() -> None:
