@@ -110,6 +110,8 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
     if scale != "auto":
+        if not any(cell.runs_at(scale) for cell in target.cells):
+            raise ConfigError(f"{target.heading} has no runs at scale {scale}")
         return Plan(target, scale, "as asked", _plan_runs(target, scale, seeds, settings))
     paper = Plan(target, "paper", "", _plan_runs(target, "paper", seeds, settings))
     with_data = [run for run in paper.runs if not run.missing]
@@ -117,6 +119,8 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
     if with_data and hours <= AUTO_HOURS:
         names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
         return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
+    if not paper.runs:
+        return Plan(target, "mini", "its only scale", _plan_runs(target, "mini", seeds, settings))
     where = paper.runs[0].config.run.data_dir
     why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
     return Plan(target, "mini", f"{why}; SCALE=paper insists", _plan_runs(target, "mini", seeds, settings))

@@ -74,7 +74,8 @@ class TableFile:
         added_columns: columns of ours beside the reference's, in every row.
         extras: whether the reference's extra cells belong to the table.
         controls: where the frozen control comes from: another table's name, or a rule; "" for none.
-        figure: drawn after the table, from runs that the table has made; "" for none.
+        figures: drawn after the table, from runs that the table has made.
+        by_name_only: not one of `all`, because it takes long; it has to be asked for.
         selection: which checkpoint the numbers belong to.
         paper_numbers: what the published numbers are.
         reduced: scale → how it departs from the paper's protocol.
@@ -99,7 +100,8 @@ class TableFile:
     added_columns: list[str] = field(default_factory=list)
     extras: bool = False
     controls: str = ""
-    figure: str = ""
+    figures: list[str] = field(default_factory=list)
+    by_name_only: bool = False
     selection: str = MISSING
     paper_numbers: str = "one run with one seed"
     reduced: dict[str, str] = field(default_factory=dict)

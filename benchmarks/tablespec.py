@@ -98,8 +98,8 @@ class TableSpec:
 
     @property
     def heading(self) -> str:
-        """The name as printed: "Table 3", "Table A2"."""
-        return f"Table {self.name.removeprefix('table_').upper()}"
+        """The name as printed: "Table 3", "Table A2", "Table A5 reduced"."""
+        return heading("Table", self.name)
 
     @property
     def seeds(self) -> Mapping[str, int]:
@@ -210,6 +210,12 @@ def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
         data=_fill(name, file.data, words),
         reference=file.reference,
     )
+
+
+def heading(kind: str, name: str) -> str:
+    """How a table or figure is called: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
+    number, *rest = name.split("_")[1:]
+    return " ".join([kind, number.upper(), *rest])
 
 
 def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -51,7 +51,7 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
         return figure
 
     spec = toy_table()
-    spec = replace(spec, file=replace(spec.file, figure="figure_0"))
+    spec = replace(spec, file=replace(spec.file, figures=["figure_0"]))
     one = {"paper": 1, "mini": 1, "smoke": 1}
     monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
     monkeypatch.setattr(reproduce, "load_spec", lambda name, **options: spec)
@@ -190,3 +190,10 @@ def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_p
     assert [len(history) for history in histories] == [1, 1, 1, 1]
     command(reproduce.main, *_arguments(toys))
     assert _tables(toys) == together
+
+
+def test_what_takes_hours_is_made_only_by_name() -> None:
+    assert "table_a5" in reproduce.targets(["all"]) and "figure_a1" in reproduce.targets(["all"])
+    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(reproduce.targets(["all"]))
+    assert reproduce.targets(["table-A5-reduced"]) == ["table_a5_reduced"]
+    assert load_spec("table_a5_reduced").heading == "Table A5 reduced"

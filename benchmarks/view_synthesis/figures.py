@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from safetensors.torch import load_model
 from torch import Tensor
 
 from benchmarks.config import Config
-from benchmarks.execute import build_model, build_task
 from benchmarks.figures import FIGURES
-from benchmarks.records import RunFolder
-from benchmarks.view_synthesis.pictures import psnr
-from benchmarks.view_synthesis.task import ViewSynthesis
+from benchmarks.view_synthesis.pictures import as_bytes, psnr
+from benchmarks.view_synthesis.weights import restore
 
 PANEL = 2.3
 """Width of a picture in inches."""
@@ -48,10 +44,7 @@ def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
     """Render the first test view with the last weights of every run, scene by scene."""
     scenes: dict[str, Scene] = {}
     for label, config in runs.items():
-        task = build_task(config)
-        assert isinstance(task, ViewSynthesis)
-        model = build_model(config, task)
-        load_model(model, str(RunFolder.of(config).weights("last")))
+        task, model = restore(config)
         view = task.chosen["test"][0]
         heading, _, method = label.rpartition(SEPARATOR)
         if heading not in scenes:
@@ -60,9 +53,9 @@ def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
             scenes[heading] = Scene(f"{heading or task.info.name} ({facts})", task.truth("test", view))
         pictures = task.render(model, task.poses["test"][view], dual=dual and task.settings.fine_samples > 0)
         shown = scenes[heading].renders
-        shown[method] = pictures["fine" if "fine" in pictures else "coarse"].colors
+        shown[method] = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
         if "dual" in pictures:
-            shown[f"{method}, {DUAL}"] = pictures["dual"].colors
+            shown[f"{method}, {DUAL}"] = pictures["dual"].colors.cpu()
     return list(scenes.values())
 
 
@@ -98,5 +91,5 @@ def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
 
 
 def _show(panel: Axes, picture: Tensor, title: str) -> None:
-    panel.imshow((picture * 255).round().to(torch.uint8).numpy(), interpolation="nearest")
+    panel.imshow(as_bytes(picture), interpolation="nearest")
     panel.set_title(title, fontsize=9)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -61,6 +63,11 @@ def render_picture(
         )
         for level in blocks[0]
     }
+
+
+def as_bytes(colors: Tensor) -> NDArray[np.uint8]:
+    """Colours in [0, 1] as a picture of 8 bits a channel."""
+    return (colors.cpu() * 255).round().to(torch.uint8).numpy()
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:

@@ -1,6 +1,6 @@
 """The models that the paper's authors released, evaluated by this suite.
 
-    python scripts/evaluate_released_nerf.py FILE task=blender_lego
+    python -m benchmarks.view_synthesis.released FILE task=blender_lego
 
 FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
 are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide; in
@@ -90,12 +90,12 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `scripts/evaluate_released_nerf.py`."""
+    """The command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def command() -> int:
         if not given or "=" in given[0]:
-            raise ConfigError("usage: evaluate_released_nerf.py FILE task=blender_lego [overrides]")
+            raise ConfigError("usage: python -m benchmarks.view_synthesis.released FILE task=blender_lego [overrides]")
         began = time.monotonic()
         for name, value in evaluate_released(Path(given[0]), given[1:]).items():
             print(f"  test/{name:14} {value:.4f}")
@@ -103,3 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return EXIT_DONE
 
     sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()
