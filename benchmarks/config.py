@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,15 @@ class Config:
 
 
 def _pick(key: Any, choices: DictConfig) -> Any:
-    """`${pick:${rule.name},{bp: 0.5, other: 0.1}}`: the entry for the key, or the one called `other`."""
+    """`${pick:${rule.name},{bp: 0.5, other: 0.1}}`: the entry for the key, or the one called `other`.
+
+    An entry may be a pattern, `llff_*`; the first that fits counts.
+    """
     if key in choices:
         return choices[key]
+    for pattern in choices:
+        if fnmatchcase(str(key), str(pattern)):
+            return choices[pattern]
     if "other" in choices:
         return choices["other"]
     raise ConfigError(f"no value for '{key}' among {', '.join(map(str, choices))}")

@@ -33,11 +33,6 @@ def offline() -> bool:
     return os.environ.get("DFA_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
-def cache_dir() -> Path:
-    """Folder for what could not be put into a read-only data folder: $DFA_CACHE_DIR or ~/.cache/dfa-benchmarks."""
-    return Path(os.environ.get("DFA_CACHE_DIR") or Path.home() / ".cache" / "dfa-benchmarks")
-
-
 def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
     """Download `target` from the first of the mirrors `urls` that delivers it whole and unaltered.
 

@@ -1,6 +1,6 @@
 """Figures: a few runs, and a function of the family that draws them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.config import CONFIG_DIR, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.files import atomic_path
-from benchmarks.tablespec import Cell
+from benchmarks.tablespec import Cell, as_pairs, heading, load_spec
 from dfa.registry import Registry
 
 FIGURE_FOLDER = CONFIG_DIR / "figure"
@@ -30,6 +30,7 @@ class FigureSpec:
         cells: one per panel; the row is its label.
         seeds: per scale.
         cost_seconds: rough seconds of a run, per scale.
+        by_name_only: not one of `all`.
     """
 
     name: str
@@ -38,11 +39,12 @@ class FigureSpec:
     cells: tuple[Cell, ...]
     seeds: Mapping[str, int]
     cost_seconds: Mapping[str, float]
+    by_name_only: bool = False
 
     @property
     def heading(self) -> str:
         """The name as printed: "Figure 2", "Figure A1"."""
-        return f"Figure {self.name.removeprefix('figure_').upper()}"
+        return heading("Figure", self.name)
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
         """Rough seconds of one run, for a plan."""
@@ -64,10 +66,29 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
     content = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     try:
-        cells = tuple(Cell(label, "", tuple(overrides)) for label, overrides in content["panels"].items())
-        return FigureSpec(name, content["title"], content["draw"], cells, content["seeds"], content["cost_seconds"])
+        only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
+        table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
+        cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
+        apart = bool(content.get("by_name_only", False))
+        return FigureSpec(
+            name, content["title"], content["draw"], cells, content["seeds"], content["cost_seconds"], apart
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
+
+
+def _panel(
+    label: str, what: Sequence[str] | str, only: tuple[tuple[str, tuple[str, ...]], ...], table: Sequence[Cell]
+) -> Cell:
+    """A panel of the run that overrides describe, or of a table's cell, "row:column"."""
+    if not isinstance(what, str):
+        return Cell(label, "", tuple(what), only=only)
+    found = next((cell for cell in table if cell.name == what), None)
+    if found is None or len(found.runs) != 1:
+        raise ConfigError(
+            f"panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
+        )
+    return Cell(label, "", found.runs[0], only=only or found.only)
 
 
 def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> None:

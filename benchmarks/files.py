@@ -38,16 +38,6 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether a file can be created in `folder`, which is made; permission bits do not tell on read-only mounts."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -78,6 +78,8 @@ class Plan:
         lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
         for cell in self.target.cells:
             runs = [run for run in self.runs if run.cell == cell]
+            if not runs:
+                continue
             done = sum(run.record is not None and not run.to_do for run in runs)
             to_do = [run for run in runs if run.to_do]
             missing = next((run.missing for run in runs if run.missing), "")
@@ -119,6 +121,8 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
     if scale != "auto":
+        if not any(cell.runs_at(scale) for cell in target.cells):
+            raise ConfigError(f"{target.heading} has no runs at scale {scale}")
         return Plan(target, scale, "as asked", _plan_runs(target, scale, seeds, settings))
     paper = Plan(target, "paper", "", _plan_runs(target, "paper", seeds, settings))
     with_data = [run for run in paper.runs if not run.missing]
@@ -126,6 +130,8 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
     if with_data and hours <= AUTO_HOURS:
         names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
         return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
+    if not paper.runs:
+        return Plan(target, "mini", "its only scale", _plan_runs(target, "mini", seeds, settings))
     where = paper.runs[0].config.run.data_dir
     why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
     return Plan(target, "mini", f"{why}; SCALE=paper insists", _plan_runs(target, "mini", seeds, settings))
@@ -135,7 +141,7 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
     wanted = seeds if seeds is not None else target.seeds[scale]
     runs: list[PlannedRun] = []
     for cell in target.cells:
-        for overrides in cell.runs:
+        for overrides in cell.runs_at(scale):
             composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
             missing = ""
             for seed in range(wanted):

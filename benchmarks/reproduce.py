@@ -13,6 +13,7 @@ from benchmarks.footers import describe_runs
 from benchmarks.plan import Plan, PlannedRun, make_plan
 from benchmarks.records import RunFolder
 from benchmarks.summaries import CellOutcome, summarise
+from benchmarks.tablefile import read_table_file
 from benchmarks.tables import write_tables
 from benchmarks.tablespec import TableSpec, known_tables, load_spec
 from benchmarks.workers import Problem, default_jobs, run_all, run_name
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(plan.describe(options.jobs), flush=True)
                 if not options.dry:
                     problems += reproduce(plan, options.jobs)
+                    for figure in target.file.figures if isinstance(target, TableSpec) else ():
+                        problems += _picture(figure, plan.scale, options.seeds, settings, options.jobs)
             except USER_ERRORS as error:  # kept for the end, so that the other tables are made
                 unusable.setdefault(one_line(error), []).append(name)
         for reason, names in unusable.items():
@@ -62,13 +65,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def targets(names: Sequence[str]) -> list[str]:
-    """Tables and figures by name, `all` standing for all."""
+    """Tables and figures by name, `all` standing for all but those that have to be asked for."""
     known = [*known_tables(), *known_figures()]
-    wanted = known if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    wanted = _usual() if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
     for name in wanted:
         if name not in known:
             raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
     return wanted
+
+
+def _usual() -> list[str]:
+    tables = [name for name in known_tables() if not read_table_file(name).by_name_only]
+    return [*tables, *(name for name in known_figures() if not load_figure(name).by_name_only)]
 
 
 def reproduce(plan: Plan, jobs: int) -> list[Problem]:
@@ -91,6 +99,15 @@ def reproduce(plan: Plan, jobs: int) -> list[Problem]:
     elif isinstance(plan.target, TableSpec):
         _finish_table(plan, plan.target, runs, folder)
     return problems
+
+
+def _picture(name: str, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> list[Problem]:
+    """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
+    try:
+        return reproduce(make_plan(load_figure(name), scale, seeds, settings, jobs), jobs)
+    except ResultsError as error:
+        print(f"not drawn: {one_line(error)}")
+        return []
 
 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> None:

@@ -90,10 +90,13 @@ def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str 
         raise ResultsError(f"{spec.name} has no cell {', '.join(strangers)}")
     scale = _the_scale(spec, outcomes, scale)
     entries: list[Entry] = []
-    for cell in spec.cells:
+    cells = [cell for cell in spec.cells if cell.runs_at(scale)]
+    for cell in cells:
         outcome = outcomes.get(cell, CellOutcome(reason="not run"))
         entries += [_entry(spec, cell, metric, outcome, scale) for metric in spec.metrics]
     for cell in spec.quoted:
+        if all(beside.row != cell.row for beside in cells):
+            continue
         entries += [_quoted_entry(spec, cell, metric, entries, scale) for metric in spec.metrics]
     return entries
 
@@ -126,8 +129,9 @@ def within_tolerance(spec: TableSpec, cell: Cell, metric: str, mean: float, pape
 
 
 def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale: str) -> Entry:
-    values = _value_per_seed(spec, cell, metric, outcome.records)
-    expected = max(outcome.expected // len(cell.runs), len(values))
+    runs = len(cell.runs_at(scale))
+    values = _value_per_seed(spec, cell, metric, outcome.records, runs)
+    expected = max(outcome.expected // runs, len(values))
     status, reason = _honest_status(outcome, len(values), expected)
     mean = float(np.mean(values)) if values else None
     data = data_kind(cell, outcome.records)
@@ -170,7 +174,7 @@ def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[En
     )
 
 
-def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[Record]) -> list[float]:
+def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[Record], runs: int) -> list[float]:
     """One value per seed; the mean over its runs where a seed takes several, once they are all there."""
     by_seed: dict[int, list[Record]] = {}
     for record in records:
@@ -178,10 +182,10 @@ def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[
     wanted = spec.metrics[metric]
     values = []
     for seed, group in sorted(by_seed.items()):
-        if len(group) > len(cell.runs):
+        if len(group) > runs:
             raise ResultsError(f"{spec.name}, {cell.name}: {len(group)} records of seed {seed}")
         found = [float(record["metrics"][wanted.record]) for record in group if wanted.record in record["metrics"]]
-        if len(found) == len(cell.runs):
+        if len(found) == runs:
             values.append(float(np.mean(found)) * wanted.factor)
     return values
 

@@ -67,13 +67,17 @@ class TableFile:
         overrides_for: pattern → overrides added to the cells it matches.
         names: field → word in the table → word in the configuration, where the two differ.
         members: pattern → one override per run that the cell averages over (a mean over scenes).
+        only: scale → overrides, of which a run must have one to take place at that scale; without an entry all do.
         data: name of the paper's data set as a record gives it; a template that may hold `*`.
         metrics: metric of the reference → `Metric`.
         seeds: scale → number of seeds.
         tolerance: pattern of a rule or "rule:metric" → `Tolerance`; the first match counts.
         quoted: patterns of cells that the paper quotes from others: shown, never run.
+        added_columns: columns of ours beside the reference's, in every row.
         extras: whether the reference's extra cells belong to the table.
         controls: where the frozen control comes from: another table's name, or a rule; "" for none.
+        figures: drawn after the table, from runs that the table has made.
+        by_name_only: not one of `all`, because it takes long; it has to be asked for.
         selection: which checkpoint the numbers belong to.
         paper_numbers: what the published numbers are.
         reduced: scale → how it departs from the paper's protocol.
@@ -93,13 +97,17 @@ class TableFile:
     overrides_for: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     members: dict[str, list[str]] = field(default_factory=dict)
+    only: dict[str, list[str]] = field(default_factory=dict)
     data: str = MISSING
     metrics: dict[str, Any] = MISSING
     seeds: dict[str, int] = MISSING
     tolerance: dict[str, Any] = field(default_factory=dict)
     quoted: list[str] = field(default_factory=list)
+    added_columns: list[str] = field(default_factory=list)
     extras: bool = False
     controls: str = ""
+    figures: list[str] = field(default_factory=list)
+    by_name_only: bool = False
     selection: str = MISSING
     paper_numbers: str = "one run with one seed"
     reduced: dict[str, str] = field(default_factory=dict)
@@ -162,6 +170,9 @@ def _seconds(hints: Any, where: str) -> dict[str, float]:
 
 
 def _check_scales(table: TableFile, where: str) -> None:
+    unknown = [scale for scale in table.only if scale not in SCALES]
+    if unknown:
+        raise ConfigError(f"table file {where}: only: unknown scale '{unknown[0]}'; known: {', '.join(SCALES)}")
     missing = [scale for scale in SCALES if table.seeds.get(scale, 0) < 1]
     if missing:
         raise ConfigError(f"table file {where}: seeds must give at least 1 for {', '.join(missing)}")

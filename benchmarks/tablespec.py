@@ -30,6 +30,7 @@ class Cell:
         overrides: configuration shared by the cell's runs, e.g. `("task=cora", "model=gcn", "rule=dfa")`.
         control: whether it is the frozen control rather than a row of the table proper.
         members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
+        only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
         data: pattern of the names that the paper's own data set has in records.
         reference: published table that holds the cell's number; "" where none does.
         quoted: taken over by the paper from others; never run.
@@ -40,6 +41,7 @@ class Cell:
     overrides: tuple[str, ...]
     control: bool = False
     members: tuple[str, ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
     data: str = "*"
     reference: str = ""
     quoted: bool = False
@@ -55,6 +57,11 @@ class Cell:
         if self.quoted:
             return ()
         return tuple((*self.overrides, member) for member in self.members) or (self.overrides,)
+
+    def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
+        """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
+        wanted = dict(self.only).get(scale)
+        return self.runs if wanted is None else tuple(run for run in self.runs if any(item in run for item in wanted))
 
     @property
     def rule(self) -> str:
@@ -91,8 +98,8 @@ class TableSpec:
 
     @property
     def heading(self) -> str:
-        """The name as printed: "Table 3", "Table A2"."""
-        return self.file.heading or f"Table {self.name.removeprefix('table_').upper()}"
+        """The name as printed: "Table 3", "Table A2", "Table A5 reduced"."""
+        return self.file.heading or heading("Table", self.name)
 
     @property
     def published_table(self) -> bool:
@@ -194,6 +201,8 @@ def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> l
     places = [(row, column) for row in reference.rows for column in reference.columns]
     wanted = [place for place in places if not file.reference or reference.reports(*place)]
     printed = [_make_cell(name, file, row, column) for row, column in wanted]
+    added = [(row, column) for row in reference.rows for column in file.added_columns]
+    printed += [replace(_make_cell(name, file, row, column), reference="") for row, column in added]
     if not file.extras:
         return printed
     shallow_table = any(cell.rule == "shallow" for cell in printed)
@@ -213,9 +222,21 @@ def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
         place,
         overrides=tuple(_fill(name, template, words) for template in templates),
         members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
+        only=as_pairs(file.only),
         data=_fill(name, file.data, words),
         reference=file.reference,
     )
+
+
+def heading(kind: str, name: str) -> str:
+    """How a table or figure is called: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
+    number, *rest = name.split("_")[1:]
+    return " ".join([kind, number.upper(), *rest])
+
+
+def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A mapping of lists in a form that can be hashed."""
+    return tuple((key, tuple(items)) for key, items in entries.items())
 
 
 def _cells_of_rule(file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:

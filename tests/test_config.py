@@ -65,6 +65,9 @@ def test_pick_follows_rule_and_scale_and_the_command_line_wins(toys: Toys) -> No
     assert toys.config(chosen, "rule=dfa", "trainer.epochs=2").trainer.epochs == 2
     with pytest.raises((ConfigError, OmegaConfBaseException), match="no value for 'dfa' among bp, shallow"):
         toys.config("trainer.epochs='${pick:${rule.name},{bp: 7, shallow: 9}}'", "rule=dfa")
+    by_pattern = "trainer.epochs='${pick:${task.name},{toy_l*: 3, to*: 4, other: 5}}'"
+    assert toys.config(by_pattern).trainer.epochs == 4
+    assert toys.config(by_pattern, "task=toy_loss").trainer.epochs == 3
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,23 @@ def test_a_figure_file_becomes_a_plan(tmp_path: Path) -> None:
     assert [(cell.row, cell.rule) for cell in spec.cells] == [("one", "bp"), ("two", "dfa")]
 
 
+def test_a_panel_may_name_a_cell_of_a_table(tmp_path: Path) -> None:
+    content = _FILE.replace("one: [task=toy, rule=bp]", 'one: "gcn/dfa:cora"') + "table: table_3\n"
+    (tmp_path / "figure_a1.yaml").write_text(content)
+    spec = load_figure("figure_a1", tmp_path)
+    assert spec.cells[0].overrides == ("task=cora", "model=gcn", "rule=dfa") and not spec.by_name_only
+    (tmp_path / "figure_a1.yaml").write_text(content.replace("gcn/dfa", "gcn/none"))
+    with pytest.raises(ConfigError, match="panel 'one': 'gcn/none:cora' is not a cell of one run; known: cheb/bp:cora"):
+        load_figure("figure_a1", tmp_path)
+
+
+def test_panels_may_belong_to_some_scales(tmp_path: Path) -> None:
+    (tmp_path / "figure_a1.yaml").write_text(f"{_FILE}only: {{mini: [rule=dfa]}}\n")
+    one, two = load_figure("figure_a1", tmp_path).cells
+    assert (one.runs_at("mini"), two.runs_at("mini")) == ((), (two.overrides,))
+    assert one.runs_at("paper") == (one.overrides,)
+
+
 @pytest.mark.parametrize("entry", ["title", "draw", "panels", "seeds", "cost_seconds"])
 def test_an_incomplete_figure_file_is_named(tmp_path: Path, entry: str) -> None:
     lines = [line for line in _FILE.splitlines() if not line.startswith(entry)]

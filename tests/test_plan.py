@@ -1,7 +1,7 @@
 """What is planned: the scale and why, what is missing and why, what is left to do and in which order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,16 @@ def without(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(plan_module, "missing_data", missing)
     return names
+
+
+def test_a_scale_without_runs_is_refused_and_auto_takes_another(toys: Toys, without: set[str]) -> None:
+    cells = tuple(replace(cell, only=(("paper", ()), ("mini", ("rule=dfa",)))) for cell in _CELLS)
+    plan = make_plan(Target(cells=cells), "auto", 1, toys.overrides[3:], 1)
+    assert (plan.scale, plan.why) == ("mini", "its only scale")
+    assert [run.cell.row for run in plan.runs] == ["dfa"]
+    assert "elsewhere" not in plan.describe(1)
+    with pytest.raises(ConfigError, match="Table 0 has no runs at scale paper"):
+        make_plan(Target(cells=cells), "paper", 1, toys.overrides[3:], 1)
 
 
 def test_auto_takes_the_paper_where_data_and_time_allow(toys: Toys, without: set[str]) -> None:

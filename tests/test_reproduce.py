@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import reproduce
-from benchmarks.config import REPOSITORY
+from benchmarks.config import REPOSITORY, Config
+from benchmarks.figures import FIGURES, FigureSpec
 from benchmarks.records import RunFolder
 from benchmarks.tablespec import Cell, TableSpec, load_spec
 from tests.conftest import TOY, Command, Toys
@@ -39,6 +42,31 @@ def _arguments(toys: Toys, *more: str) -> list[str]:
 
 def _tables(toys: Toys) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (toys.results / "tables").iterdir()}
+
+
+def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(runs: Mapping[str, Config]) -> Figure:
+        figure = Figure(figsize=(2, 1))
+        figure.text(0, 0, ", ".join(runs))
+        return figure
+
+    spec = toy_table()
+    spec = replace(spec, file=replace(spec.file, figures=["figure_0"]))
+    one = {"paper": 1, "mini": 1, "smoke": 1}
+    monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
+    monkeypatch.setattr(reproduce, "load_spec", lambda name, **options: spec)
+    monkeypatch.setattr(
+        reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, one, one)
+    )
+    code, out, err = command(reproduce.main, *_arguments(toys))
+    assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
+    assert (toys.results / "figures" / "figure_0.png").exists()
+
+    monkeypatch.setenv("TOY_FAULT", "nan@1")
+    other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
+    monkeypatch.setattr(reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), one, one))
+    code, out, err = command(reproduce.main, *_arguments(toys))
+    assert "not drawn: Figure 0 cannot be drawn" in out, "the table is there all the same"
 
 
 def test_plan_run_table_and_nothing_the_second_time(
@@ -162,3 +190,10 @@ def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_p
     assert [len(history) for history in histories] == [1, 1, 1, 1]
     command(reproduce.main, *_arguments(toys))
     assert _tables(toys) == together
+
+
+def test_what_takes_hours_is_made_only_by_name() -> None:
+    assert "table_a5" in reproduce.targets(["all"]) and "figure_a1" in reproduce.targets(["all"])
+    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(reproduce.targets(["all"]))
+    assert reproduce.targets(["table-A5-reduced"]) == ["table_a5_reduced"]
+    assert load_spec("table_a5_reduced").heading == "Table A5 reduced"

@@ -106,6 +106,22 @@ def test_tolerance_in_published_deviations() -> None:
     assert within_tolerance(spec, cell, "alignment_std", 0.18, 0.18) is None
 
 
+def test_a_reduced_table_holds_only_what_belongs_to_its_scale() -> None:
+    """Table 1 at mini scale averages over one scene of each kind; table A5 has but these two rows."""
+    spec = load_spec("table_1")
+    cell = cell_of(spec, "nerf_synthetic", "nerf/dfa")
+    found = record({"test/psnr": 21.5}, name="blender_lego", scale="mini")
+    entry = entry_of(summarise(spec, {cell: done([found])}, "mini"), "nerf_synthetic", "nerf/dfa")
+    assert (entry.mean, entry.n, entry.expected, entry.status) == (21.5, 1, 1, "done")
+    at_paper = summarise(spec, {cell: done([found | {"scale": "paper"}])}, "paper")
+    assert entry_of(at_paper, "nerf_synthetic", "nerf/dfa").mean is None, "one of eight scenes"
+
+    scenes = load_spec("table_a5")
+    rows = summarise(scenes, {cell_of(scenes, "lego", "nerf/dfa"): done([found])}, "mini")
+    assert {entry.cell.row for entry in rows} == {"lego", "fern"}
+    assert "| chair" not in to_markdown(scenes, rows) and "| lego" in to_markdown(scenes, rows)
+
+
 def test_better_means_lower_where_lower_is_better() -> None:
     spec = load_spec("table_5")
     lenient = dataclasses.replace(load_spec("table_3").file.tolerance["dfa"], points=1.0, or_better=True)

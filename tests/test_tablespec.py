@@ -110,7 +110,8 @@ def test_table_5_takes_optimiser_and_schedule_from_the_column() -> None:
 def test_numbers_that_the_paper_quotes_are_never_run() -> None:
     spec = load_spec("table_a5")
     assert {cell.column for cell in spec.quoted} == {"nv/bp", "srn/bp", "llff/bp"}
-    assert {cell.column for cell in spec.cells} == {"nerf/bp", "nerf/dfa", "nerf/shallow"}
+    ours = {f"{model}/{rule}" for model in ("nerf", "nerf_release") for rule in ("bp", "dfa", "shallow")}
+    assert {cell.column for cell in spec.cells} == ours
     assert all(cell.runs == () for cell in spec.quoted)
     assert cell_of(spec, "lego", "nerf/dfa").overrides == ("task=blender_lego", "model=nerf", "rule=dfa")
 
@@ -138,6 +139,26 @@ def test_a_table_that_the_paper_does_not_have_names_its_own_rows(tmp_path: Path)
     for both in ({"rows": rows}, {"rows": [], "reference": ""}):
         with pytest.raises(ConfigError, match="either a reference or rows"):
             load_spec("table_4", folder=edited(tmp_path, **both))
+
+
+def test_columns_of_ours_have_no_published_number() -> None:
+    spec = load_spec("table_a5")
+    assert spec.published(cell_of(spec, "lego", "nerf/dfa"), "psnr") == 24.93
+    added = cell_of(spec, "lego", "nerf_release/dfa")
+    assert added.overrides == ("task=blender_lego", "model=nerf_release", "rule=dfa") and not added.control
+    assert spec.published(added, "psnr") is None
+    assert cell_of(spec, "lego", "nerf_release/shallow").control
+
+
+def test_a_scale_may_take_a_part_of_the_runs() -> None:
+    """One scene of each kind at mini scale: rows of table A5, members of table 1."""
+    scenes, means = load_spec("table_a5"), load_spec("table_1")
+    assert {cell.row for cell in scenes.cells if cell.runs_at("mini")} == {"lego", "fern"}
+    assert all(cell.runs_at("paper") == cell.runs for cell in scenes.cells)
+    mean = cell_of(means, "nerf_synthetic", "nerf/dfa")
+    assert mean.runs_at("mini") == (("model=nerf", "rule=dfa", "task=blender_lego"),)
+    assert len(mean.runs_at("paper")) == 8
+    assert all(cell.runs_at("mini") == () for cell in scenes.quoted)
 
 
 def test_an_extra_rule_is_added_for_every_model() -> None:

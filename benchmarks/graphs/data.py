@@ -12,10 +12,10 @@ from torch_geometric.io import read_planetoid_data
 from torch_geometric.transforms import NormalizeFeatures, TargetIndegree
 
 from benchmarks.errors import DataError
-from benchmarks.fetch import cache_dir, fetch, sha256_of
-from benchmarks.files import is_writable
+from benchmarks.fetch import fetch, sha256_of
 from benchmarks.graphs.graph import Graph
 from benchmarks.graphs.sparse import SparseMatrix
+from benchmarks.places import cache_dir, writable
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 MIRRORS = (
@@ -126,7 +126,7 @@ def _obtain(name: str, data_dir: Path, download: bool) -> Path:
             f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run `make data TASK={name}`"
             f" (or set run.download=true), or place the files there by hand"
         )
-    folder = wanted if is_writable(wanted) else fallback
+    folder = wanted if writable(wanted) else fallback
     for file, checksum in raw_files(name).items():
         if not (folder / file).is_file():
             fetch([mirror.format(file=file) for mirror in MIRRORS], folder / file, checksum)

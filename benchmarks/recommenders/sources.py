@@ -8,8 +8,7 @@ import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.errors import DataError
-from benchmarks.fetch import cache_dir
-from benchmarks.files import is_writable
+from benchmarks.places import cache_dir, writable
 from benchmarks.recommenders.blocks import Source, TextSource
 from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
 from benchmarks.recommenders.data import ClickLog, random_split
@@ -104,5 +103,5 @@ def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
 
 def _cache_root(folder: Path) -> Path:
     """In $DFA_CACHE_DIR where that is set; else beside the data if possible, since a cache is large."""
-    beside = not os.environ.get("DFA_CACHE_DIR") and folder.is_dir() and is_writable(folder)
+    beside = not os.environ.get("DFA_CACHE_DIR") and folder.is_dir() and writable(folder)
     return folder / "cache" if beside else cache_dir() / "criteo"

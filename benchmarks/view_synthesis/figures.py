@@ -1,0 +1,95 @@
+"""Renders side by side: the truth, what each run shows, and where it is wrong (Figures 1 and A1 to A3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from benchmarks.config import Config
+from benchmarks.figures import FIGURES
+from benchmarks.view_synthesis.pictures import as_bytes, psnr
+from benchmarks.view_synthesis.weights import restore
+
+PANEL = 2.3
+"""Width of a picture in inches."""
+DUAL = "NeRF-Dual"
+SEPARATOR = ": "
+"""A panel is called "scene: method", or by its method alone where there is one scene."""
+
+
+@dataclass
+class Scene:
+    """One test view, (height, width, 3), and how the runs of its scene show it."""
+
+    title: str
+    truth: Tensor
+    renders: dict[str, Tensor] = field(default_factory=dict)
+
+
+@FIGURES.register("renders")
+def renders(runs: Mapping[str, Config]) -> Figure:
+    """For each scene the first test view, as it is and as each run renders it, with PSNR, and the errors below."""
+    return draw_scenes(collect(runs, dual=False))
+
+
+@FIGURES.register("renders_and_dual")
+def renders_and_dual(runs: Mapping[str, Config]) -> Figure:
+    """The same with the render of the mean of coarse and fine network beside each run's own."""
+    return draw_scenes(collect(runs, dual=True))
+
+
+def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
+    """Render the first test view with the last weights of every run, scene by scene."""
+    scenes: dict[str, Scene] = {}
+    for label, config in runs.items():
+        task, model = restore(config)
+        view = task.chosen["test"][0]
+        heading, _, method = label.rpartition(SEPARATOR)
+        if heading not in scenes:
+            source = task.info.kind if task.info.kind != "real" else "real pictures"
+            facts = f"{source}, {task.scene.width} × {task.scene.height}"
+            scenes[heading] = Scene(f"{heading or task.info.name} ({facts})", task.truth("test", view))
+        pictures = task.render(model, task.poses["test"][view], dual=dual and task.settings.fine_samples > 0)
+        shown = scenes[heading].renders
+        shown[method] = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
+        if "dual" in pictures:
+            shown[f"{method}, {DUAL}"] = pictures["dual"].colors.cpu()
+    return list(scenes.values())
+
+
+def draw_scenes(scenes: list[Scene]) -> Figure:
+    """Two rows of panels for each scene: pictures, and their distance from the truth."""
+    columns = 1 + max(len(scene.renders) for scene in scenes)
+    heights = [PANEL * scene.truth.shape[0] / scene.truth.shape[1] for scene in scenes]
+    figure = Figure(figsize=(PANEL * columns, sum(2 * height + 1.0 for height in heights)), layout="constrained")
+    bands = figure.subfigures(len(scenes), 1, height_ratios=[2 * height + 1.0 for height in heights], squeeze=False)
+    for band, scene in zip(bands[:, 0], scenes, strict=True):
+        _draw_scene(band, scene, columns)
+    return figure
+
+
+def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
+    band.suptitle(scene.title, fontsize=10)
+    panels = band.subplots(2, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    _show(panels[0, 0], scene.truth, "ground truth")
+    panels[1, 0].text(
+        0.5,
+        0.5,
+        "absolute error,\nmean of the colours\n(black 0, white ½ or more)",
+        ha="center",
+        va="center",
+        fontsize=8,
+    )
+    for index, (method, render) in enumerate(scene.renders.items(), start=1):
+        _show(panels[0, index], render, f"{method}\n{psnr(render, scene.truth):.2f} dB")
+        error = (2 * (render - scene.truth).abs().mean(dim=-1)).clamp(0, 1)
+        panels[1, index].imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _show(panel: Axes, picture: Tensor, title: str) -> None:
+    panel.imshow(as_bytes(picture), interpolation="nearest")
+    panel.set_title(title, fontsize=9)

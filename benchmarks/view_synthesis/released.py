@@ -1,0 +1,109 @@
+"""The models that the paper's authors released, evaluated by this suite.
+
+    python -m benchmarks.view_synthesis.released FILE task=blender_lego
+
+FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
+are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide; in
+pictures reduced by s that is where `task.options.pixel_centre` is 0.5 - 0.5/s: 0 for full ones, 0.375 for a quarter.
+"""
+
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.config import compose_config, resolve
+from benchmarks.errors import ConfigError, DataError
+from benchmarks.execute import build_model, build_task, find_device, load_components
+from benchmarks.runner import evaluate
+
+LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
+LAYERS = {
+    "layer1": "trunk.0.linear",
+    "layers_xyz.0": "trunk.1.linear",
+    "layers_xyz.1": "trunk.2.linear",
+    "layers_xyz.2": "trunk.3.linear",
+    "fc_alpha": "density",
+    "fc_feat": "feature.linear",
+    "layers_dir.0": "view.linear",
+    "fc_rgb": "color",
+}
+"""Their name of a layer → ours."""
+
+
+def load_released(path: Path, model: nn.Module) -> None:
+    """Fill a `nerf_release` model with the weights of a released file.
+
+    Raises:
+        DataError: the file cannot be read, or is no such model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from None
+    weights = rename(content, str(path))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the released network: {str(error).splitlines()[-1].strip()}") from None
+
+
+def rename(content: Any, where: str) -> dict[str, Tensor]:
+    """The released weights by the names of `nerf_release`.
+
+    Raises:
+        DataError: a part is missing.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, level in LEVELS.items():
+        part = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(part, dict):
+            raise DataError(f"{where} holds no {key}")
+        for theirs, ours in LAYERS.items():
+            for kind in ("weight", "bias"):
+                if not isinstance(part.get(f"{theirs}.{kind}"), Tensor):
+                    raise DataError(f"{where}: {key} has no {theirs}.{kind}")
+                weights[f"{level}.{ours}.{kind}"] = part[f"{theirs}.{kind}"].float()
+    return weights
+
+
+def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, float]:
+    """Metrics on the test views of a released model, in the configuration that the overrides give."""
+    config = resolve(compose_config([*overrides, "model=nerf_release"]))
+    load_components(config)
+    device = find_device(config.run.device)
+    torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
+    task = build_task(config)
+    model = build_model(config, task)
+    load_released(path, model)
+    model.to(device)
+    task.to(device)
+    return evaluate(task, model, "test")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def command() -> int:
+        if not given or "=" in given[0]:
+            raise ConfigError("usage: python -m benchmarks.view_synthesis.released FILE task=blender_lego [overrides]")
+        began = time.monotonic()
+        for name, value in evaluate_released(Path(given[0]), given[1:]).items():
+            print(f"  test/{name:14} {value:.4f}")
+        print(f"  {time.monotonic() - began:.0f} s")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""Fetching and unpacking scenes: a local server, archives that are sound, cut short, hostile or of something else."""
+
+import io
+import stat
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.data import main as fetch_data
+from benchmarks.errors import DataError
+from benchmarks.view_synthesis import archives, data, downloads, stand_in
+from benchmarks.view_synthesis.archives import unpack_scene
+from benchmarks.view_synthesis.blender import is_complete, load_blender
+from benchmarks.view_synthesis.data import load_scene, missing_data
+from benchmarks.view_synthesis.downloads import ARCHIVES, Archive, obtain
+from tests.conftest import Command
+
+FILES: dict[str, bytes] = {}
+"""What the server serves, by path; a path that ends in "short" breaks off half way."""
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = FILES.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path.endswith("short") else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    instance = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=instance.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{instance.server_port}"
+    instance.shutdown()
+    instance.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DFA_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
+    FILES.clear()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    stand_in.write_blender(folder / "lego", width=8, views=9)
+    stand_in.write_llff(folder / "fern", width=32, views=9)
+    return folder
+
+
+def members_of(folder: Path, below: str) -> dict[str, bytes]:
+    return {
+        f"{below}{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def collection(scenes: Path) -> dict[str, bytes]:
+    """As the authors pack it, with what macOS leaves behind."""
+    return {
+        "nerf_synthetic/README.txt": b"licences",
+        "__MACOSX/nerf_synthetic/lego/._transforms_train.json": b"\x00\x05",
+        **members_of(scenes / "lego", "nerf_synthetic/lego/"),
+        **members_of(scenes / "lego", "nerf_synthetic/ship/"),
+        "nerf_synthetic/lego/test/r_0_depth_0001.exe": b"not wanted",
+    }
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def unpack(content: bytes, tmp_path: Path, scene: str = "lego") -> Path:
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(content)
+    return unpack_scene(archive, scene, tmp_path / "data" / scene, "transforms_train.json", is_complete)
+
+
+def test_one_scene_is_taken_out_of_a_collection(scenes: Path, tmp_path: Path) -> None:
+    target = unpack(zipped(collection(scenes)), tmp_path)
+    assert members_of(target, "") == members_of(scenes / "lego", "")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lego"]
+
+
+def test_an_archive_of_a_single_scene_needs_no_folder(scenes: Path, tmp_path: Path) -> None:
+    assert is_complete(unpack(zipped(members_of(scenes / "lego", "")), tmp_path))
+
+
+def test_another_scene_is_not_taken_for_the_one_wanted(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder drums with a transforms_train\.json"):
+        unpack(zipped(collection(scenes)), tmp_path, "drums")
+
+
+@pytest.mark.parametrize("name", ["lego/../../escaped.png", "lego/C:\\escaped.png", "lego/a/../../../escaped.png"])
+def test_members_that_lead_out_are_refused_and_nothing_is_unpacked(scenes: Path, tmp_path: Path, name: str) -> None:
+    content = zipped({**members_of(scenes / "lego", "lego/"), name: b"gotcha"})
+    with pytest.raises(DataError, match="leads out of its folder; nothing was unpacked"):
+        unpack(content, tmp_path)
+    assert written(tmp_path) == ["archive.zip"]
+
+
+def test_absolute_members_are_never_written(scenes: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.png"
+    target = unpack(zipped({**members_of(scenes / "lego", "lego/"), str(outside): b"gotcha"}), tmp_path)
+    assert not outside.exists() and is_complete(target)
+    everything = {f"{tmp_path}/lego/{name}": content for name, content in members_of(scenes / "lego", "").items()}
+    with pytest.raises(DataError, match="leads out"):
+        unpack(zipped(everything), tmp_path)
+    assert not (tmp_path / "lego").exists()
+
+
+def test_links_are_refused(scenes: Path, tmp_path: Path) -> None:
+    stream = io.BytesIO(zipped(members_of(scenes / "lego", "lego/")))
+    with zipfile.ZipFile(stream, "a") as archive:
+        link = zipfile.ZipInfo("lego/train/link.png")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(DataError, match=r"link\.png' is a link"):
+        unpack(stream.getvalue(), tmp_path)
+    assert written(tmp_path) == ["archive.zip"]
+
+
+def test_archives_that_would_fill_the_disk_are_refused(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_BYTES", 1 << 20)
+    bomb = {**members_of(scenes / "lego", "lego/"), "lego/train/zeros.png": bytes(2 << 20)}
+    assert len(zipped(bomb)) < 1 << 19
+    with pytest.raises(DataError, match="more than a scene can take up"):
+        unpack(zipped(bomb), tmp_path)
+    assert written(tmp_path) == ["archive.zip"]
+
+
+def test_an_archive_without_every_picture_is_refused(scenes: Path, tmp_path: Path) -> None:
+    members = members_of(scenes / "lego", "lego/")
+    del members["lego/val/r_0.png"]
+    with pytest.raises(DataError, match="does not hold all of lego"):
+        unpack(zipped(members), tmp_path)
+    assert written(tmp_path) == ["archive.zip"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "page"])
+def test_damaged_archives_are_refused(scenes: Path, tmp_path: Path, damage: str) -> None:
+    content = bytearray(zipped(members_of(scenes / "lego", "lego/")))
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[200] ^= 0xFF
+    else:
+        content = bytearray(b"<html>Quota exceeded</html>")
+    with pytest.raises(DataError, match="no sound zip file"):
+        unpack(bytes(content), tmp_path)
+    assert written(tmp_path) == ["archive.zip"]
+
+
+def test_what_was_in_the_folder_stays(scenes: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data" / "lego"
+    target.mkdir(parents=True)
+    (target / "mine.txt").write_text("mine")
+    unpack(zipped(collection(scenes)), tmp_path)
+    assert is_complete(target) and (target / "mine.txt").read_text() == "mine"
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, archive: str, *entries: Archive) -> None:
+    monkeypatch.setitem(ARCHIVES, archive, entries)  # type: ignore[attr-defined]
+
+
+def test_archives_are_tried_in_turn_and_failures_reported(
+    scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = zipped(members_of(scenes / "lego", "lego/"))
+    FILES.update({"/page": b"<html>", "/short": whole, "/lego.zip": whole})
+    serve(
+        monkeypatch,
+        "nerf_synthetic",
+        Archive(f"{server}/page"),
+        Archive(f"{server}/short"),
+        Archive(f"{server}/lego.zip", sha256="0" * 64),
+        Archive(f"{server}/other", scenes=("ship",)),
+        Archive(f"{server}/{{scene}}.zip"),
+    )
+    folder = obtain("nerf_synthetic", "lego", tmp_path / "data")
+    assert folder == tmp_path / "data" / "nerf_synthetic" / "lego" and is_complete(folder)
+    errors = capsys.readouterr().err
+    assert "no sound zip file" in errors and "broke off" in errors and "expected 0000" in errors
+    assert "/other" not in errors
+    assert [path.name for path in folder.parent.iterdir()] == ["lego"]
+
+
+def test_if_no_archive_will_do_nothing_is_left(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FILES["/page"] = b"<html>"
+    serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/page"), Archive(f"{server}/nowhere"))
+    with pytest.raises(DataError, match="could not download lego from any of 2 archives") as caught:
+        load_scene("lego", data_dir=tmp_path / "data", download=True)
+    assert "\n" not in str(caught.value)
+    assert written(tmp_path) == []
+
+
+def test_missing_scene_names_folder_and_remedy(tmp_path: Path) -> None:
+    for scene, task, folder in (
+        ("ship", "blender_ship", "nerf_synthetic/ship"),
+        ("room", "llff_room", "nerf_llff_data/room"),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_scene(scene, data_dir=tmp_path)
+        for message in (str(caught.value), missing_data(task, tmp_path)):
+            assert str(tmp_path / folder) in message and f"make data TASK={task}" in message
+    with pytest.raises(DataError, match="make data TASK=tiny_nerf_lego"):
+        load_scene("tiny_lego", data_dir=tmp_path)
+    assert "make data TASK=tiny_nerf_lego" in missing_data("tiny_nerf_lego", tmp_path)
+
+
+def test_offline_refuses_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFA_OFFLINE", "1")
+    for scene in ("lego", "fern", "tiny_lego"):
+        with pytest.raises(DataError, match="DFA_OFFLINE"):
+            load_scene(scene, data_dir=tmp_path / "data", download=True)
+
+
+def test_both_collections_download_and_load(
+    scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FILES["/a.zip"] = zipped(collection(scenes))
+    FILES["/b.zip"] = zipped(members_of(scenes / "fern", "nerf_llff_data/fern/"))
+    serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/a.zip"))
+    serve(monkeypatch, "nerf_llff_data", Archive(f"{server}/b.zip"))
+    for scene, width in (("lego", None), ("fern", 32)):
+        loaded = load_scene(scene, data_dir=tmp_path, download=True, width=width)
+        again = load_scene(scene, data_dir=tmp_path, width=width)
+        assert loaded.kind == "real" and loaded.checksums == again.checksums
+    assert missing_data("blender_lego", tmp_path) == missing_data("llff_fern", tmp_path) == ""
+
+
+def test_a_part_of_a_scene_is_completed_by_a_download(
+    scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nerf_synthetic" / "lego"
+    stand_in.write_blender(folder, width=8, views=9)
+    (folder / "train" / "r_0.png").unlink()
+    serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/a.zip"))
+    partial = load_scene("lego", data_dir=tmp_path, download=True, allow_partial=True)
+    assert partial.notes["left_out"] == "1 of 9 train frames without a picture"
+    assert "the part that is here is taken" in capsys.readouterr().err
+    with pytest.raises(DataError, match="could not download lego"):
+        load_scene("lego", data_dir=tmp_path, download=True)
+    FILES["/a.zip"] = zipped(collection(scenes))
+    assert "left_out" not in load_scene("lego", data_dir=tmp_path, download=True).notes
+    assert is_complete(folder)
+
+
+def test_read_only_data_folder_sends_downloads_to_the_cache(
+    scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FILES["/a.zip"] = zipped(collection(scenes))
+    serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/a.zip"))
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    scene = load_scene("lego", data_dir=locked, download=True)
+    assert list(locked.iterdir()) == []
+    assert is_complete(tmp_path / "cache" / "nerf_synthetic" / "lego")
+    expected = load_blender("lego", scenes / "lego", width=None, allow_partial=False)
+    np.testing.assert_array_equal(scene.splits["test"].images, expected.splits["test"].images)
+
+
+def test_array_of_tiny_nerf_is_preferred_then_the_blender_scene(
+    scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.write_blender(tmp_path / "nerf_synthetic" / "lego", width=8, views=9)
+    assert "in place of" in str(load_scene("tiny_lego", data_dir=tmp_path, width=4).notes["pictures"])
+    monkeypatch.setitem(downloads.FILES, "tiny_nerf_data.npz", (f"{server}/tiny.npz",))
+    assert "in place of" in str(load_scene("tiny_lego", data_dir=tmp_path, width=4, download=True).notes["pictures"])
+    stream = io.BytesIO()
+    poses = np.tile(np.eye(4, dtype=np.float32), (106, 1, 1))
+    np.savez(stream, images=np.zeros((106, 4, 4, 3), dtype=np.float32), poses=poses, focal=np.array(5.0))
+    FILES["/tiny.npz"] = stream.getvalue()
+    scene = load_scene("tiny_lego", data_dir=tmp_path, download=True)
+    assert "pictures" not in scene.notes and (scene.width, scene.focal) == (4, pytest.approx(5.0))
+    assert missing_data("tiny_nerf_lego", tmp_path) == ""
+
+
+def test_the_command_for_data_fetches_a_task(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    stand_in.write_blender(tmp_path / "source", width=32, views=9)
+    FILES["/ship.zip"] = zipped(members_of(tmp_path / "source", "ship/"))
+    serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/{{scene}}.zip"))
+    code, out, _ = command(fetch_data, "blender_ship", "--data-dir", str(tmp_path / "data"))
+    assert code == 0 and "blender_ship: real data" in out and "6 file(s) verified" in out
+    assert is_complete(tmp_path / "data" / "nerf_synthetic" / "ship")
+    code, _, err = command(fetch_data, "blender_mic", "--data-dir", str(tmp_path / "data"))
+    assert code == 2 and "error: blender_mic: could not download mic" in err
+
+
+def test_every_scene_has_archives_by_http_and_a_stand_in(tmp_path: Path) -> None:
+    for archives_of in ARCHIVES.values():
+        assert all(archive.url.startswith("https://") for archive in archives_of)
+        assert sum(not archive.scenes for archive in archives_of) >= 2
+    for scene in data.SCENES:
+        made = load_scene(scene, data_dir=tmp_path, source="stand_in", width=8, stand_in_views=9)
+        assert made.kind == "stand-in" and made.name == scene
+        assert made.ndc == (scene in data.LLFF or scene == "stand_in_front")
+        assert made.white_background == (not made.ndc and scene != "tiny_lego")

@@ -1,0 +1,113 @@
+"""What is drawn from finished runs: grids of renders, learning curves, videos."""
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.config import Config, compose_config, resolve
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.execute import execute
+from benchmarks.figures import FIGURES, load_figure
+from benchmarks.records import RunFolder
+from benchmarks.view_synthesis import figures, video
+from benchmarks.view_synthesis.pictures import as_bytes, psnr
+from benchmarks.view_synthesis.weights import restore
+from tests.conftest import Command
+
+
+def overrides(place: Path, rule: str, task: str = "blender_lego") -> list[str]:
+    chosen = [f"task={task}", "model=nerf_release", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
+    return [*chosen, f"run.results_dir={place}", "run.wandb=disabled", "run.progress=false"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
+    place = tmp_path_factory.mktemp("results")
+    found = {}
+    for scene, task in (("lego", "blender_lego"), ("fern", "llff_fern")):
+        for rule in ("bp", "dfa"):
+            config = resolve(compose_config(overrides(place, rule, task)))
+            execute(config)
+            found[f"{scene}: {rule}"] = config
+    return found
+
+
+def test_a_restored_run_gives_the_numbers_of_its_record(runs: dict[str, Config]) -> None:
+    config = runs["lego: dfa"]
+    task, model = restore(config)
+    record = RunFolder.of(config).read()
+    assert record is not None
+    with torch.no_grad():
+        assert task.evaluate(model, "test")["psnr"] == pytest.approx(record["metrics"]["test/psnr"])
+
+
+def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
+    """Two bands of truth, two renders and their errors; the numbers are computed here from the shown pictures."""
+    figure = FIGURES["renders"](runs)
+    assert len(figure.subfigs) == 2
+    for band, scene in zip(figure.subfigs, figures.collect(runs, dual=False), strict=True):
+        panels = [panel for panel in band.axes if panel.get_title()]
+        assert [panel.get_title().split("\n")[0] for panel in panels] == ["ground truth", "bp", "dfa"]
+        truth = panels[0].images[0].get_array()
+        assert np.array_equal(truth, as_bytes(scene.truth))
+        for panel in panels[1:]:
+            shown = torch.from_numpy(np.asarray(panel.images[0].get_array())) / 255
+            told = float(panel.get_title().split("\n")[1].removesuffix(" dB"))
+            assert told == pytest.approx(psnr(shown, scene.truth), abs=0.05)
+        errors = [panel for panel in band.axes if panel.images and not panel.get_title()]
+        expected = 2 * (scene.renders["bp"] - scene.truth).abs().mean(dim=-1)
+        assert np.allclose(errors[0].images[0].get_array(), expected.clamp(0, 1), atol=1e-6)
+        assert "stand-in" in band.get_suptitle()
+
+
+def test_dual_renders_stand_beside_the_others(runs: dict[str, Config]) -> None:
+    (scene,) = figures.collect({"nerf, DFA": runs["lego: dfa"]}, dual=True)
+    assert list(scene.renders) == ["nerf, DFA", "nerf, DFA, NeRF-Dual"]
+
+
+def test_learning_curves_are_those_of_the_history(runs: dict[str, Config]) -> None:
+    figure = FIGURES["psnr_curves"](runs)
+    left, right = figure.axes[:2]
+    line = next(line for line in left.lines if line.get_label() == "dfa")
+    history = RunFolder.of(runs["lego: dfa"]).history()
+    assert list(line.get_xdata()) == [row["step"] for row in history]
+    assert list(line.get_ydata()) == [row["valid/psnr"] for row in history]
+    record = RunFolder.of(runs["lego: dfa"]).read()
+    hours = next(line for line in right.lines if line.get_label() == "dfa").get_xdata()
+    assert record is not None and hours[-1] == pytest.approx(record["seconds"] / 3600)
+
+
+def test_panels_can_be_cells_of_a_table() -> None:
+    spec = load_figure("figure_1_reduced")
+    cell = next(cell for cell in spec.cells if cell.row == "lego: nerf, DFA")
+    assert "task=blender_lego" in cell.overrides and "trainer.steps=4200" in cell.overrides
+    assert cell.runs_at("paper") == () and len(cell.runs_at("mini")) == 1
+
+
+def test_a_video_has_a_frame_for_every_camera(runs: dict[str, Config], tmp_path: Path, command: Command) -> None:
+    config = runs["lego: dfa"]
+    target = tmp_path / "lego.gif"
+    arguments = overrides(Path(config.run.results_dir), "dfa")
+    code, out, err = command(video.main, str(target), *arguments)
+    task, model = restore(config)
+    assert (code, err) == (0, "") and out.startswith(f"written: {target} ({len(task.scene.path_poses)} frames)")
+    frames = imageio.imread(target)
+    assert frames.shape == (len(task.scene.path_poses), 12, 12, 3)
+    first = as_bytes(task.render(model, task.scene.path_poses[0])["fine"].colors)
+    assert np.abs(frames[0].astype(int) - first).mean() < 8, "but for the palette of a GIF"
+
+
+def test_what_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    arguments = overrides(tmp_path, "shallow")
+    with pytest.raises(ResultsError, match=r"no finished run in .*shallow/seed0-\w+'; train it first"):
+        video.make_video(tmp_path / "lego.gif", arguments)
+    with pytest.raises(ConfigError, match=r"a video is a .gif or an .mp4, not 'lego.avi'"):
+        video.make_video(tmp_path / "lego.avi", arguments)
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs the package imageio-ffmpeg"):
+        video.make_video(tmp_path / "lego.mp4", arguments)
+    assert not list(tmp_path.glob("lego*"))
+    assert command(video.main)[0] == 2
