@@ -67,16 +67,21 @@ def make_parser() -> argparse.ArgumentParser:
 def targets(names: Sequence[str]) -> list[str]:
     """Tables and figures by name, `all` standing for all but those that have to be asked for."""
     known = [*known_tables(), *known_figures()]
-    wanted = _usual() if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    usual = [name for name in known if not _on_request_only(name)]
+    wanted = usual if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
     for name in wanted:
         if name not in known:
             raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
     return wanted
 
 
-def _usual() -> list[str]:
-    tables = [name for name in known_tables() if not read_table_file(name).by_name_only]
-    return [*tables, *(name for name in known_figures() if not load_figure(name).by_name_only)]
+def _on_request_only(name: str) -> bool:
+    """Whether `all` leaves it out; not so a file with a mistake, which is then told."""
+    try:
+        described = load_figure(name) if name in known_figures() else read_table_file(name)
+    except ConfigError:
+        return False
+    return described.by_name_only
 
 
 def reproduce(plan: Plan, jobs: int) -> list[Problem]:
