@@ -62,7 +62,7 @@ def test_every_command_exists(line: str) -> None:
         program, arguments = Path(arguments[0]).stem, arguments[1:]
     if program == "make":
         _check_make(arguments)
-    elif program in ("train", "dfa-bench"):
+    elif program in ("train", "dfa-bench", "best"):
         _check_overrides(arguments)
     elif program == "reproduce":
         targets(_parsed(make_parser(), arguments).target)

@@ -1,5 +1,6 @@
 """How fast a click log is preprocessed and read, beside the cache builder of the `torchfm` package."""
 
+import os
 import tempfile
 import time
 from functools import partial
@@ -78,5 +79,6 @@ def _read(text: Path, cache: Path, batch_size: int = 2048) -> Measured:
 
 
 def _torchfm(text: Path, cache: Path) -> Measured:
+    os.environ["TQDM_DISABLE"] = "1"  # its progress bars cost little, but fill a log
     built = import_module("torchfm.dataset.criteo").CriteoDataset(str(text), str(cache))
     return {"rows": len(built), "field_sizes": np.asarray(built.field_dims).astype(int).tolist()}

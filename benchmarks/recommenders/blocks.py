@@ -15,6 +15,7 @@ import pyarrow.csv as pc_csv
 
 from benchmarks.errors import DataError
 from benchmarks.recommenders.parsing import FIELDS, INTEGERS, Parsed, parse_table
+from benchmarks.recommenders.plain import parse_plain
 
 COLUMNS = [str(column) for column in range(FIELDS + 1)]
 BLOCK_BYTES = 4 * 2**20  # fits a core's cache with what is made of it
@@ -79,7 +80,8 @@ class TextSource:
         self._checksum = digest.hexdigest()
 
     def parse(self, block: object) -> Parsed:
-        return parse_table(*parse_text(cast(bytes, block)))
+        text = cast(bytes, block)
+        return parse_plain(text) or parse_table(*parse_text(text))
 
     def checksum(self) -> str:
         return self._checksum

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.recommenders import cache
-from benchmarks.recommenders.blocks import TextSource
+from benchmarks.recommenders.blocks import TextSource, parse_text
 from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
 from benchmarks.recommenders.data import ClickLog
+from benchmarks.recommenders.parsing import parse_table
+from benchmarks.recommenders.plain import parse_plain, read_integers
 from benchmarks.recommenders.stand_in import ClickModel
 from benchmarks.recommenders.stand_in_text import write_text_log
 
@@ -143,6 +146,39 @@ def test_windows_line_ends_and_a_missing_last_one(generated, tmp_path):
     path.write_bytes(generated.read_bytes().replace(b"\n", b"\r\n")[:-2])
     log = open_cache(prepare(TextSource(path, 30_000), tmp_path))
     assert_equals_plain(log, generated)
+
+
+def rows_of(parsed):
+    """Parsed rows one by one, whichever way they were parsed."""
+    return [(int(label), *map(int, keys)) for label, *keys in zip(parsed.labels, *parsed.keys, strict=True)]
+
+
+def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated):
+    short = "\t".join(["1", "-3", "", "0", "007", "-0", *["12345678"] * 8, "a", "é", "", *["abcdefgh"] * 23]) + "\n"
+    block = generated.read_bytes()[:300_000].rpartition(b"\n")[0] + b"\n" + short.encode() * 3
+    quick = parse_plain(block)
+    assert quick is not None and quick.malformed == 0
+    assert rows_of(quick) == rows_of(parse_table(*parse_text(block)))
+
+
+def test_texts_are_read_as_integers_one_by_one():
+    texts = ["0", "7", "-1", "12345678", "-1234567", "", "-", "1-", "--1", "1.5", " 1", "x", "+1", "1e3"]
+    words = np.array([int.from_bytes(text.encode(), "little") for text in texts], dtype=np.uint64)
+    numbers, empty, improper = read_integers(words)
+    for n, text in enumerate(texts):
+        whole = re.fullmatch("-?[0-9]+", text)
+        assert empty[n] == (text == "") and improper[n] == (whole is None and text != "")
+        assert not whole or numbers[n] == int(text)
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_blocks_with_a_malformed_line_are_left_to_the_parser(generated, bad):
+    lines = generated.read_text().splitlines()[:50]
+    assert parse_plain(("\n".join(lines) + "\n").encode()) is not None
+    assert parse_plain(("\n".join([*lines, bad, lines[0]]) + "\n").encode()) is None
+    # Columns that two lines have too few and too many of do not make up for each other.
+    cells = lines[0].split("\t")
+    assert parse_plain("\n".join(["\t".join(cells[:-1]), "\t".join([*cells, "a"]), ""]).encode()) is None
 
 
 def test_logarithms_match_the_standard_library():
