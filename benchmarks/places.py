@@ -14,8 +14,8 @@ def cache_dir() -> Path:
 def writable(folder: Path) -> bool:
     """Whether a file can and may be created there.
 
-    Permission bits alone do not tell on read-only mounts, so it is tried; but what is marked read-only is left alone even
-    by a user whom no mark stops.
+    Permission bits alone do not tell on read-only mounts, so it is tried; but what is marked read-only is left alone
+    even by a user whom no mark stops.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):

@@ -1,6 +1,5 @@
 """Reading, compositing and shrinking pictures, and the cache of the results."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def test_opaque_pictures_pass_unchanged() -> None:
 def test_scaled_size_keeps_pixels_square() -> None:
     assert scaled_size(800, 800, None) == (800, 800)
     assert scaled_size(756, 1008, 128) == (96, 128)
-    with pytest.raises(ConfigError, match="multiple of 4, e.g. 128"):
+    with pytest.raises(ConfigError, match=r"multiple of 4, e\.g\. 128"):
         scaled_size(756, 1008, 127)
     for width in (0, 801, -3):
         with pytest.raises(ConfigError, match="between 1 and the pictures' own 800"):
@@ -168,6 +167,6 @@ def test_cache_lies_beside_the_scene_unless_that_is_read_only(tmp_path: Path, mo
     scene = tmp_path / "lego"
     scene.mkdir()
     assert place_beside(scene) == scene / "cache"
-    os.rmdir(scene / "cache")
+    (scene / "cache").rmdir()
     scene.chmod(0o555)
     assert place_beside(scene) == tmp_path / "mine" / "view_synthesis" / "lego"
