@@ -75,8 +75,14 @@ def targets(names: Sequence[str]) -> list[str]:
 
 
 def _usual() -> list[str]:
-    tables = [name for name in known_tables() if not read_table_file(name).by_name_only]
-    return [*tables, *(name for name in known_figures() if not load_figure(name).by_name_only)]
+    def apart(name: str) -> bool:
+        try:
+            chosen = load_figure(name) if name in known_figures() else read_table_file(name)
+        except ConfigError:  # told when it is its turn
+            return False
+        return chosen.by_name_only
+
+    return [name for name in (*known_tables(), *known_figures()) if not apart(name)]
 
 
 def reproduce(plan: Plan, jobs: int) -> list[Problem]:

@@ -29,7 +29,8 @@ def edited(folder: Path, name: str = "table_4", drop: tuple[str, ...] = (), **ch
 
 
 def test_every_published_table_has_a_file() -> None:
-    assert set(known_tables()) == set(known_references())
+    ours = {name for name in known_tables() if load_spec(name).file.by_name_only}  # tables beside the paper's
+    assert set(known_tables()) - ours == set(known_references())
 
 
 @pytest.mark.parametrize("name", known_references())

@@ -9,6 +9,7 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def nerf_pytorch(folder: Path, rays: int, device: str) -> Callable[[], None]:
     for name, function in LOADERS.items():
         sys.modules.setdefault(name, ModuleType(name)).__dict__.setdefault(function, None)
     try:
-        program = import_module("run_nerf")
+        program: Any = import_module("run_nerf")
     except ImportError as error:
         raise ConfigError(f"nerf-pytorch cannot be imported from '{folder}': {error}") from None
     finally:
