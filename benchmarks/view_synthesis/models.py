@@ -67,7 +67,7 @@ class Layer(nn.Module):
         weight, more = self.linear.weight.split((self.inputs, extra.shape[1]), dim=1)
         hidden = F.linear(x, weight, self.linear.bias)
         if len(extra) == len(x):
-            return self.act(hidden.addmm_(extra, more.T))
+            return self.act(hidden.addmm_(extra.to(hidden.dtype), more.T.to(hidden.dtype)))  # reduced under autocast
         by_ray = hidden.unflatten(0, (len(extra), -1)) + F.linear(extra, more)[:, None]
         return self.act(by_ray).flatten(0, 1)
 
