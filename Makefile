@@ -1,4 +1,5 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
+# Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see scripts/bench.py --help
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n JOBS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ OPTIONS = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $
           $(if $(DRY),--dry) $(if $(RETRY),--set run.retry=true) $(if $(DEVICE),--set run.device=$(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint data reproduce bench-recommenders clean
+.PHONY: help install test lint data reproduce bench bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -38,6 +39,10 @@ reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A
 
 reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3
 	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
+
+bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
+	$(RUN) scripts/bench.py $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
+	  $(if $(PARTS),--parts $(PARTS)) $(if $(THREADS),--threads $(THREADS)) $(if $(DEVICE),--device $(DEVICE))
 
 bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
 	$(RUN) -m benchmarks.recommenders.bench

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import hardshrink
 
 from dfa.errors import PointError
 from dfa.feedback import as_rows
@@ -40,11 +40,16 @@ def row_cosines(signal: Tensor, reference: Tensor) -> Tensor:
 
     Components of absolute value ≤ 1e-8 count as 0; a row where both are zero counts as 1, where one is as 0.
     """
-    signal = torch.where(signal.abs() <= NEGLIGIBLE, 0, signal).double()
-    reference = torch.where(reference.abs() <= NEGLIGIBLE, 0, reference).double()
-    cosines = cosine_similarity(signal, reference, dim=1, eps=1e-30)
-    both_zero = ~signal.any(dim=1) & ~reference.any(dim=1)
-    return torch.where(both_zero, 1.0, cosines)
+    signal, reference = _without_negligible(signal), _without_negligible(reference)
+    products = (signal * reference).sum(dim=1).double()
+    norms = signal.norm(dim=1).double(), reference.norm(dim=1).double()
+    nothing = [norm == 0 for norm in norms]
+    cosines = torch.where(nothing[0] & nothing[1], 1.0, products / (norms[0] * norms[1]))
+    return torch.where(nothing[0] ^ nothing[1], 0.0, cosines)
+
+
+def _without_negligible(rows: Tensor) -> Tensor:
+    return hardshrink(rows.to(torch.promote_types(rows.dtype, torch.float32)), NEGLIGIBLE)
 
 
 def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str, PointAlignment]:
@@ -90,7 +95,7 @@ def _compare(rows: list[Tensor]) -> PointAlignment:
         cosines=cosines,
         mean=cosines.mean().item(),
         std=cosines.std().item() if len(cosines) > 1 else 0.0,
-        idle=(signal.abs() <= NEGLIGIBLE).all(dim=1).double().mean().item(),
+        idle=(_without_negligible(signal).norm(dim=1) == 0).double().mean().item(),
         activation_norm=activation.norm(dim=1).mean().item(),
         signal_norm=signal.norm(dim=1).mean().item(),
         bp_norm=bp_signal.norm(dim=1).mean().item(),

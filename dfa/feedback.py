@@ -1,17 +1,21 @@
 """Feedback matrices: drawing, sharing, scaling, and projecting an error onto points."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod, sqrt
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
+from dfa.counter import counter_block
 from dfa.errors import FeedbackError
 from dfa.points import Point
 
 Sharing = Literal["shared", "per_point"]
+Draw = Literal["torch", "counter"]
+BLOCK_ENTRIES = 2**20
+"""Entries of a counter-drawn matrix that a projection handles at a time."""
 
 
 def _uniform(rows: int, columns: int, generator: Generator) -> Tensor:
@@ -53,9 +57,12 @@ class FeedbackMatrices(nn.Module):
         batch_dims: how many leading dimensions of error and points are rows that share the matrix; all others are
             flattened into features. None: all dimensions of the error but the last, at least one.
         seed: of the draw.
+        draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.counter`; not for "orthogonal").
+        keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
+            as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
 
     Raises:
-        FeedbackError: an unknown distribution or sharing.
+        FeedbackError: an unknown distribution, sharing or draw, or a matrix that can only be kept.
     """
 
     def __init__(
@@ -66,6 +73,8 @@ class FeedbackMatrices(nn.Module):
         scale: float = 1.0,
         batch_dims: int | None = None,
         seed: int = 0,
+        draw: Draw = "torch",
+        keep: bool = True,
     ) -> None:
         super().__init__()
         if distribution not in DISTRIBUTIONS:
@@ -74,68 +83,110 @@ class FeedbackMatrices(nn.Module):
             raise FeedbackError(f"unknown sharing '{sharing}'; known: shared, per_point")
         if batch_dims is not None and batch_dims < 1:
             raise FeedbackError(f"batch_dims must be at least 1, got {batch_dims}")
+        if draw not in ("torch", "counter"):
+            raise FeedbackError(f"unknown draw '{draw}'; known: torch, counter")
+        if draw == "counter":
+            counter_block(distribution, seed, 0, 0, 0)  # refuses a distribution that it lacks
+        elif not keep:
+            raise FeedbackError("keep=False needs draw='counter'")
         self.distribution = distribution
         self.sharing = sharing
         self.normalise = normalise
         self.scale = scale
         self.batch_dims = batch_dims
         self.seed = seed
+        self.draw = draw
+        self.keep = keep
+        self._shapes: dict[str, tuple[int, int]] = {}
 
-    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> list[Tensor]:
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         """The signal of each point: the error's rows times its matrix, in the shape and type of its activation.
 
+        Signals are computed as they are asked for; what several points share is projected once.
         Where a point has k rows for each of the error's, the projected error is repeated k times and divided by √k.
 
         Raises:
             FeedbackError: a point's rows are no multiple of the error's, or a width differs from the first time.
         """
         if not points:
-            return []
+            return iter(())
         batch_dims = self.batch_dims or max(1, error.ndim - 1)
         error_rows = as_rows(error, batch_dims)
-        point_rows = [_row_shape(point.activation, batch_dims) for point in points]
+        error_rows = error_rows.to(torch.promote_types(error.dtype, torch.float32))
+        shapes = [_row_shape(point.activation, batch_dims) for point in points]
         widths: dict[str, int] = {}
-        for point, (_, width) in zip(points, point_rows, strict=True):  # a module used twice may differ in width
+        for point, (_, width) in zip(points, shapes, strict=True):  # a module used twice may differ in width
             widths[point.name] = max(width, widths.get(point.name, 0))
-        matrices = self._matrices(error_name, error_rows.shape[1], widths)
-        dtype = torch.promote_types(error.dtype, torch.float32)
-        projected: dict[str, Tensor] = {}
-        signals = []
-        with torch.no_grad(), torch.autocast(error.device.type, enabled=False):
-            for point, (rows, width) in zip(points, point_rows, strict=True):
-                key, matrix = matrices[point.name]
-                if key not in projected:
-                    projected[key] = error_rows.to(dtype) @ matrix.to(dtype)
-                signal = _repeat_rows(projected[key][:, :width], rows, point.name)
-                signals.append(signal.reshape(point.activation.shape).to(point.activation.dtype))
-        return signals
+        repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
+        keys = self._keys(error_name, error_rows.shape[1], widths)
+        projected: dict[tuple[str, int], Tensor] = {}
 
-    def _matrices(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, tuple[str, Tensor]]:
-        """Buffer key and matrix of each point, drawn now if this is the first time."""
+        def rows_of(key: str, repeats: int) -> Tensor:
+            if (key, repeats) not in projected:
+                once = repeats == 1
+                rows = self._project(key, error_rows) if once else _repeat_rows(rows_of(key, 1), repeats)
+                projected[key, repeats] = rows
+            return projected[key, repeats]
+
+        @torch.no_grad()
+        def signal(point: Point, repeats: int, width: int) -> Tensor:
+            if self.sharing == "per_point":
+                projected.clear()  # no other point needs what is in there
+            rows = rows_of(keys[point.name], repeats)[:, :width]
+            return rows.reshape(point.activation.shape).to(point.activation.dtype)
+
+        return map(signal, points, repeats, (width for _, width in shapes))
+
+    def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
+        """Name of each point's matrix, which is drawn now if this is the first time."""
         if self.sharing == "shared":
             key = f"{_buffer_key(error_name)}:shared"
-            matrix = self._matrix(key, height, max(widths.values()), at_least=True)
-            return dict.fromkeys(widths, (key, matrix))
+            self._prepare(key, height, max(widths.values()), at_least=True)
+            return dict.fromkeys(widths, key)
         keys = {name: f"{_buffer_key(error_name)}:{_buffer_key(name)}" for name in widths}
-        return {name: (key, self._matrix(key, height, widths[name])) for name, key in keys.items()}
+        for name, key in keys.items():
+            self._prepare(key, height, widths[name])
+        return keys
 
-    def _matrix(self, key: str, height: int, width: int, at_least: bool = False) -> Tensor:
-        matrix = self._buffers.get(key)
-        if matrix is None:
-            self.register_buffer(key, self._draw(key, height, width))
-            matrix = self._buffers[key]
-        assert matrix is not None
-        fits = matrix.shape[1] >= width if at_least else matrix.shape[1] == width
-        if matrix.shape[0] != height or not fits:
-            raise FeedbackError(
-                f"the feedback matrix has shape {tuple(matrix.shape)}, error and points now need ({height}, {width})"
-            )
-        return matrix
+    def _prepare(self, key: str, height: int, width: int, at_least: bool = False) -> None:
+        buffer = self._buffers.get(key)
+        shape = self._shapes.get(key) if buffer is None else tuple(buffer.shape)
+        if shape is None:
+            shape = self._shapes[key] = height, width
+            if self.keep:
+                self.register_buffer(key, self._draw(key, height, width))
+        if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
+            raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
     def _draw(self, key: str, height: int, width: int) -> Tensor:
+        if self.draw == "counter":
+            return self._block(key, 0, height, width)
         generator = Generator().manual_seed(_mix(self.seed, key))
-        matrix = DISTRIBUTIONS[self.distribution](height, width, generator) * self.scale
-        return matrix / sqrt(width) if self.normalise else matrix
+        return self._scaled(DISTRIBUTIONS[self.distribution](height, width, generator), width)
+
+    def _block(self, key: str, start: int, stop: int, width: int, device: torch.device | None = None) -> Tensor:
+        entries = counter_block(self.distribution, _mix(self.seed, key), start, stop, width, device)
+        return self._scaled(entries, width)
+
+    def _scaled(self, entries: Tensor, width: int) -> Tensor:
+        entries = entries * self.scale
+        return entries / sqrt(width) if self.normalise else entries
+
+    def _project(self, key: str, error_rows: Tensor) -> Tensor:
+        """Error rows (rows, height) times the matrix (height, width)."""
+        matrix = self._buffers.get(key)
+        with torch.autocast(error_rows.device.type, enabled=False):
+            if matrix is not None and self.draw == "torch":
+                return error_rows @ matrix.to(error_rows.dtype)
+            height, width = self._shapes[key] if matrix is None else matrix.shape
+            projected = error_rows.new_zeros(len(error_rows), width)
+            step = max(1, BLOCK_ENTRIES // width)
+            for start in range(0, height, step):  # in blocks when it is kept, too: the order of summation shows
+                stop = min(start + step, height)
+                device = error_rows.device
+                block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
+                projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
+            return projected
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):  # type: ignore[no-untyped-def]
         # Matrices are drawn lazily: a checkpoint may hold some that this object has not drawn yet.
@@ -158,13 +209,16 @@ def _row_shape(tensor: Tensor, batch_dims: int) -> tuple[int, int]:
     return prod(tensor.shape[:leading]), prod(tensor.shape[leading:])
 
 
-def _repeat_rows(projected: Tensor, rows: int, name: str) -> Tensor:
-    have = projected.shape[0]
+def _repeats(rows: int, have: int, name: str) -> int:
+    """How many rows a point has for each of the error's."""
     if rows == have:
-        return projected
+        return 1
     if have == 0 or rows % have:
         raise FeedbackError(f"point '{name}' has {rows} rows, which is no multiple of the error's {have}")
-    repeats = rows // have
+    return rows // have
+
+
+def _repeat_rows(projected: Tensor, repeats: int) -> Tensor:
     return projected.repeat_interleave(repeats, dim=0) / sqrt(repeats)
 
 

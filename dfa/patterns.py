@@ -40,7 +40,7 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
         PointError: a pattern fits no module; the message names it and lists candidates.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    modules = dict(_unwrap(model).named_modules())
+    modules = dict(inner_model(model).named_modules())
     modules[""] = model  # with the wrapper, so that the model's output is met outside the compiled region
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
@@ -52,7 +52,7 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     return found
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def inner_model(model: nn.Module) -> nn.Module:
     """The module inside torch.compile and DistributedDataParallel, whose names the user knows."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):

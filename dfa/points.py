@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dfa.errors import PointError
 from dfa.patterns import find_modules
 
-Mode = Literal["cut", "observe", "off"]
+Mode = Literal["cut", "observe", "replay", "off"]
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Taps:
     """Forward hooks on the feedback points and error tensors of a model.
 
     In mode "cut" a point hands on a detached copy of its output, so that no gradient crosses it, and the error
-    tensor becomes a leaf; in mode "observe" both are recorded and left on the graph; in mode "off", and whenever
-    gradients are disabled, nothing happens.
+    tensor becomes a leaf; "replay" does the same to points and leaves error tensors alone; in mode "observe" both are
+    recorded and left on the graph; in mode "off", and whenever gradients are disabled, nothing happens.
 
     Args:
         model: any module; it is not changed, only hooked.
@@ -94,6 +94,10 @@ class Taps:
         finally:
             self.mode, self.passes, self._open = before
 
+    def open_points(self) -> list[Point]:
+        """Points that fired since the last error tensor."""
+        return self._open
+
     def discard(self) -> None:
         """Forget all passes that no backward has used."""
         self.passes, self._open = [], []
@@ -114,6 +118,17 @@ class Taps:
     def _active(self) -> bool:
         return self.mode != "off" and torch.is_grad_enabled()
 
+    @property
+    def _cuts(self) -> bool:
+        return self.mode in ("cut", "replay")
+
+    def _keep(self, name: str, activation: Tensor) -> None:
+        self._open.append(Point(name, activation))
+
+    def _record(self, record: Pass) -> None:
+        self.passes.append(record)
+        self._open = []
+
     def _start(self, module: nn.Module, arguments: Any) -> None:
         # Points of a forward pass that raised half-way must not end up in the next one.
         self._open = []
@@ -125,34 +140,45 @@ class Taps:
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
 
     def _cut(self, module: nn.Module, arguments: Any, output: Any) -> Any:
-        return _map_first(output, Tensor.detach) if self._active and self.mode == "cut" else None
+        return _map_first(output, Tensor.detach) if self._active and self._cuts else None
 
     def _point_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def keep_and_cut(module: nn.Module, arguments: Any, output: Any) -> Any:
             if not self._active:
                 return None
-            activation = _first_tensor(output, f"feedback point '{name}'")
+            activation = first_tensor(output, f"feedback point '{name}'")
             self._fired[name] = True
             if self.error_names:
-                self._open.append(Point(name, activation))
-            return _map_first(output, Tensor.detach) if self.mode == "cut" else None
+                self._keep(name, activation)
+            return _map_first(output, Tensor.detach) if self._cuts else None
 
         return keep_and_cut
 
     def _error_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def close_pass(module: nn.Module, arguments: Any, output: Any) -> Any:
-            if not self._active:
+            if not self._active or self.mode == "replay":
                 return None
-            tensor = _first_tensor(output, f"error tensor '{name or 'model output'}'")
+            tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
             error = tensor.detach().requires_grad_() if self.mode == "cut" else tensor
-            self.passes.append(Pass(name, tensor, error, self._open))
-            self._open = []
+            self._record(Pass(name, tensor, error, self._open))
             return _map_first(output, lambda _: error) if self.mode == "cut" else None
 
         return close_pass
 
 
-def _first_tensor(output: Any, owner: str) -> Tensor:
+def check_trainable(points: Sequence[Point]) -> None:
+    """Raise PointError where a signal would reach nothing that learns."""
+    for point in points:
+        if not point.activation.requires_grad:
+            raise PointError(f"feedback point '{point.name}' has nothing below it that could learn")
+
+
+def first_tensor(output: Any, owner: str) -> Tensor:
+    """The tensor that a module's output is or begins with.
+
+    Raises:
+        PointError: there is none, or it is of a type that has no gradient.
+    """
     first = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(first, Tensor):
         raise PointError(f"{owner}: its module returns {type(output).__name__}, not a tensor")
@@ -165,14 +191,17 @@ def _map_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply `change` to a tensor, or to the first of several; the others are detached, or they would leak gradient."""
     if isinstance(output, Tensor):
         return change(output)
-    return _rebuild(output, [change(output[0]), *(_detach_all(item) for item in output[1:])])
+    return _rebuild(output, [change(output[0]), *(map_tensors(item, Tensor.detach) for item in output[1:])])
 
 
-def _detach_all(value: Any) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Apply `change` to every tensor in nested tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return change(value)
     if isinstance(value, (tuple, list)):
-        return _rebuild(value, [_detach_all(item) for item in value])
+        return _rebuild(value, [map_tensors(item, change) for item in value])
+    if type(value) is dict:
+        return {key: map_tensors(item, change) for key, item in value.items()}
     return value
 
 

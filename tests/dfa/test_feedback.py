@@ -18,7 +18,7 @@ def drawn(height: int, *widths: int, **options: object) -> list[Tensor]:
     """The matrices as the points see them: identity errors read them out row by row."""
     matrices = dfa.FeedbackMatrices(**options)  # type: ignore[arg-type]
     wanted = points(**{f"p{index}": torch.zeros(height, width) for index, width in enumerate(widths)})
-    return matrices.signals("", torch.eye(height), wanted)
+    return list(matrices.signals("", torch.eye(height), wanted))
 
 
 def test_uniform_range_scale_and_slices() -> None:
@@ -121,7 +121,7 @@ def test_tokens_share_a_matrix_unless_told_otherwise() -> None:
 def test_fields_and_embedding_are_flattened_together(error: Tensor) -> None:
     """A recommender's single logit per sample, with or without its last dimension."""
     matrices = dfa.FeedbackMatrices()
-    signals = matrices.signals("", error, points(table=torch.zeros(5, 4, 3), wide=torch.zeros(5, 7)))
+    signals = list(matrices.signals("", error, points(table=torch.zeros(5, 4, 3), wide=torch.zeros(5, 7))))
     (matrix,) = matrices.buffers()
     assert matrix.shape == (1, 12)
     expected = error.reshape(5, 1) * matrix
@@ -134,7 +134,7 @@ def test_state_survives_before_the_first_error(mlp: nn.Sequential) -> None:
     old = dfa.RULES.build("dfa", mlp, ["1", "3"], seed=1, **options)
     error = torch.randn(4, 3)
     wanted = points(**{"1": torch.zeros(4, 8), "3": torch.zeros(4, 6)})
-    expected = old.signals("", error, wanted)
+    expected = list(old.signals("", error, wanted))
     new = dfa.RULES.build("dfa", mlp, ["1", "3"], seed=2, **options)
     new.load_state_dict({key: value.clone() for key, value in old.state_dict().items()})
     for mine, theirs in zip(new.signals("", error, wanted), expected, strict=True):
@@ -142,7 +142,7 @@ def test_state_survives_before_the_first_error(mlp: nn.Sequential) -> None:
     drawn_already = dfa.RULES.build("dfa", mlp, ["1", "3"], seed=3, **options)
     drawn_already.signals("", error, wanted)
     drawn_already.load_state_dict(old.state_dict())
-    assert torch.equal(drawn_already.signals("", error, wanted)[0], expected[0])
+    assert torch.equal(next(iter(drawn_already.signals("", error, wanted))), expected[0])
 
 
 def test_loading_copies(mlp: nn.Sequential) -> None:
@@ -202,7 +202,7 @@ def test_module_names_that_are_also_attributes() -> None:
     """An error tensor may be called `scale`, like an attribute of the matrices; `output` is not the model's output."""
     matrices = dfa.FeedbackMatrices()
     wanted = points(p0=torch.zeros(2, 3))
-    seen = [matrices.signals(name, torch.eye(2), wanted)[0] for name in ("scale", "type", "output", "")]
+    seen = [next(matrices.signals(name, torch.eye(2), wanted)) for name in ("scale", "type", "output", "")]
     assert len({tuple(signal.flatten().tolist()) for signal in seen}) == 4
 
 

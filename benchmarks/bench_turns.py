@@ -1,0 +1,130 @@
+"""Contestants: each in a process of its own, taking turns, so that load and temperature fall on all alike.
+
+A process of its own also gives each its own allocator: one whose heap another has cut up would be slowed by it.
+"""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from benchmarks.bench_measure import Turn, count_flops, peak_megabytes, time_turn
+from benchmarks.bench_workloads import build_workload, make_step
+from benchmarks.errors import SuiteError
+from dfa import FeedbackError, PointError
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One workload under one rule, as a worker process is told of it."""
+
+    entry: dict[str, Any]
+    rule: str
+    mode: str
+    device: str
+    threads: int
+
+
+class Withdrawn(Exception):
+    """A contestant that cannot take part, and why."""
+
+
+class Seat:
+    """The process of a contestant, seen from outside. Use as a context manager.
+
+    Attributes:
+        first: seconds of a step, once warm.
+
+    Raises:
+        Withdrawn: it failed.
+    """
+
+    def __init__(self, contestant: Contestant) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.bench_turns"])
+        self.contestant = contestant
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, contestant), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.first = float(self._answer())
+
+    def __enter__(self) -> "Seat":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def turn(self, count: int) -> Turn:
+        """Let it make `count` steps."""
+        return self._ask(count)
+
+    def facts(self) -> dict[str, float]:
+        """Its `peak_mb` and `flops`."""
+        return self._ask("facts")
+
+    def _ask(self, question: object) -> Any:
+        self._connection.send(question)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            good, answer = self._connection.recv()
+        except EOFError:
+            raise Withdrawn(f"its process ended with code {self._process.exitcode}") from None
+        if not good:
+            raise Withdrawn(answer)
+        return answer
+
+
+def _serve(connection: Connection, contestant: Contestant) -> None:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    torch.set_num_threads(contestant.threads)
+    device = torch.device(contestant.device)
+    try:
+        step = make_step(build_workload(contestant.entry, device), contestant.rule, contestant.mode)
+        for _ in range(3):
+            warm = time_turn(step, 1, device)
+        connection.send((True, warm.clock))
+        while True:
+            question = connection.recv()
+            if question == "facts":
+                # Compiled code hides its arithmetic, and a graph's memory is reserved before.
+                flops = count_flops(step) if contestant.mode in ("eager", "recompute") else 0
+                connection.send((True, {"peak_mb": peak_megabytes(step, device), "flops": flops}))
+            else:
+                connection.send((True, time_turn(step, question, device)))
+    except EOFError:
+        return
+    except (SuiteError, PointError, FeedbackError) as error:
+        connection.send((False, str(error)))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        connection.send((False, f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"))
+
+
+def take_turns(seats: Sequence[Seat], rounds: int, seconds: float) -> list[list[Turn]]:
+    """Rounds in which every seat has a turn of about `seconds`; the first of a round is another each time."""
+    counts = [max(1, round(seconds / max(1e-6, seat.first))) for seat in seats]
+    turns: list[list[Turn]] = [[] for _ in seats]
+    for number in range(rounds):
+        for offset in range(len(seats)):
+            index = (number + offset) % len(seats)
+            turns[index].append(seats[index].turn(counts[index]))
+    return turns
+
+
+def paired_ratios(turns: Sequence[Turn], reference: Sequence[Turn], of: Callable[[Turn], float]) -> list[float]:
+    """Round by round, the ratio of a quantity of two turns that were taken one after the other."""
+    return [of(mine) / of(theirs) for mine, theirs in zip(turns, reference, strict=True)]

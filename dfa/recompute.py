@@ -1,0 +1,106 @@
+"""Running stages again, one at a time, each with a graph that lasts until its signals have gone through it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfa.errors import PointError
+from dfa.points import check_trainable, first_tensor, map_tensors
+from dfa.stages import RUNNING, StageCall, StagedPass, StagedTaps
+
+AfterStage = Callable[[list[nn.Parameter]], None]
+Signals = Callable[[StagedPass], Iterator[Tensor]]
+
+
+def run_again(taps: StagedTaps, passes: Sequence[StagedPass], signals: Signals, after_stage: AfterStage | None) -> None:
+    """Add the gradients of all parameters in the stages of `passes`, and of what their inputs came from.
+
+    Each stage starts from the output of the one before, in the order of the forward pass; its graph is gone before the
+    next one is built, so memory does not grow with their number.
+
+    Args:
+        signals: the signals of a pass, in the order of its points.
+        after_stage: called with parameters whose gradient is complete.
+
+    Raises:
+        PointError: a stage that did not run as before, or lets gradient out.
+    """
+    uses = Counter(parameter for record in passes for call in record.calls for parameter in _parameters(call))
+    outer: list[Tensor] = []
+    outer_gradients: list[Tensor] = []
+    devices = sorted({record.error.device.index for record in passes if record.error.is_cuda})
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        for record in passes:
+            running: Tensor | None = None
+            arriving = signals(record)
+            for call in record.calls:
+                running, leaves = _run(taps, call, running, arriving)
+                reached = [(tensor, leaf.grad) for tensor, leaf in leaves if leaf.grad is not None]
+                outer += [tensor for tensor, _ in reached]
+                outer_gradients += [gradient for _, gradient in reached]
+                uses.subtract(_parameters(call))
+                if after_stage is not None:
+                    after_stage([parameter for parameter in _parameters(call) if uses[parameter] == 0])
+    if outer:
+        torch.autograd.backward(outer, outer_gradients)
+
+
+def _run(
+    taps: StagedTaps, call: StageCall, running: Tensor | None, signals: Iterator[Tensor]
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Run one stage and send its signals through it; its output, and its inputs that want a gradient as leaves."""
+    name = call.stage.name
+    if any(tensor._version != version for tensor, version in call.versions):
+        raise PointError(f"stage '{name}': an input has been written to since the forward pass")
+    leaves: list[tuple[Tensor, Tensor]] = []
+
+    def given(value: Tensor) -> Tensor:
+        if value is RUNNING:
+            assert running is not None
+            return running
+        if value.requires_grad:
+            leaves.append((value, value.detach().requires_grad_()))
+            return leaves[-1][1]
+        return value
+
+    args, kwargs = map_tensors(call.arguments, given)
+    device, dtype, autocast = call.autocast
+    output: Any = None
+    with taps.switched("replay"), _as_before(call), torch.autocast(device, dtype, enabled=autocast):
+        for module in call.stage.modules:
+            output = module(*args, **kwargs)
+            args, kwargs = (output,), {}
+        points = taps.open_points()
+    if [(point.name, point.activation.shape) for point in points] != [
+        (point.name, point.activation.shape) for point in call.points
+    ]:
+        raise PointError(f"stage '{name}' did not reach the same feedback points when it was run again")
+    output = first_tensor(output, f"output of stage '{name}'")
+    if output.requires_grad:
+        raise PointError(f"stage '{name}': its output must be a feedback point, or depend on the stage through one")
+    check_trainable(points)
+    torch.autograd.backward([point.activation for point in points], [next(signals) for _ in points])
+    return output, leaves
+
+
+@contextmanager
+def _as_before(call: StageCall) -> Iterator[None]:
+    """Draw the numbers that were drawn before, and leave running statistics as they are."""
+    on_cpu, on_gpu = call.random
+    torch.set_rng_state(on_cpu)
+    if on_gpu is not None:
+        torch.cuda.set_rng_state(on_gpu)
+    buffers = [buffer for module in call.stage.modules for buffer in module.buffers()]
+    copies = [buffer.clone() for buffer in buffers]
+    yield
+    for buffer, copy in zip(buffers, copies, strict=True):
+        buffer.data.copy_(copy)  # through `.data`, for it does not count as a write: a graph may hold the buffer
+
+
+def _parameters(call: StageCall) -> list[nn.Parameter]:
+    found = (parameter for module in call.stage.modules for parameter in module.parameters())
+    return list(dict.fromkeys(parameter for parameter in found if parameter.requires_grad))

@@ -1,0 +1,299 @@
+"""memory="recompute": the gradients of the ordinary mode, from stages that are run again one at a time."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.reference import assert_same, gradients
+from tests.dfa.test_rules import step
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Block(nn.Module):
+    """Attention-free stand-in of a Transformer block with dropout, batch norm and two inner points."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix, self.norm, self.act = nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU()
+        self.dropout, self.back, self.end = nn.Dropout(0.3), nn.Linear(2 * width, width), nn.Tanh()
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        inner = self.dropout(self.act(self.norm(self.mix(x))))
+        return self.end(self.back(inner) + x.repeat(1, 2)[:, : x.shape[1]].detach() * (1.0 if scale is None else scale))
+
+
+class Chain(nn.Module):
+    """Embedding, blocks, head; `skip` lets every second block read the first input too."""
+
+    def __init__(self, skip: bool = False, scaled: bool = False) -> None:
+        super().__init__()
+        self.embed, self.blocks = nn.Linear(5, 6), nn.ModuleList(Block(6) for _ in range(4))
+        self.between, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.full((6,), 0.5)) if scaled else None
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = start = self.embed(x)
+        for index, block in enumerate(self.blocks):
+            if self.skip and index == 2:
+                x = self.between(x + start)
+            x = block(x) if self.scale is None else block(x, scale=self.scale * 2)
+        return self.head(x)
+
+
+class Doubling(nn.Module):
+    """Writes into what a stage put out before the next one reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(nn.Linear(5, 5) for _ in range(3)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+            x.mul_(2)
+        return self.head(x)
+
+
+def train(
+    build: Callable[[], nn.Module], batch: Batch, steps: int = 2, **options: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Gradients of the last step, state of the model and of the generator after some steps of SGD."""
+    torch.manual_seed(3)
+    model = build().double()
+    rule = dfa.DirectFeedbackAlignment(model, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        found = step(rule, model, batch)
+        optimizer.step()
+    rule.close()
+    return found, model.state_dict(), torch.get_rng_state()
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "blocks": (Chain, {"points": "blocks.*"}),
+    "inner points": (Chain, {"points": ["blocks.*.act", "blocks.*.end"], "stages": "blocks.*"}),
+    "error at the last block": (Chain, {"points": "blocks.*", "error_at": "blocks.3"}),
+    "error at the head": (Chain, {"points": "blocks.*", "error_at": "head"}),
+    "side input": (lambda: Chain(skip=True), {"points": "blocks.*"}),
+    "input with gradient": (lambda: Chain(scaled=True), {"points": "blocks.*"}),
+    "a matrix per point": (Chain, {"points": "blocks.*", "sharing": "per_point"}),
+    "points that are no stages of use": (Chain, {"points": ["blocks.*.act", "blocks.*.end"]}),
+    "written to in between": (Doubling, {"points": "blocks.*"}),
+    "silent": (Chain, {"points": "blocks.*", "silent": "embed"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_steps_as_the_ordinary_mode(case: str, batch: Batch) -> None:
+    build, options = CASES[case]
+    ordinary = {key: value for key, value in options.items() if key != "stages"}
+    found, state, random = train(build, batch, memory="recompute", **options)
+    expected, expected_state, expected_random = train(build, batch, **ordinary)
+    assert_same(found, expected, tolerance=1e-12)
+    for name, value in state.items():  # batch norm's statistics among them, which must not be updated twice
+        torch.testing.assert_close(value, expected_state[name], rtol=1e-12, atol=1e-14, msg=name)
+    assert torch.equal(random, expected_random)
+
+
+def test_sequential_model(batch: Batch) -> None:
+    def build() -> nn.Module:
+        hidden = [nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 8), nn.ReLU()]
+        return nn.Sequential(*hidden, nn.Linear(8, 3))
+
+    found, state, random = train(build, batch, points=["3", "5"], memory="recompute")
+    expected, expected_state, expected_random = train(build, batch, points=["3", "5"])
+    assert_same(found, expected, tolerance=1e-12)
+    torch.testing.assert_close(state["1.running_var"], expected_state["1.running_var"])
+    assert torch.equal(random, expected_random)
+
+
+def test_several_passes(batch: Batch) -> None:
+    def run(**options: Any) -> tuple[dict[str, Tensor], Tensor]:
+        torch.manual_seed(1)
+        model = Chain().double()
+        rule = dfa.DirectFeedbackAlignment(model, "blocks.*", **options)
+        chunks = [cross_entropy(model(x), y) for x, y in zip(batch[0].split(4), batch[1].split(4), strict=True)]
+        spare = model(batch[0])
+        rule.backward(chunks[0] + 0.5 * chunks[1])
+        rule.backward(spare.square().sum())
+        assert not rule.taps.passes
+        return gradients(model), model.blocks[0].norm.running_mean  # type: ignore[union-attr, return-value]
+
+    found, statistics = run(memory="recompute")
+    expected, expected_statistics = run()
+    assert_same(found, expected, tolerance=1e-12)
+    assert torch.equal(statistics, expected_statistics)
+
+
+def test_autocast_is_that_of_the_forward_pass() -> None:
+    def run(**options: Any) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
+        x, rule = torch.randn(9, 5), dfa.DirectFeedbackAlignment(model, ["1", "3"], **options)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(x).float().square().mean()
+        rule.backward(loss)
+        return gradients(model)
+
+    assert_same(run(memory="recompute"), run(), tolerance=0)
+
+
+def test_only_inputs_that_no_stage_gives_are_kept(batch: Batch) -> None:
+    model = Chain(skip=True).double()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
+    model(batch[0])
+    (record,) = rule.taps.passes
+    assert isinstance(record, dfa.stages.StagedPass)
+    assert [len(call.versions) for call in record.calls] == [1, 0, 1, 0]
+    assert all(point.activation.is_meta for point in record.points)
+
+
+def test_optimiser_step_fused_into_the_backward(batch: Batch) -> None:
+    """Every parameter steps once, on the same gradient, and those of the stages keep none."""
+
+    def build(memory: str) -> tuple[nn.Module, dfa.DirectFeedbackAlignment]:
+        torch.manual_seed(2)
+        model = Chain().double()
+        shared = model.blocks[0].mix  # used by two stages: complete only after the second
+        model.blocks[2].mix = shared
+        return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory)  # type: ignore[arg-type]
+
+    model, rule = build("recompute")
+    stepped: list[nn.Parameter] = []
+
+    def after(parameters: list[nn.Parameter]) -> None:
+        stepped.extend(parameters)
+        torch.optim.SGD(parameters, lr=0.1).step()
+        for parameter in parameters:
+            parameter.grad = None
+
+    rule.after_stage = after
+    step(rule, model, batch)
+    assert len(stepped) == len(set(stepped)) == len(list(model.blocks.parameters()))  # type: ignore[operator]
+    assert {name.split(".")[0] for name in gradients(model)} == {"embed", "head"}
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    ordinary, rule = build("keep")
+    step(rule, ordinary, batch)
+    torch.optim.SGD(ordinary.parameters(), lr=0.1).step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, ordinary.state_dict()[name], rtol=1e-12, atol=1e-14)
+
+
+def test_alignment_evaluation_and_pause_are_ordinary(batch: Batch) -> None:
+    def measure(**options: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        torch.manual_seed(1)
+        model = Chain().double()
+        rule = dfa.DirectFeedbackAlignment(model, "blocks.*", **options)
+        aligned = dfa.measure_alignment(rule, lambda: cross_entropy(model(batch[0]), batch[1]))
+        with torch.no_grad():
+            output = model(batch[0])
+        assert not rule.taps.passes
+        with rule.paused():
+            model(batch[0]).sum().backward()
+        return aligned["blocks.0"].cosines, output, gradients(model)
+
+    found, expected = measure(memory="recompute"), measure()
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert_same(found[2], expected[2], tolerance=0)
+
+
+def test_exception_inside_a_stage_leaves_nothing_behind(batch: Batch) -> None:
+    model = Chain().double()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
+    expected = step(rule, copy_without_dropout(model), batch)
+    end = model.blocks[2].end
+    for failure in (RuntimeError, KeyboardInterrupt):
+
+        def fail(*_: object, failure: type[BaseException] = failure) -> None:
+            raise failure
+
+        handle = end.register_forward_hook(fail)
+        with pytest.raises(failure):
+            model(batch[0])
+        handle.remove()
+        assert torch.is_grad_enabled() or failure is KeyboardInterrupt
+    assert_same(step(rule, model, batch), expected, tolerance=1e-12)
+    assert torch.is_grad_enabled()
+
+
+def copy_without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_close_restores_the_model(batch: Batch) -> None:
+    model = Chain().double()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
+    step(rule, model, batch)
+    rule.close()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert copy.deepcopy(model)(batch[0]).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": "blocks.*", "memory": "little"}, "unknown memory 'little'; known: keep, recompute"),
+        ({"points": "blocks.*", "stages": "blocks.*"}, "stages are for memory='recompute'"),
+        ({"points": ["blocks.*", "embed"], "stages": "blocks.*", "memory": "recompute"}, "in no stage: embed"),
+        ({"points": "blocks.*", "stages": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
+        ({"points": "blocks.*", "error_at": "blocks.3.act", "memory": "recompute"}, "'blocks.3.act' lies inside"),
+        ({"points": "", "memory": "recompute"}, "the whole model cannot be a stage"),
+        ({"points": "blocks.*", "stages": "blocks[", "memory": "recompute"}, r"pattern 'blocks\[' matches no module"),
+    ],
+)
+def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], message: str) -> None:
+    model = Chain()
+    with pytest.raises(dfa.PointError, match=message):
+        dfa.DirectFeedbackAlignment(model, **options)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_compiled_as_a_whole() -> None:
+    with pytest.raises(dfa.PointError, match="compile the stages"):
+        dfa.DirectFeedbackAlignment(torch.compile(Chain()), "blocks.*", memory="recompute")
+
+
+def test_stage_that_lets_gradient_out(batch: Batch) -> None:
+    model = Chain().double()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*.act", stages="blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match=r"stage 'blocks.0': its output must be a feedback point"):
+        step(rule, model, batch)
+
+
+def test_input_that_was_overwritten(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, "1", memory="recompute")
+    loss = cross_entropy(model(batch[0]), batch[1])
+    batch[0].zero_()
+    with pytest.raises(dfa.PointError, match="stage '1': an input has been written to"):
+        rule.backward(loss)
+
+
+def test_stage_that_runs_otherwise_the_second_time(batch: Batch) -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.calls = nn.Linear(5, 5), nn.Linear(5, 5), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.one(x) if self.calls == 1 else self.two(x)
+
+    model = nn.ModuleDict({"body": Fickle(), "head": nn.Linear(5, 3)}).double()
+    model.forward = lambda x: model["head"](model["body"](x))  # type: ignore[method-assign]
+    rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], stages="body", memory="recompute")
+    rule.taps._fired["body.two"] = True
+    with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):
+        step(rule, model, batch)
