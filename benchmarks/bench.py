@@ -1,7 +1,7 @@
 """How fast and how lean a training step is under every rule: `make bench`.
 
-Writes steps, memory and overhead as JSON, Markdown and plots to `results/bench`. For numbers worth keeping, measure on a
-machine that does nothing else.
+Writes steps, memory and overhead as JSON, Markdown and plots to `results/bench`. For numbers worth keeping, measure on
+a machine that does nothing else.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--rules",
         default="bp,dfa,shallow",
-        help="rules, bp first; a peer is package.module:function, which\ngets a bench_workloads.Workload and returns its training step",
+        help="rules, bp first; a peer is package.module:function, "
+        "which\ngets a bench_workloads.Workload and returns its training step",
     )
     add("--modes", default="eager,recompute", help=f"of {', '.join(MODES)}")
     add("--device", default="cpu", help="e.g. cuda (default: cpu)")

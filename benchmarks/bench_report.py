@@ -64,8 +64,8 @@ def steps_text(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     notes = [
-        "One training step: forward, backward, clipping, optimiser. Each contestant runs in a process of its own and all"
-        " take turns; a ratio compares turns taken one after the other; given is the median over rounds.",
+        "One training step: forward, backward, clipping, optimiser. Each contestant runs in a process of its own and"
+        " all take turns; a ratio compares turns taken one after the other; given is the median over rounds.",
         "CPU time: the same ratio by processor time. FLOPs: of matrix products, the ratio that the arithmetic allows"
         " (blank where code is compiled; sparse products are not counted). Peak: memory allocated during a step beyond"
         " weights, optimiser and data.",
