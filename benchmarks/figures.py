@@ -77,8 +77,8 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
         cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
         circumstances = content["seeds"], content["cost_seconds"]
-        options = {key: bool(content[key]) for key in ("by_name_only", "stand_in") if key in content}
-        return FigureSpec(name, content["title"], content["draw"], cells, *circumstances, **options)
+        choices = bool(content.get("by_name_only", False)), bool(content.get("stand_in", True))
+        return FigureSpec(name, content["title"], content["draw"], cells, *circumstances, *choices)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from safetensors.torch import load_model
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks.config import Config
@@ -32,9 +33,11 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
         assert isinstance(task, NodeClassification)
         model = build_model(config, task)
         load_model(model, str(RunFolder.of(config).weights("last")))
-        embedding = TSNE(
+        projection = TSNE(
             n_components=2, perplexity=20, learning_rate=100, max_iter=5000, init="random", random_state=config.seed
-        ).fit_transform(_hidden_layer(model, task).numpy())
+        )
+        with threadpool_limits(1):  # its threads wait for each other busily, which takes hours on a machine in use
+            embedding = projection.fit_transform(_hidden_layer(model, task).numpy())
         record = RunFolder.of(config).read()
         accuracy = record["metrics"]["test/accuracy"] if record else float("nan")
         classes = task.num_classes
