@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import open_dict
 
 from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
@@ -36,6 +37,16 @@ def _pairs() -> list[tuple[str, str]]:
     return sorted((t, m) for t, m in found if _exists("task", t) and _exists("model", m))
 
 
+@cache
+def _different_pairs() -> list[tuple[str, str]]:
+    """One pair of those whose tasks differ in nothing but their name, and so in nothing on stand-in data."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for task, model in _pairs():
+        content = yaml.safe_load((CONFIG_DIR / "task" / f"{task}.yaml").read_text())
+        found.setdefault((str({**content, "name": ""} if "defaults" in content else task), model), (task, model))
+    return list(found.values())
+
+
 def _exists(group: str, name: str) -> bool:
     return (CONFIG_DIR / group / f"{name}.yaml").exists()
 
@@ -59,7 +70,7 @@ def test_it_composes_at_every_scale_under_every_rule(task: str, model: str) -> N
 
 
 @pytest.mark.parametrize("rule", _RULES)
-@pytest.mark.parametrize(("task", "model"), _pairs())
+@pytest.mark.parametrize(("task", "model"), _different_pairs())
 def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, tmp_path: Path) -> None:
     chosen = [f"task={task}", f"model={model}", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
     settings = ["trainer.steps=2", f"run.results_dir={tmp_path}", f"run.data_dir={tmp_path}", "run.wandb=disabled"]
