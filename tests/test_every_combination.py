@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import open_dict
 
 from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
@@ -43,6 +44,16 @@ def _published_rules(model: str) -> set[str]:
     return {cell.rule for cell in cells if _choice(cell.overrides, "model") == model}
 
 
+@cache
+def _different_pairs() -> list[tuple[str, str]]:
+    """One pair of those whose tasks differ in nothing but their name, and so in nothing on stand-in data."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for task, model in _pairs():
+        content = yaml.safe_load((CONFIG_DIR / "task" / f"{task}.yaml").read_text())
+        found.setdefault((str({**content, "name": ""} if "defaults" in content else task), model), (task, model))
+    return list(found.values())
+
+
 def _exists(group: str, name: str) -> bool:
     return (CONFIG_DIR / group / f"{name}.yaml").exists()
 
@@ -66,7 +77,7 @@ def test_it_composes_at_every_scale_under_every_rule(task: str, model: str) -> N
 
 
 @pytest.mark.parametrize("rule", _RULES)
-@pytest.mark.parametrize(("task", "model"), _pairs())
+@pytest.mark.parametrize(("task", "model"), _different_pairs())
 def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, tmp_path: Path) -> None:
     chosen = [f"task={task}", f"model={model}", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
     settings = ["trainer.steps=2", f"run.results_dir={tmp_path}", f"run.data_dir={tmp_path}", "run.wandb=disabled"]
