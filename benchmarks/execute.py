@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.config import Config, identity
-from benchmarks.environment import PeakMemory, commit, device_name, versions
+from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
 from benchmarks.errors import ConfigError, DataError, SuiteError
 from benchmarks.records import Record, RunFolder
 from benchmarks.registry import MODELS, TASKS
@@ -191,6 +191,7 @@ def _building(what: str) -> Iterator[None]:
 
 def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer:
     torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
+    keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
     task = build_task(config)

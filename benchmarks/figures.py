@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.config import CONFIG_DIR, Config
 from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.execute import load_components
 from benchmarks.files import atomic_path
 from benchmarks.tablespec import Cell, as_pairs, heading, load_spec
 from dfa.registry import Registry
@@ -28,25 +29,31 @@ class FigureSpec:
         title: what it shows.
         draw: name of the function in `FIGURES`.
         cells: one per panel; the row is its label.
-        seeds: per scale.
+        seeds_per_panel: per scale.
         cost_seconds: rough seconds of a run, per scale.
         by_name_only: not one of `all`.
+        stand_in: whether generated data may take the place of data that are not here.
     """
 
     name: str
     title: str
     draw: str
     cells: tuple[Cell, ...]
-    seeds: Mapping[str, int]
+    seeds_per_panel: Mapping[str, int]
     cost_seconds: Mapping[str, float]
     by_name_only: bool = False
+    stand_in: bool = True
 
     @property
     def heading(self) -> str:
         """The name as printed: "Figure 2", "Figure A1"."""
         return heading("Figure", self.name)
 
-    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
+    def seeds(self, cell: Cell, scale: str) -> int:
+        """Number of seeds of a panel."""
+        return self.seeds_per_panel[scale]
+
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
         """Rough seconds of one run, for a plan."""
         return self.cost_seconds[scale]
 
@@ -69,10 +76,9 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
         cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
-        apart = bool(content.get("by_name_only", False))
-        return FigureSpec(
-            name, content["title"], content["draw"], cells, content["seeds"], content["cost_seconds"], apart
-        )
+        circumstances = content["seeds"], content["cost_seconds"]
+        options = {key: bool(content[key]) for key in ("by_name_only", "stand_in") if key in content}
+        return FigureSpec(name, content["title"], content["draw"], cells, *circumstances, **options)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
 
@@ -97,6 +103,8 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
     Raises:
         ResultsError: the file cannot be written.
     """
+    for config in runs.values():
+        load_components(config)  # whoever planned and ran them may have been another process
     matplotlib.use("Agg")
     figure = FIGURES[spec.draw](runs)
     try:

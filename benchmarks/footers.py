@@ -1,8 +1,10 @@
 """The lines below a table: what ran, on what, at which cost, and what the signs mean."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from benchmarks.summaries import PAPER_SCALE, CellOutcome, Entry, Record, summarise
+from benchmarks.tablefile import matches
 from benchmarks.tablespec import Cell, TableSpec
 
 
@@ -19,7 +21,7 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: 
         f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
         _paper_line(spec),
     ]
-    return [*lines, *spec.file.notes]
+    return [*lines, *_profile_lines(spec, outcomes), *spec.file.notes]
 
 
 def describe_gaps(entries: Sequence[Entry]) -> list[str]:
@@ -119,6 +121,24 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
         f"Cost: {duration(seconds)} in all for {len(records)} finished runs{peak}.",
         f"Commit: {', '.join(commits)}. Versions: {', '.join(versions) or 'not recorded'}.",
     ]
+
+
+def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
+    """Metrics listed one after the other: a line a row, with a group of numbers for each column."""
+    lines = []
+    for label, profile in spec.file.profiles.items():
+        rows: dict[str, list[str]] = {}
+        for cell, outcome in outcomes.items():
+            values: dict[str, list[float]] = {}
+            for record in outcome.records if matches(profile.cells, cell.row, cell.name) else ():
+                for key, value in record["metrics"].items():
+                    if any(fnmatchcase(key, pattern) for pattern in profile.records):
+                        values.setdefault(key, []).append(float(value))
+            if values:
+                means = ", ".join(f"{sum(found) / len(found):.{profile.decimals}f}" for found in values.values())
+                rows.setdefault(cell.row, []).append(f"{cell.column} {means}".strip())
+        lines += [f"{label}, {row}: {'; '.join(groups)}." for row, groups in rows.items()]
+    return lines
 
 
 def _spread_line(entries: Sequence[Entry]) -> str:

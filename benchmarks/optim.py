@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from benchmarks.config import OptimizerConfig, ScheduleConfig
 from benchmarks.errors import ConfigError
@@ -20,6 +20,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "radam": torch.optim.RAdam,
     "sgd": torch.optim.SGD,
 }
+WHOLE_RUN = "run"
+"""Value of a schedule's option that stands for the optimiser steps of the whole run."""
 Schedule = LRScheduler | ReduceLROnPlateau
 SCHEDULES: Registry[Callable[..., Schedule]] = Registry("schedule")
 
@@ -85,14 +87,30 @@ def plateau(optimizer: Optimizer, higher_is_better: bool, factor: float, patienc
     )
 
 
-def make_schedule(config: ScheduleConfig, optimizer: Optimizer, higher_is_better: bool) -> Schedule:
+@SCHEDULES.register("one_cycle")
+def one_cycle(optimizer: Optimizer, higher_is_better: bool, steps: int, warmup_share: float) -> Schedule:
+    """lr/25 up to lr over `warmup_share` of the steps and down to lr/250,000, both as half a cosine (Smith, 2018)."""
+    peak = [float(group["lr"]) for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, peak, total_steps=steps, pct_start=warmup_share, cycle_momentum=False)
+
+
+def make_schedule(
+    config: ScheduleConfig, optimizer: Optimizer, higher_is_better: bool, planned_steps: int = 1
+) -> Schedule:
     """The configured schedule.
+
+    Args:
+        config: its name and options; the value "run" of an option becomes `planned_steps`.
+        optimizer: whose learning rate is moved.
+        higher_is_better: which way the validation metric improves.
+        planned_steps: optimiser steps of the run.
 
     Raises:
         ConfigError: an option of the wrong name or type.
     """
+    options = {key: planned_steps if value == WHOLE_RUN else value for key, value in config.options.items()}
     try:
-        schedule: Schedule = SCHEDULES.build(config.name, optimizer, higher_is_better, **config.options)
+        schedule: Schedule = SCHEDULES.build(config.name, optimizer, higher_is_better, **options)
     except (OptionError, KeyError) as error:
         raise ConfigError(str(error)) from None
     return schedule

@@ -1,6 +1,6 @@
 """What a table or figure takes: its runs, those already recorded, those whose data is missing, and the cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,8 +27,9 @@ class Planned(Protocol):
     @property
     def cells(self) -> tuple[Cell, ...]: ...
     @property
-    def seeds(self) -> Mapping[str, int]: ...
-    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float: ...
+    def stand_in(self) -> bool: ...
+    def seeds(self, cell: Cell, scale: str) -> int: ...
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float: ...
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,9 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
 
 
 def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
-    wanted = seeds if seeds is not None else target.seeds[scale]
     runs: list[PlannedRun] = []
     for cell in target.cells:
+        wanted = seeds if seeds is not None else target.seeds(cell, scale)
         for overrides in cell.runs_at(scale):
             composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
             missing = ""
@@ -149,9 +150,10 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
                 config = resolve(composed)
                 if seed == 0:
                     missing = missing_data(config)
-                if scale == "smoke" or (missing and scale != "paper"):
+                replaced = scale == "smoke" or (missing and scale != "paper" and target.stand_in)
+                if replaced:
                     config.task.source = "stand_in"
-                runs.append(_planned_run(target, cell, config, missing if scale == "paper" else "", scale))
+                runs.append(_planned_run(target, cell, config, "" if replaced else missing, scale))
     return tuple(runs)
 
 
@@ -159,7 +161,7 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     record = RunFolder.of(config).read()
     if record is not None and record["status"] == "done":
         missing = ""
-    seconds = 0.0 if record else target.cost(cell, scale, config.task.source == "stand_in")
+    seconds = 0.0 if record else target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
     return PlannedRun(cell, config, record, missing, seconds)
 
 

@@ -96,16 +96,24 @@ def escape_latex(text: str) -> str:
 
 
 def _blocks(spec: TableSpec, rows: Sequence[Entry], reduced: bool) -> list[_Block]:
-    """The table proper and the frozen control. `reduced`: show paper numbers beside reduced runs too."""
+    """The table proper, the frozen control, and each metric that the paper does not report.
+
+    `reduced`: show paper numbers beside reduced runs too.
+    """
     blocks = []
+    reported = [entry for entry in rows if entry.metric not in spec.added_metrics]
     for control, title in ((False, ""), (True, "Frozen control")):
-        entries = [entry for entry in rows if entry.cell.control is control]
+        entries = [entry for entry in reported if entry.cell.control is control]
         if entries:
             blocks.append(_block(spec, entries, title, reduced))
+    for metric in spec.added_metrics:
+        entries = [entry for entry in rows if entry.metric == metric and entry.cell.rule]
+        blocks.append(_block(spec, entries, spec.metrics[metric].label.capitalize(), reduced))
     return blocks
 
 
 def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool) -> _Block:
+    metrics = list(dict.fromkeys(entry.metric for entry in entries))
     places = {(entry.cell.row, entry.cell.column, entry.metric): entry for entry in entries}
     columns = [column for column in spec.columns if any(column == key[1] for key in places)]
     rows = [row for row in spec.rows if any(row == key[0] for key in places)]
@@ -114,22 +122,25 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
     untagged = [entry for entry in entries if entry.cell.column not in tagged_columns]
     tagged_rows = {row for row in rows if _all_stand_in([e for e in untagged if e.cell.row == row])}
     scale = entries[0].scale
+    counted = len({entry.expected for entry in entries if entry.expected}) > 1
 
     groups = []
     renderers: list[tuple[str, str, Callable[[Entry | None], list[str]]]] = []
     for column in columns:
-        for metric, settings in spec.metrics.items():
+        for metric in metrics:
             parts = [_tag(column, column in tagged_columns)] if column else []
-            parts += [settings.label] if len(spec.metrics) > 1 or not column else []
+            parts += [spec.metrics[metric].label] if len(metrics) > 1 or not column else []
             label = " ".join(parts)
             if not by_column[column]:
                 groups.append(_Group(label, ("paper (quoted)",)))
                 renderers.append((column, metric, lambda e: _quoted_values(spec, e, reduced)))
                 continue
-            ours = "ours" if scale in (PAPER_SCALE, "") else f"ours, {scale}"
-            heads = ("paper", f"{ours} (mean ± std)", "Δ", "✓/✗") if spec.published_table else ("(mean ± std)",)
-            groups.append(_Group(label, heads))
-            renderers.append((column, metric, lambda e: _values(spec, e, reduced, tagged_columns, tagged_rows)))
+            ours = f"ours{'' if scale in (PAPER_SCALE, '') else ', ' + scale} (mean ± std)"
+            ours = ours if spec.published_table else "(mean ± std)"
+            compared = metric not in spec.added_metrics and _has_reference(spec, column)
+            groups.append(_Group(label, ("paper", ours, "Δ", "✓/✗") if compared else (ours,)))
+            show = _Values(spec, compared, reduced, counted, frozenset(tagged_columns), frozenset(tagged_rows))
+            renderers.append((column, metric, show))
     body = []
     for row in rows:
         values = [text for column, metric, show in renderers for text in show(places.get((row, column, metric)))]
@@ -137,22 +148,44 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
     return _Block(title, tuple(groups), tuple(body))
 
 
-def _values(
-    spec: TableSpec, entry: Entry | None, reduced: bool, tagged_columns: set[str], tagged_rows: set[str]
-) -> list[str]:
-    if entry is None:
-        return [BLANK] * (4 if spec.published_table else 1)
-    digits = spec.metrics[entry.metric].decimals
-    paper = entry.published if reduced else entry.paper
-    difference = None if paper is None or entry.mean is None else entry.mean - paper
-    verdict = {True: "✓", False: "✗", None: BLANK}[entry.within]
-    tagged = entry.cell.column in tagged_columns or entry.cell.row in tagged_rows
-    ours = _ours(entry, digits)
-    if entry.mean is not None and entry.data != "real" and not (tagged and entry.data == STAND_IN):
-        ours += f" [{entry.data}]"
-    if not spec.published_table:
-        return [ours]
-    return [_number(paper, digits), ours, _signed(difference, digits), verdict]
+@dataclass(frozen=True)
+class _Values:
+    """What stands in a cell of a group: our value alone, or between the paper's and the difference.
+
+    Attributes:
+        compared: whether the group has room for the paper's value.
+        reduced: show it beside reduced runs too.
+        counted: name the number of seeds, which differs between cells.
+        tagged_columns, tagged_rows: where the heading says that the data are a stand-in.
+    """
+
+    spec: TableSpec
+    compared: bool
+    reduced: bool
+    counted: bool
+    tagged_columns: frozenset[str]
+    tagged_rows: frozenset[str]
+
+    def __call__(self, entry: Entry | None) -> list[str]:
+        if entry is None:
+            return [BLANK] * (4 if self.compared else 1)
+        digits = self.spec.metrics[entry.metric].decimals
+        tagged = entry.cell.column in self.tagged_columns or entry.cell.row in self.tagged_rows
+        ours = _ours(entry, digits)
+        if self.counted and entry.n and entry.status == "done":
+            ours += f" (n = {entry.n})"
+        if entry.mean is not None and entry.data != "real" and not (tagged and entry.data == STAND_IN):
+            ours += f" [{entry.data}]"
+        if not self.compared:
+            return [ours]
+        paper = entry.published if self.reduced else entry.paper
+        difference = None if paper is None or entry.mean is None else entry.mean - paper
+        verdict = {True: "✓", False: "✗", None: BLANK}[entry.within]
+        return [_number(paper, digits), ours, _signed(difference, digits), verdict]
+
+
+def _has_reference(spec: TableSpec, column: str) -> bool:
+    return any(cell.reference for cell in (*spec.cells, *spec.quoted) if cell.column == column)
 
 
 def _quoted_values(spec: TableSpec, entry: Entry | None, reduced: bool) -> list[str]:

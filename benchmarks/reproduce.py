@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
+from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
 from benchmarks.footers import describe_runs
@@ -91,13 +92,14 @@ def reproduce(plan: Plan, jobs: int) -> list[Problem]:
         The runs that failed or diverged, now or before.
     """
     problems = run_all([run.config for run in plan.to_do], jobs)
-    reasons = {problem.name: problem.reason for problem in problems}
+    reasons = {problem.run: problem.reason for problem in problems}
     runs: list[PlannedRun] = []
     for run in plan.runs:
-        name, record = run_name(run.config), RunFolder.of(run.config).read()
-        runs.append(replace(run, record=record, missing=run.missing or reasons.get(name, "")))
-        if record is not None and record["status"] != "done" and name not in reasons:
-            problems.append(Problem(name, f"{record['status']} in an earlier run: {record['reason']}"))
+        key, record = identity(run.config), RunFolder.of(run.config).read()
+        runs.append(replace(run, record=record, missing=run.missing or reasons.get(key, "")))
+        if record is not None and record["status"] != "done" and key not in reasons:
+            reasons[key] = f"{record['status']} in an earlier run: {record['reason']}"
+            problems.append(Problem(run_name(run.config), reasons[key], key))
     folder = Path(plan.runs[0].config.run.results_dir)
     if isinstance(plan.target, FigureSpec):
         _finish_figure(plan, plan.target, runs, folder)

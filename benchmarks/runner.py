@@ -63,7 +63,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.config.optimizer, self.model)
-        self.schedule = make_schedule(self.config.schedule, self.optimizer, self.task.higher_is_better)
+        self.schedule = make_schedule(
+            self.config.schedule, self.optimizer, self.task.higher_is_better, self._planned_steps()
+        )
         compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
         self.forward: nn.Module = compiled  # type: ignore[assignment]
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)

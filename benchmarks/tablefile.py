@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.errors import ConfigError
@@ -53,13 +53,30 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Several metrics of a run in a line, e.g. one for each layer.
+
+    Attributes:
+        records: patterns of the metrics' keys in a record, which are shown in the record's order.
+        cells: pattern of the cells it is shown for.
+        decimals: digits after the point.
+    """
+
+    records: list[str] = MISSING
+    cells: str = "*"
+    decimals: int = 2
+
+
+@dataclass(frozen=True)
 class TableFile:
     """The content of a table's file. Patterns such as "gcn/*" match a cell's row or its "row:column".
 
     Attributes:
+        base: another table whose file is read first; entries here replace or extend those there.
         title: what the table reports.
         heading: name as printed; by default "Table" and what follows in the file's name.
         reference: the published table that names rows and columns; "" where the paper has no such table.
+        compared: whether the published numbers are of what is run here; if not, none is shown.
         rows, columns: the names, where no published table gives them.
         row, column: how names split into fields, e.g. "{model}/{rule}".
         overrides: configuration of a cell; `{field}`, `{row}` and `{column}` are filled in
@@ -69,8 +86,11 @@ class TableFile:
         members: pattern → one override per run that the cell averages over (a mean over scenes).
         only: scale → overrides, of which a run must have one to take place at that scale; without an entry all do.
         data: name of the paper's data set as a record gives it; a template that may hold `*`.
-        metrics: metric of the reference → `Metric`.
+        metrics: metric → `Metric`; all those of the reference, and others, which have no published number.
+        added: row → columns of cells that the paper does not have.
         seeds: scale → number of seeds.
+        seeds_for: scale → pattern → number of seeds of the cells it matches; the first match counts.
+        stand_in: whether generated data may take the place of data that are not here.
         tolerance: pattern of a rule or "rule:metric" → `Tolerance`; the first match counts.
         quoted: patterns of cells that the paper quotes from others: shown, never run.
         added_columns: columns of ours beside the reference's, in every row.
@@ -81,14 +101,17 @@ class TableFile:
         selection: which checkpoint the numbers belong to.
         paper_numbers: what the published numbers are.
         reduced: scale → how it departs from the paper's protocol.
+        profiles: what is listed below the table, one line a row: label → `Profile`.
         notes: lines always printed below the table.
         cost_seconds: scale → pattern → rough seconds of one run; `default` for the rest. Under `stand_in` those of
-            the mini scale without real data, if they differ.
+            the mini scale without real data, under `paper_cuda` those on a GPU, if they differ.
     """
 
+    base: str = ""
     title: str = MISSING
     heading: str = ""
     reference: str = ""
+    compared: bool = True
     rows: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     row: str = "{row}"
@@ -100,7 +123,10 @@ class TableFile:
     only: dict[str, list[str]] = field(default_factory=dict)
     data: str = MISSING
     metrics: dict[str, Any] = MISSING
+    added: dict[str, list[str]] = field(default_factory=dict)
     seeds: dict[str, int] = MISSING
+    seeds_for: dict[str, dict[str, int]] = field(default_factory=dict)
+    stand_in: bool = True
     tolerance: dict[str, Any] = field(default_factory=dict)
     quoted: list[str] = field(default_factory=list)
     added_columns: list[str] = field(default_factory=list)
@@ -111,6 +137,7 @@ class TableFile:
     selection: str = MISSING
     paper_numbers: str = "one run with one seed"
     reduced: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     cost_seconds: dict[str, Any] = MISSING
 
@@ -130,19 +157,30 @@ def read_table_file(name: str, folder: Path = TABLE_FOLDER) -> TableFile:
         known = ", ".join(known_tables(folder)) or "none"
         raise ConfigError(f"unknown table '{name}'; known: {known}")
     path = folder / f"{name}.yaml"
-    try:
-        content = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
+    content = _load(path)
+    if isinstance(content, DictConfig) and content.get("base"):
+        base = folder / f"{content.base}.yaml"
+        if not base.exists() or base == path:
+            raise ConfigError(f"table file {path.name}: there is no other table '{content.base}' to start from")
+        content = OmegaConf.merge(_load(base), content)
     table = _typed(TableFile, content, path.name)
     for key, metric in table.metrics.items():
         table.metrics[key] = _typed(Metric, metric, f"{path.name}, metric '{key}'")
     for key, tolerance in table.tolerance.items():
         table.tolerance[key] = _typed(Tolerance, tolerance, f"{path.name}, tolerance '{key}'")
+    for key, profile in table.profiles.items():
+        table.profiles[key] = _typed(Profile, profile, f"{path.name}, profile '{key}'")
     for scale, hints in table.cost_seconds.items():
         table.cost_seconds[scale] = _seconds(hints, f"{path.name}, cost_seconds of '{scale}'")
     _check_scales(table, path.name)
     return table
+
+
+def _load(path: Path) -> Any:
+    try:
+        return OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:
@@ -174,9 +212,13 @@ def _check_scales(table: TableFile, where: str) -> None:
     if unknown:
         raise ConfigError(f"table file {where}: only: unknown scale '{unknown[0]}'; known: {', '.join(SCALES)}")
     missing = [scale for scale in SCALES if table.seeds.get(scale, 0) < 1]
+    if strange := [scale for scale in table.seeds_for if scale not in SCALES]:
+        raise ConfigError(f"table file {where}: seeds_for knows no scale '{strange[0]}'; known: {', '.join(SCALES)}")
+    if any(seeds < 1 for counts in table.seeds_for.values() for seeds in counts.values()):
+        raise ConfigError(f"table file {where}: seeds_for must give at least 1")
     if missing:
         raise ConfigError(f"table file {where}: seeds must give at least 1 for {', '.join(missing)}")
-    costed = [*SCALES, *(["stand_in"] if "stand_in" in table.cost_seconds else [])]
+    costed = [*SCALES, *(extra for extra in ("stand_in", "paper_cuda") if extra in table.cost_seconds)]
     missing = [scale for scale in costed if "default" not in table.cost_seconds.get(scale, {})]
     if missing:
         raise ConfigError(f"table file {where}: cost_seconds needs a `default` for {', '.join(missing)}")

@@ -77,7 +77,7 @@ class TableSpec:
     Attributes:
         name: "table_3".
         file: what `configs/table/<name>.yaml` says.
-        metrics: metric → how it is found and shown, in the reference's order.
+        metrics: metric → how it is found and shown, in the reference's order, then those it does not have.
         cells: what can be run; the frozen control comes last.
         quoted: what is shown beside it without being run.
         rows, columns: names in the order in which they are shown.
@@ -104,15 +104,27 @@ class TableSpec:
     @property
     def published_table(self) -> bool:
         """Whether the paper has such a table, so that there are numbers to compare with."""
-        return bool(self.file.reference)
+        return bool(self.file.reference) and self.file.compared
 
     @property
-    def seeds(self) -> Mapping[str, int]:
-        """Number of seeds per scale."""
-        return self.file.seeds
+    def stand_in(self) -> bool:
+        """Whether generated data may take the place of data that are not here."""
+        return self.file.stand_in
 
-    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
-        """Rough seconds of one run of the cell, for a plan; on a stand-in, where the file tells them apart.
+    @property
+    def added_metrics(self) -> tuple[str, ...]:
+        """Metrics that the published table does not report."""
+        reported = load_reference(self.file.reference).metrics if self.file.reference else tuple(self.metrics)
+        return tuple(metric for metric in self.metrics if metric not in reported)
+
+    def seeds(self, cell: Cell, scale: str) -> int:
+        """Number of seeds of a cell."""
+        counts = self.file.seeds_for.get(scale, {})
+        found = (seeds for pattern, seeds in counts.items() if matches(pattern, cell.row, cell.name))
+        return next(found, self.file.seeds[scale])
+
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
+        """Rough seconds of one run of the cell, for a plan; on a stand-in or a GPU, where the file tells them apart.
 
         Raises:
             ConfigError: unknown scale.
@@ -120,7 +132,8 @@ class TableSpec:
         if scale not in SCALES:
             raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
         costs = self.file.cost_seconds
-        hints = costs["stand_in"] if stand_in and scale == "mini" and "stand_in" in costs else costs[scale]
+        special = "stand_in" if stand_in and scale == "mini" else f"{scale}_{device.split(':')[0]}"
+        hints = costs.get(special, costs[scale])
         found = (seconds for pattern, seconds in hints.items() if matches(pattern, cell.row, cell.name))
         return next(found, hints["default"])
 
@@ -150,6 +163,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
     reference = _reference(name, file)
     metrics = _ordered_metrics(name, file, reference)
     own = _reference_cells(name, file, reference)
+    own += _added_cells(name, file, own)
     runnable = [cell for cell in own if not cell.quoted]
     if not runnable:
         raise ConfigError(f"table file {name}.yaml: every cell is quoted, nothing can be run")
@@ -188,12 +202,12 @@ def _reference(name: str, file: TableFile) -> ReferenceTable:
 
 
 def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> dict[str, Metric]:
-    if set(file.metrics) != set(reference.metrics):
+    if not set(file.metrics) >= set(reference.metrics):
         raise ConfigError(
             f"table file {name}.yaml: metrics are {', '.join(file.metrics)} "
             f"but {reference.name} reports {', '.join(reference.metrics)}"
         )
-    return {metric: file.metrics[metric] for metric in reference.metrics}
+    return {metric: file.metrics[metric] for metric in dict.fromkeys((*reference.metrics, *file.metrics))}
 
 
 def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> list[Cell]:
@@ -205,9 +219,24 @@ def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> l
     printed += [replace(_make_cell(name, file, row, column), reference="") for row, column in added]
     if not file.extras:
         return printed
-    shallow_table = any(cell.rule == "shallow" for cell in printed)
     extra = [_make_cell(name, file, row, column) for row, column in reference.extra]
-    return printed + [replace(cell, control=cell.rule == "shallow" and not shallow_table) for cell in extra]
+    return printed + _marked_controls(extra, printed)
+
+
+def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
+    """Cells that the paper does not have."""
+    places = [(row, column) for row, columns in file.added.items() for column in columns]
+    added = [replace(_make_cell(name, file, row, column), reference="") for row, column in places]
+    taken = [cell.name for cell in added if cell.name in _names(own)]
+    if taken or len(set(places)) < len(places):
+        raise ConfigError(f"table file {name}.yaml: {', '.join(taken) or 'a cell'} is added, but already there")
+    return _marked_controls(added, own)
+
+
+def _marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell]:
+    """Cells of the frozen control are marked as such, unless the paper prints the control as a row among others."""
+    among_others = any(cell.rule == "shallow" and not cell.control for cell in printed)
+    return [replace(cell, control=cell.rule == "shallow" and not among_others) for cell in cells]
 
 
 def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
@@ -224,7 +253,7 @@ def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
         members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
         only=as_pairs(file.only),
         data=_fill(name, file.data, words),
-        reference=file.reference,
+        reference=file.reference if file.compared else "",
     )
 
 

@@ -5,7 +5,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -21,10 +21,11 @@ _ATTEMPTS = 3
 
 @dataclass
 class Problem:
-    """A run that did not end as "done": its name, and why."""
+    """A run that did not end as "done": its name, why, and its identity, since runs may share a name."""
 
     name: str
     reason: str
+    run: str = field(default="", compare=False)
 
 
 def run_all(configs: Sequence[Config], jobs: int) -> list[Problem]:
@@ -156,7 +157,7 @@ class _Report:
         name = run_name(config)
         text = f"{name}: not run: {outcome['error']}" if "error" in outcome else describe(outcome)
         if outcome.get("status") != "done":
-            self.problems.append(Problem(name, outcome.get("error") or outcome["reason"]))
+            self.problems.append(Problem(name, outcome.get("error") or outcome["reason"], identity(config)))
         elapsed = time.monotonic() - self._began
         left = elapsed / self._finished * (self._total - self._finished)
         seconds = f" in {outcome['seconds']:.1f} s" if "seconds" in outcome else ""

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
 from benchmarks.data import known_tasks
+from benchmarks.language.sample import make_parser as make_sample_parser
 from benchmarks.reproduce import make_parser, targets
 from dfa import RULES
 
@@ -64,7 +65,9 @@ def test_every_command_exists(line: str) -> None:
     elif program in ("train", "dfa-bench"):
         _check_overrides(arguments)
     elif program == "reproduce":
-        _check_reproduce(arguments)
+        targets(_parsed(make_parser(), arguments).target)
+    elif program == "sample_text":
+        _parsed(make_sample_parser(), arguments)
     elif program == "fetch_data":
         assert set(arguments) - {"--data-dir"} <= set(known_tasks())
     else:
@@ -80,7 +83,7 @@ def _check_make(arguments: Sequence[str]) -> None:
             if argument.startswith("TASK="):
                 assert set(argument.split("=", 1)[1].split()) <= set(known_tasks())
             continue
-        assert any(re.fullmatch(rule.replace("%", r"\w+"), argument) for rule in rules), f"no target {argument}"
+        assert any(re.fullmatch(rule.replace("%", r"[\w-]+"), argument) for rule in rules), f"no target {argument}"
         if argument.startswith("reproduce-"):
             targets([argument.removeprefix("reproduce-").replace("-", "_")])
 
@@ -98,15 +101,14 @@ def _check_overrides(arguments: Sequence[str]) -> None:
         resolve(compose_config(overrides))
 
 
-def _check_reproduce(arguments: Sequence[str]) -> None:
-    parser = make_parser()
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     parser.exit_on_error = False
     try:
         options = parser.parse_args(arguments)
     except (argparse.ArgumentError, SystemExit) as error:
-        pytest.fail(f"reproduce does not take {arguments}: {error}")
-    targets(options.target)
-    assert options.scale in ("auto", "paper", "mini", "smoke")
+        pytest.fail(f"{parser.prog} does not take {arguments}: {error}")
+    assert getattr(options, "scale", "auto") in ("auto", "paper", "mini", "smoke")
+    return options
 
 
 def _python_blocks() -> list[str]:

@@ -18,7 +18,7 @@ def _model() -> nn.Module:
 
 def _rates(name: str, options: dict[str, Any], steps: int, lr: float = 0.5) -> list[float]:
     optimizer = make_optimizer(OptimizerConfig("sgd", lr=lr), _model())
-    schedule = make_schedule(ScheduleConfig(name, options), optimizer, True)
+    schedule = make_schedule(ScheduleConfig(name, options), optimizer, True, planned_steps=steps)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -42,6 +42,24 @@ def test_noam_rate_rises_to_the_end_of_the_warmup_and_falls_as_the_inverse_root(
     expected = [2.0 / math.sqrt(64) * min(1 / math.sqrt(s), s / 5**1.5) for s in range(1, 21)]
     assert rates == pytest.approx(expected, rel=1e-12)
     assert max(range(20), key=rates.__getitem__) + 1 == 5
+
+
+def test_one_cycle_climbs_and_descends_by_half_cosines_over_the_whole_run() -> None:
+    rates = _rates("one_cycle", {"steps": "run", "warmup_share": 0.25}, 41, lr=2.0)
+
+    def half_cosine(start: float, end: float, share: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+    top = 0.25 * 41 - 1  # in steps from the first
+    expected = [half_cosine(2 / 25, 2, step / top) for step in range(10)]
+    expected += [half_cosine(2, 2 / 250_000, (step - top) / (40 - top)) for step in range(10, 41)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_option_may_be_the_length_of_the_run() -> None:
+    assert _rates("exponential", {"factor": 0.1, "steps": "run"}, 9) == _rates(
+        "exponential", {"factor": 0.1, "steps": 9}, 9
+    )
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
@@ -116,7 +134,7 @@ def test_bad_optimizers_are_named(config: OptimizerConfig, expected: str) -> Non
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (ScheduleConfig("cosine"), "unknown schedule 'cosine'; known: constant, exponential, noam, plateau"),
+        (ScheduleConfig("cosine"), "unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau"),
         (ScheduleConfig("noam", {"width": 4}), "missing a required argument: 'warmup'"),
         (ScheduleConfig("noam", {"width": 4, "warmup": 2.5}), "option 'warmup' must be of type int"),
         (ScheduleConfig("constant", {"speed": 1}), "schedule 'constant' has no option 'speed'"),

@@ -29,10 +29,15 @@ class Target:
     name: str = "table_0"
     heading: str = "Table 0"
     cells: tuple[Cell, ...] = _CELLS
-    seeds: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "mini": 2, "smoke": 1})
+    per_scale: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "mini": 2, "smoke": 1})
     hours: float = 0.01
+    stand_in: bool = True
+    once: str = ""
 
-    def cost(self, cell: Cell, scale: str, stand_in: bool = False) -> float:
+    def seeds(self, cell: Cell, scale: str) -> int:
+        return 1 if cell.name == self.once else self.per_scale[scale]
+
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
         return (3600 * self.hours if scale == "paper" else 60.0) / (1 + self.cells.index(cell))
 
 
@@ -163,3 +168,17 @@ def test_families_say_which_data_are_missing(toys: Toys, tmp_path: Path) -> None
     graphs.run.download = True
     assert missing_data(graphs) == ""
     assert missing_data(toys.config("task.source=real")) == ""
+
+
+def test_cells_may_differ_in_their_number_of_seeds(toys: Toys, without: set[str]) -> None:
+    plan = make_plan(Target(once="dfa"), "mini", None, toys.overrides[3:], 1)
+    assert [sum(run.cell.name == name for run in plan.runs) for name in ("bp", "dfa", "elsewhere")] == [2, 1, 2]
+
+
+def test_a_target_may_refuse_stand_ins(toys: Toys, without: set[str]) -> None:
+    without.add("toy")
+    plan = make_plan(Target(stand_in=False), "mini", 1, toys.overrides[3:], 1)
+    assert [run.missing for run in plan.runs] == ["no toy here", "no toy here", ""]
+    assert {run.config.task.source for run in plan.runs} == {"real"} and len(plan.to_do) == 1
+    smoke = make_plan(Target(stand_in=False), "smoke", 1, toys.overrides[3:], 1)
+    assert {run.config.task.source for run in smoke.runs} == {"stand_in"} and len(smoke.to_do) == 3

@@ -124,6 +124,21 @@ def test_a_run_that_cannot_be_begun_gives_its_reason_in_the_table(toys: Toys, co
     assert "dropout probability" in _tables(toys)["table_3.md"].decode()
 
 
+def test_runs_of_the_same_name_do_not_share_their_fate(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells that differ in an optimiser's setting alone: one cannot be begun, the other is done."""
+    shared = ("task=toy", "model=toy_mlp", "rule=bp", "trainer.epochs=1")
+    bad = Cell("gcn/dfa", "cora", (*shared, "+optimizer.options.colour=1"), data="toy")
+    cells = (Cell("gcn/bp", "cora", shared, data="toy"), bad)
+    monkeypatch.setattr(reproduce, "load_spec", lambda name, **options: replace(toy_table(), cells=cells))
+    command(reproduce.main, *_arguments(toys, "--seeds", "1"))
+    code, _, err = command(reproduce.main, *_arguments(toys, "--seeds", "2"))
+    assert code == 1 and len(err.splitlines()) == 2 and "no option 'colour'" in err
+    text = _tables(toys)["table_3.md"].decode()
+    assert "Not complete: missing" in text and text.count("Not complete") == 1 and "gcn/dfa:cora" in text
+
+
 def test_a_target_that_cannot_be_made_does_not_stop_the_others(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

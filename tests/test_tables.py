@@ -433,3 +433,55 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, spec: TableSpec) -
     (tmp_path / "tables").write_text("a file", encoding="utf-8")
     with pytest.raises(ResultsError, match="cannot write"):
         write_tables(spec, summarise(spec, {}, "smoke"), [], tmp_path / "tables")
+
+
+def _language_entries() -> tuple[TableSpec, list[Entry], dict[Cell, CellOutcome]]:
+    """Table 5 with a few cells: one with three seeds, as its file asks of that column at the mini scale."""
+    spec = load_spec("table_5")
+    alignment = {"alignment/blocks.0/mean": 0.5, "alignment/blocks.0.hidden/mean": 0.1, "alignment/last/mean": 0.25}
+
+    def run(perplexity: float, seed: int = 0) -> dict[str, Any]:
+        metrics = {"valid/perplexity": perplexity, "valid/word_perplexity": 2 * perplexity}
+        more = {name: value + seed for name, value in alignment.items()}
+        return record(metrics | more, seed, "wikitext103", "stand-in", "mini")
+
+    outcomes = {
+        cell_of(spec, "dfa_macro", "baseline"): done([run(20.0)]),
+        cell_of(spec, "dfa_macro", "one_cycle"): done([run(15.0), run(17.0, 1)]),
+        cell_of(spec, "bp", "baseline"): done([run(10.0)]),
+        cell_of(spec, "shallow", "baseline"): done([run(50.0)]),
+    }
+    return spec, summarise(spec, outcomes, "mini"), outcomes
+
+
+def _lines(text: str, row: str) -> list[list[str]]:
+    return [
+        [part.strip() for part in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith(f"| {row} ")
+    ]
+
+
+def test_a_metric_the_paper_lacks_gets_a_block_of_its_own() -> None:
+    spec, rows, _ = _language_entries()
+    text = to_markdown(spec, rows)
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings[1:] == ["## Frozen control", "## Perplexity per word"]
+    main, words = _lines(text, "bp")
+    assert main[1].startswith("10.0") and words[0].startswith("20.0")
+    # Four published columns with paper, ours, Δ and verdict, and one of ours alone; then ours alone throughout.
+    assert (len(main), len(words)) == (17, 5)
+    assert [lines[i].split()[0] for lines, i in zip(_lines(text, "shallow"), (1, 0), strict=True)] == ["50.0", "100.0"]
+    assert "perplexity per word" not in text.split("## Perplexity per word")[0]
+
+
+def test_seeds_are_counted_in_every_cell_where_they_differ() -> None:
+    spec, rows, _ = _language_entries()
+    text = to_markdown(spec, rows)
+    assert _lines(text, "dfa_macro")[0][-1] == "16.0 ± 1.4 (n = 2)"
+    assert "20.0 (n = 1)" in _lines(text, "dfa_macro")[0]
+
+
+def test_profiles_list_the_matching_metrics_in_order() -> None:
+    spec, _, outcomes = _language_entries()
+    (line,) = [line for line in describe_runs(spec, outcomes, "mini") if line.startswith("Alignment")]
+    # Means over the seeds; the point inside a block does not match, and backpropagation has no alignment to show.
+    assert line.endswith("dfa_macro: baseline 0.50, 0.25; one_cycle 1.00, 0.75.")

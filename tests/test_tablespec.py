@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.reference import known_references, load_reference
 from benchmarks.tablefile import TABLE_FOLDER
@@ -98,13 +99,78 @@ def test_table_a2_is_dfa_on_cora() -> None:
 
 def test_table_5_takes_optimiser_and_schedule_from_the_column() -> None:
     spec = load_spec("table_5")
-    wanted = ("task=wikitext103", "model=transformer_micro", "rule=dfa", "schedule=plateau", "optimizer.lr=1.0e-4")
-    assert cell_of(spec, "dfa_micro", "lr_schedule").overrides == (
-        *wanted,
-        "optimizer.options={betas:[0.9,0.999]}",
-    )
-    assert [cell.name for cell in spec.cells if cell.control] == ["shallow:baseline"]
+    wanted = ("task=wikitext103", "model=transformer_micro", "rule=dfa", "schedule=plateau")
+    assert cell_of(spec, "dfa_micro", "lr_schedule").overrides == (*wanted, "optimizer.options.betas=[0.9,0.999]")
     assert spec.published(cell_of(spec, "shallow", "baseline"), "perplexity") == 428.0
+
+
+@pytest.mark.parametrize("row", ["dfa_macro", "dfa_micro", "bp"])
+@pytest.mark.parametrize(
+    ("column", "schedule", "lr", "beta2"),
+    [
+        ("baseline", "noam", 1.0, 0.98),
+        ("adam", "constant", 5e-5, 0.98),
+        ("beta2_0999", "constant", 5e-5, 0.999),
+        ("lr_schedule", "plateau", 1e-4, 0.999),
+    ],
+)
+def test_columns_of_table_5_are_the_published_optimisers(
+    row: str, column: str, schedule: str, lr: float, beta2: float
+) -> None:
+    (overrides,) = cell_of(load_spec("table_5"), row, column).runs
+    config = resolve(compose_config(list(overrides)))
+    if (row, column) == ("bp", "beta2_0999"):
+        schedule, lr = "noam", 1.0  # the paper's backpropagation keeps its schedule
+    assert config.optimizer.name == "adam" and config.optimizer.options == {"betas": [0.9, beta2], "eps": 1e-9}
+    assert (config.schedule.name, config.optimizer.lr) == (schedule, lr)
+    if schedule == "noam":
+        assert config.schedule.options == {"width": 512, "warmup": 4000}
+    if schedule == "plateau":
+        assert config.schedule.options == {"factor": 0.2, "patience": 1}
+    assert (config.trainer.clip_norm, config.trainer.epochs, config.trainer.patience) == (0.5, 20, 5)
+
+
+def test_table_5_adds_what_the_paper_lacks() -> None:
+    spec = load_spec("table_5")
+    dfa_columns = {cell.column for cell in spec.cells if cell.row == "dfa_macro"}
+    assert dfa_columns == {"baseline", "adam", "beta2_0999", "lr_schedule", "one_cycle"}
+    optimisers = [tuple(o for o in run if o.startswith(("schedule", "optimizer"))) for run in _runs(spec, "dfa_macro")]
+    for row in ("bp", "shallow", "dfa_macro_exact", "dfa_micro_exact", "exact_control"):
+        rows = (row, "bp_constant") if row == "bp" else (row,)
+        same = [tuple(o for o in run if o.startswith(("schedule", "optimizer"))) for run in _runs(spec, *rows)]
+        assert {frozenset(o) for o in optimisers} <= {frozenset(o) for o in same}, f"{row} lacks a schedule of DFA"
+    assert {cell.row for cell in spec.cells if cell.control} == {"shallow", "exact_control"}
+    added = [cell for cell in spec.cells if not cell.reference]
+    assert len(added) == len(spec.cells) - 11
+    assert all(spec.published(cell, "perplexity") is None for cell in added)
+    assert spec.rows[:3] == ("dfa_macro", "dfa_micro", "bp") and spec.columns[-1] == "one_cycle"
+
+
+def _runs(spec: TableSpec, *rows: str) -> list[tuple[str, ...]]:
+    return [run for cell in spec.cells if cell.row in rows for run in cell.runs]
+
+
+def test_a_table_can_start_from_another_and_compare_nothing() -> None:
+    base, other = load_spec("table_5"), load_spec("table_5_wikitext2")
+    assert [cell.name for cell in other.cells] == [cell.name for cell in base.cells]
+    assert other.cells[0].overrides == ("task=wikitext2", *base.cells[0].overrides[1:])
+    assert other.heading == "Table 5 on WikiText-2" and base.heading == "Table 5"
+    assert all(cell.reference == "" for cell in other.cells) and not other.stand_in and base.stand_in
+
+
+def test_seeds_may_differ_between_cells(tmp_path: Path) -> None:
+    counts = {"mini": {"*/dfa": 5, "cora/*": 7}}
+    spec = load_spec("table_4", folder=edited(tmp_path, seeds_for=counts))
+    seeds = {cell.name: spec.seeds(cell, "mini") for cell in spec.cells if not cell.control}
+    assert seeds == {f"{t}/{r}": 5 if r == "dfa" else 7 if t == "cora" else 3 for t in TASKS for r in ("bp", "dfa")}
+    assert {spec.seeds(cell, "paper") for cell in spec.cells} == {10}
+
+
+def test_metrics_may_be_added_but_none_left_out(tmp_path: Path) -> None:
+    metrics = yaml.safe_load((TABLE_FOLDER / "table_4.yaml").read_text())["metrics"]
+    more = {"loss": {"record": "test/loss", "label": "loss"}} | metrics
+    spec = load_spec("table_4", folder=edited(tmp_path, metrics=more))
+    assert tuple(spec.metrics) == ("auc", "ap", "loss") and spec.added_metrics == ("loss",)
 
 
 def test_numbers_that_the_paper_quotes_are_never_run() -> None:
@@ -195,6 +261,10 @@ def test_cost_takes_the_first_pattern_that_fits(tmp_path: Path) -> None:
     costs = {**dict.fromkeys(("paper", "mini", "smoke"), cost), "stand_in": {"default": 1}}
     spec = load_spec("table_4", folder=edited(tmp_path, cost_seconds=costs))
     assert [spec.cost(spec.cells[0], scale, stand_in=True) for scale in ("mini", "smoke")] == [1, 2]
+    costs = {**dict.fromkeys(("paper", "mini", "smoke"), cost), "paper_cuda": {"default": 1}}
+    spec = load_spec("table_4", folder=edited(tmp_path, cost_seconds=costs))
+    found = {(s, d): spec.cost(spec.cells[0], s, device=d) for s in ("paper", "mini") for d in ("cpu", "cuda:1")}
+    assert found == {("paper", "cpu"): 2, ("paper", "cuda:1"): 1, ("mini", "cpu"): 2, ("mini", "cuda:1"): 2}
     with pytest.raises(ConfigError, match="unknown scale 'huge'; known: paper, mini, smoke"):
         spec.cost(cell_of(spec, "cora/bp"), "huge")
 
@@ -219,6 +289,12 @@ def test_unknown_table_lists_the_known_ones() -> None:
         ({"cost_seconds": {"paper": {"default": 1}}}, "`default` for mini, smoke"),
         ({"cost_seconds": {"paper": 3}}, "patterns to seconds, got 3"),
         ({"quoted": ["*"]}, "nothing can be run"),
+        ({"seeds_for": {"mini": {"*": 0}}}, "seeds_for must give at least 1"),
+        ({"seeds_for": {"large": {"*": 2}}}, "seeds_for knows no scale 'large'; known: paper, mini, smoke"),
+        ({"added": {"cora/bp": [""]}}, "cora/bp is added, but already there"),
+        ({"base": "table_9"}, "no other table 'table_9' to start from"),
+        ({"base": "table_4"}, "no other table 'table_4' to start from"),
+        ({"profiles": {"some": {"cells": "*"}}}, "profile 'some'"),
     ],
 )
 def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -1,0 +1,119 @@
+"""What is made of trained models: samples and curves; and the bench."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from benchmarks.config import Config, compose_config, resolve
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.execute import execute
+from benchmarks.figures import load_figure
+from benchmarks.language.bench import Setting, bench, expected_first_loss, peak_memory
+from benchmarks.language.figures import learning_curves
+from benchmarks.language.sample import continuation, main, sample_text
+from benchmarks.records import RunFolder
+from tests.conftest import Command
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Config:
+    chosen = ["task=wikitext103", "model=transformer_macro", "rule=dfa", "scale=smoke"]
+    config = resolve(
+        compose_config([*chosen, f"run.results_dir={tmp_path}", "run.wandb=disabled", "run.progress=false"])
+    )
+    assert execute(config)["status"] == "done"
+    return config
+
+
+class Counting(nn.Module):
+    """Sure that the next token is the number of tokens it sees, modulo five."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores = torch.full((*tokens.shape, 5), -1e9)
+        scores[..., tokens.shape[1] % 5] = 0.0
+        return scores
+
+
+def test_a_continuation_sees_the_last_window_and_keeps_the_beginning() -> None:
+    ids = continuation(Counting(), torch.tensor([4, 4]), tokens=5, window=4, temperature=1.0)
+    assert ids.tolist() == [4, 4, 2, 3, 4, 4, 4]
+
+
+def test_draws_follow_the_temperature() -> None:
+    scores = torch.tensor([0.0, math.log(3.0)])
+
+    class Fixed(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return scores.expand(*tokens.shape, 2)
+
+    for temperature, expected in ((1.0, 3 / 4), (0.5, 9 / 10)):
+        torch.manual_seed(0)
+        ids = continuation(Fixed(), torch.tensor([0]), 2000, 8, temperature)
+        assert ids[1:].float().mean().item() == pytest.approx(expected, abs=0.03)
+
+
+def test_the_command_prints_prompt_and_continuation(run: Config, command: Command) -> None:
+    folder = str(RunFolder.of(run).path)
+    code, out, err = command(main, folder, "--prompt", "that thbai", "--tokens", "7", "--seed", "3")
+    assert (code, err) == (0, "") and out.startswith("that thbai ") and len(out.split()) == 9
+    assert command(main, folder, "--prompt", "that thbai", "--tokens", "7", "--seed", "3")[1] == out
+    assert command(main, folder, "--prompt", "that thbai", "--tokens", "7", "--seed", "4")[1] != out
+    code, _, err = command(main, folder, "--prompt", "hello")
+    assert code == 2 and "has no word 'hello'" in err
+    code, _, err = command(main, folder + "-not")
+    assert code == 2 and "holds no finished run" in err
+
+
+def test_what_cannot_be_sampled_is_told(run: Config) -> None:
+    folder = RunFolder.of(run).path
+    with pytest.raises(ConfigError, match="must be positive, got 0"):
+        sample_text(folder, "", 0, 1.0, 0)
+    for file in folder.glob("*.safetensors"):
+        file.write_bytes(b"not weights")
+    with pytest.raises(ResultsError, match="do not fit the run's model"):
+        sample_text(folder, "", 3, 1.0, 0)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ResultsError, match="has no weights"):
+        sample_text(folder, "", 3, 1.0, 0)
+
+
+def test_curves_are_the_histories_and_the_best_possible(run: Config) -> None:
+    figure = learning_curves({"DFA": run})
+    assert isinstance(figure, Figure)
+    (axes,) = figure.axes
+    curve, best = axes.lines
+    history = RunFolder.of(run).history()
+    assert curve.get_xdata().tolist() == [row["step"] for row in history] == [3, 6]
+    assert curve.get_ydata().tolist() == [row["valid/perplexity"] for row in history]
+    record = RunFolder.of(run).read()
+    assert record is not None and best.get_ydata()[0] == record["data"]["notes"]["best_perplexity"]
+    assert "stand-in" in axes.get_title()
+    RunFolder.of(run).metrics.unlink()
+    with pytest.raises(ResultsError, match="no history to draw"):
+        learning_curves({"DFA": run})
+
+
+@pytest.mark.parametrize("name", ["figure_l1", "figure_l2"])
+def test_curves_are_of_cells_of_the_table(name: str) -> None:
+    spec = load_figure(name)
+    assert spec.draw == "learning_curves" and len({cell.overrides for cell in spec.cells}) == 6
+    assert spec.stand_in is (name == "figure_l1")
+
+
+def test_the_bench_measures_every_rule_and_pytorchs_own_layers() -> None:
+    options = (("width", 16), ("blocks", 2), ("heads", 2), ("hidden", 32), ("dropout", 0.0))
+    found = bench(["torch", "bp", "macro"], setting := Setting(2, 16, 200, options=options), 3, memory=False)
+    assert set(json.loads(json.dumps(found))["rules"]) == {"torch", "bp", "macro"}
+    for measured in found["rules"].values():
+        assert measured["finite"] and measured["seconds_per_step"] > 0
+        assert measured["peak_memory_mb"] is None
+    assert 50 < peak_memory("macro", setting) < 5000
+    assert found["rules"]["bp"]["ratio_to_bp"] == 1
+    for rule in ("bp", "macro"):
+        assert found["rules"][rule]["first_loss"] == pytest.approx(expected_first_loss(200, 16), rel=0.05)
