@@ -67,7 +67,8 @@ def one_line(error: BaseException) -> str:
         group = text.split("'")[1].split("/")[0]
         head, _, options = text.partition("Available options in")
         name = head.split("'")[-2].split("/")[-1]
-        known = ", ".join(line.strip() for line in options.splitlines()[1:] if line.strip())
+        listed = options.partition("Config search path")[0].splitlines()[1:]
+        known = ", ".join(line.strip() for line in listed if line.strip())
         group = head.split("'")[-2].rsplit("/", 1)[0] if "/" in head.split("'")[-2] else group
         return f"unknown {group} '{name}'; known: {known}"
     if isinstance(error, OverrideParseException):

@@ -19,7 +19,7 @@ from tests.conftest import TOY, Command, Toys
         (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
         (["rule=hebb"], r"unknown rule 'hebb'; known: bp, dfa, .*shallow"),
         (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
-        (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, plateau"),
+        (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
         (["task.name=imagenet"], r"unknown task 'imagenet'; known: .*toy"),
         (["model.name=resnet"], r"unknown model 'resnet'; known: .*toy_mlp"),
         (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, dfa, shallow"),

@@ -93,7 +93,9 @@ def test_table_a2_is_dfa_on_cora() -> None:
     assert {name: metric.record for name, metric in spec.metrics.items()} == {
         "alignment_mean": "alignment/mean",
         "alignment_std": "alignment/std",
+        "idle": "alignment/idle",
     }
+    assert spec.added_metrics == ("idle",)
     assert spec.tolerance(cell_of(spec, "dna"), "alignment_std") is None
 
 
