@@ -180,11 +180,12 @@ def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[
     for record in records:
         by_seed.setdefault(int(record["seed"]), []).append(record)
     wanted = spec.metrics[metric]
+    key = wanted.key(cell.row)
     values = []
     for seed, group in sorted(by_seed.items()):
         if len(group) > runs:
             raise ResultsError(f"{spec.name}, {cell.name}: {len(group)} records of seed {seed}")
-        found = [float(record["metrics"][wanted.record]) for record in group if wanted.record in record["metrics"]]
+        found = [float(record["metrics"][key]) for record in group if key in record["metrics"]]
         if len(found) == runs:
             values.append(float(np.mean(found)) * wanted.factor)
     return values

@@ -23,6 +23,7 @@ class Metric:
 
     Attributes:
         record: key in a record's metrics, e.g. "test/accuracy".
+        record_for: pattern of a row → the key that takes its place there.
         label: words for a heading, e.g. "accuracy (%)".
         factor: what the record's value is multiplied by (100 turns a fraction into percent).
         decimals: digits after the point in Markdown and LaTeX.
@@ -30,10 +31,15 @@ class Metric:
     """
 
     record: str = MISSING
+    record_for: dict[str, str] = field(default_factory=dict)
     label: str = MISSING
     factor: float = 1.0
     decimals: int = 2
     higher_is_better: bool = True
+
+    def key(self, row: str) -> str:
+        """Key in the records of a row."""
+        return next((key for pattern, key in self.record_for.items() if matches(pattern, row)), self.record)
 
 
 @dataclass(frozen=True)

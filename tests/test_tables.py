@@ -485,3 +485,12 @@ def test_profiles_list_the_matching_metrics_in_order() -> None:
     (line,) = [line for line in describe_runs(spec, outcomes, "mini") if line.startswith("Alignment")]
     # Means over the seeds; the point inside a block does not match, and backpropagation has no alignment to show.
     assert line.endswith("dfa_macro: baseline 0.50, 0.25; one_cycle 1.00, 0.75.")
+
+
+def test_a_row_may_take_its_number_from_a_place_of_its_own() -> None:
+    spec = load_spec("table_a1")
+    metrics = {"alignment/mean": 0.1, "alignment/std": 0.2, "alignment/logarithmic/mean": 0.3,
+               "alignment/logarithmic/std": 0.4, "alignment/cross.layers.0/mean": 0.5}  # fmt: skip
+    rows = summarise(spec, {cell: done([record(metrics, name="criteo")]) for cell in spec.cells})
+    assert [entry_of(rows, "afn", "", metric).mean for metric in spec.metrics] == [0.3, 0.4]
+    assert [entry_of(rows, "dcn", "", metric).mean for metric in spec.metrics] == [0.5, None]
