@@ -15,6 +15,10 @@ OUTPUTS = 4
 """Red, green, blue and density, before sigmoid and ReLU."""
 
 
+FOG = 0.1
+"""Raw density at the start. Deep networks start out nearly constant; below 0 everywhere, ReLU would pass no gradient."""
+
+
 class Encoding(nn.Module):
     """x ↦ (x, sin 2⁰x, cos 2⁰x, …, sin 2^{L−1}x, cos 2^{L−1}x), component-wise on the rows x; no gradient to x.
 
@@ -93,6 +97,7 @@ class Field(nn.Module):
         self.trunk = nn.ModuleList(layers)
         self.skip = skip
         self.density = nn.Linear(width, 1)
+        nn.init.constant_(self.density.bias, FOG)
         self.feature = Layer(width, width)
         self.view = Layer(width, width // 2, self.encode_direction.width)
         self.color = nn.Linear(width // 2, 3)
