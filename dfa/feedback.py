@@ -128,12 +128,12 @@ class FeedbackMatrices(nn.Module):
                 projected[key, repeats] = rows
             return projected[key, repeats]
 
-        @torch.no_grad()
         def signal(point: Point, repeats: int, width: int) -> Tensor:
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
-            rows = rows_of(keys[point.name], repeats)[:, :width]
-            return rows.reshape(point.activation.shape).to(point.activation.dtype)
+            with torch.no_grad():
+                rows = rows_of(keys[point.name], repeats)[:, :width]
+                return rows.reshape(point.activation.shape).to(point.activation.dtype)
 
         return map(signal, points, repeats, (width for _, width in shapes))
 
