@@ -16,7 +16,7 @@ OUTPUTS = 4
 
 
 FOG = 0.1
-"""Raw density at the start. Deep networks start out nearly constant; below 0 everywhere, ReLU would pass no gradient."""
+"""Raw density at the start. Deep networks start nearly constant; below 0 everywhere, ReLU would pass no gradient."""
 
 
 class Encoding(nn.Module):
