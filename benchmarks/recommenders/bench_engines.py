@@ -25,7 +25,7 @@ def bench_engines(rows: int = 200_000, vocabulary: int = 25_000, turns: int = 3)
         text = Path(folder) / "train.txt"
         write_text_log(ClickModel(0, vocabulary), rows, text)
         ways: dict[str, Callable[[], object]] = {
-            "pyarrow, as here": lambda: count_values(TextSource(text), Path(folder), 10, 0.0, workers=1),
+            "as here": lambda: count_values(TextSource(text), Path(folder), 10, 0.0, workers=1),
             "polars": lambda: _polars(text),
             "pandas": lambda: _pandas(text),
             "plain Python": lambda: _python(text),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -19,12 +20,14 @@ class Parsed:
 
     Attributes:
         labels: (rows,) of 0 and 1.
-        keys: for every field (rows,) keys of its cells.
+        keys: for every field the keys that occur, in any order; a key may stand there more than once.
+        codes: for every field (rows,) indices into them.
         malformed: number of rows left out.
     """
 
     labels: NDArray[np.uint8]
     keys: list[Keys]
+    codes: list[NDArray[np.intp]]
     malformed: int
 
 
@@ -46,7 +49,8 @@ def parse_table(table: pa.Table, malformed: int = 0) -> Parsed:
         keys.append(found)
     if bad.any():
         labels, keys = labels[~bad], [column[~bad] for column in keys]
-    return Parsed(labels.astype(np.uint8), keys, malformed + int(bad.sum()))
+    codes, distinct = zip(*map(pd.factorize, keys), strict=True)
+    return Parsed(labels.astype(np.uint8), list(distinct), list(codes), malformed + int(bad.sum()))
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -60,16 +60,10 @@ def _words(block: bytes, starts: NDArray[np.intp], lengths: NDArray[np.intp]) ->
 
 
 def _parsed(words: Keys) -> Parsed | None:
-    columns = [np.ascontiguousarray(words[:, cell]) for cell in range(CELLS)]
-    distinct = [pd.factorize(column) for column in columns[: INTEGERS + 1]]
-    numbers = [read_integers(texts) for _, texts in distinct]
-    if any(improper.any() for _, _, improper in numbers):
-        return None
-    keys = columns[1:]
-    for field in range(INTEGERS):
-        read, empty, _ = numbers[field + 1]
-        keys[field] = bucket_keys(read, empty)[distinct[field + 1][0]]
+    codes, texts = zip(*(pd.factorize(np.ascontiguousarray(words[:, cell])) for cell in range(CELLS)), strict=True)
+    numbers = [read_integers(column) for column in texts[: INTEGERS + 1]]
     labels, unlabelled, _ = numbers[0]
-    if unlabelled.any() or labels.min() < 0 or labels.max() > 1:
+    if any(improper.any() for _, _, improper in numbers) or unlabelled.any() or labels.min() < 0 or labels.max() > 1:
         return None
-    return Parsed(labels[distinct[0][0]].astype(np.uint8), keys, 0)
+    buckets = [bucket_keys(read, empty) for read, empty, _ in numbers[1:]]
+    return Parsed(labels[codes[0]].astype(np.uint8), [*buckets, *texts[INTEGERS + 1 :]], list(codes[1:]), 0)

@@ -150,7 +150,8 @@ def test_windows_line_ends_and_a_missing_last_one(generated, tmp_path):
 
 def rows_of(parsed):
     """Parsed rows one by one, whichever way they were parsed."""
-    return [(int(label), *map(int, keys)) for label, *keys in zip(parsed.labels, *parsed.keys, strict=True)]
+    columns = [keys[codes] for keys, codes in zip(parsed.keys, parsed.codes, strict=True)]
+    return [(int(label), *map(int, keys)) for label, *keys in zip(parsed.labels, *columns, strict=True)]
 
 
 def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated):
