@@ -170,7 +170,7 @@ def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:
 
 
 def _apart_from_rule(cell: Cell) -> tuple[str, ...]:
-    return tuple(item for item in cell.overrides if not item.startswith("rule="))
+    return tuple(item for item in (*cell.overrides, *cell.members) if not item.startswith("rule="))
 
 
 def _without_repeats(records: Iterable[Record]) -> list[Record]:

@@ -494,3 +494,21 @@ def test_a_row_may_take_its_number_from_a_place_of_its_own() -> None:
     rows = summarise(spec, {cell: done([record(metrics, name="criteo")]) for cell in spec.cells})
     assert [entry_of(rows, "afn", "", metric).mean for metric in spec.metrics] == [0.3, 0.4]
     assert [entry_of(rows, "dcn", "", metric).mean for metric in spec.metrics] == [0.5, None]
+
+
+def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
+    """The rows of table 1 differ in their scenes alone: those of one kind are no control of the other's."""
+    spec = load_spec("table_1")
+
+    def psnr(row: str, column: str, scene: str, value: float) -> tuple[Cell, CellOutcome]:
+        return cell_of(spec, row, column), done([record({"test/psnr": value}, name=scene, scale="mini")])
+
+    outcomes = dict(
+        [
+            psnr("nerf_synthetic", "nerf/dfa", "blender_lego", 15.3),
+            psnr("nerf_synthetic", "nerf/shallow", "blender_lego", 9.2),
+            psnr("llff_real", "nerf/dfa", "llff_fern", 20.2),
+            psnr("llff_real", "nerf/shallow", "llff_fern", 17.5),
+        ]
+    )
+    assert not any("frozen control is as good" in line for line in describe_runs(spec, outcomes, "mini"))
