@@ -114,11 +114,8 @@ class FeedbackMatrices(nn.Module):
         error_rows = as_rows(error, batch_dims)
         error_rows = error_rows.to(torch.promote_types(error.dtype, torch.float32))
         shapes = [_row_shape(point.activation, batch_dims) for point in points]
-        widths: dict[str, int] = {}
-        for point, (_, width) in zip(points, shapes, strict=True):  # a module used twice may differ in width
-            widths[point.name] = max(width, widths.get(point.name, 0))
         repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
-        keys = self._keys(error_name, error_rows.shape[1], widths)
+        keys = self.prepare(error_name, error, points)
         projected: dict[tuple[str, int], Tensor] = {}
 
         def rows_of(key: str, repeats: int) -> Tensor:
@@ -136,6 +133,18 @@ class FeedbackMatrices(nn.Module):
                 return rows.reshape(point.activation.shape).to(point.activation.dtype)
 
         return map(signal, points, repeats, (width for _, width in shapes))
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
+        """Draw what is not drawn yet; of `error` the shape alone matters. Returns the buffer that each point uses.
+
+        Raises:
+            FeedbackError: a width differs from the first time.
+        """
+        batch_dims = self.batch_dims or max(1, error.ndim - 1)
+        widths: dict[str, int] = {}
+        for point in points:  # a module used twice may differ in width
+            widths[point.name] = max(_row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
+        return self._keys(error_name, _row_shape(error, batch_dims)[1], widths) if widths else {}
 
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Name of each point's matrix, which is drawn now if this is the first time."""
@@ -158,6 +167,7 @@ class FeedbackMatrices(nn.Module):
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
             raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
+    @torch.compiler.disable
     def _draw(self, key: str, height: int, width: int) -> Tensor:
         if self.draw == "counter":
             return self._block(key, 0, height, width)
