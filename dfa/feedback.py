@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from math import prod, sqrt
 from typing import Literal
 
@@ -128,9 +129,9 @@ class FeedbackMatrices(nn.Module):
         def signal(point: Point, repeats: int, width: int) -> Tensor:
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
-            with torch.no_grad():
-                rows = rows_of(keys[point.name], repeats)[:, :width]
-                return rows.reshape(point.activation.shape).to(point.activation.dtype)
+            rows = rows_of(keys[point.name], repeats)
+            rows = rows if rows.shape[1] == width else rows[:, :width]
+            return rows.reshape(point.activation.shape).to(point.activation.dtype)
 
         return map(signal, points, repeats, (width for _, width in shapes))
 
@@ -185,7 +186,9 @@ class FeedbackMatrices(nn.Module):
     def _project(self, key: str, error_rows: Tensor) -> Tensor:
         """Error rows (rows, height) times the matrix (height, width)."""
         matrix = self._buffers.get(key)
-        with torch.autocast(error_rows.device.type, enabled=False):
+        device = error_rows.device
+        reduced = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=False) if reduced else nullcontext():
             if matrix is not None and self.draw == "torch":
                 return error_rows @ matrix.to(error_rows.dtype)
             height, width = self._shapes[key] if matrix is None else matrix.shape
@@ -193,7 +196,6 @@ class FeedbackMatrices(nn.Module):
             step = max(1, BLOCK_ENTRIES // width)
             for start in range(0, height, step):  # in blocks when it is kept, too: the order of summation shows
                 stop = min(start + step, height)
-                device = error_rows.device
                 block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected
