@@ -1,5 +1,6 @@
 """Time, memory and arithmetic of a training step."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler reports its start and stop otherwise
 Step = Callable[[], None]
 
 

@@ -4,7 +4,6 @@ A process of its own also gives each its own allocator: one whose heap another h
 """
 
 import multiprocessing
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,7 +88,6 @@ class Seat:
 
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     torch.set_num_threads(contestant.threads)
     device = torch.device(contestant.device)
     try:

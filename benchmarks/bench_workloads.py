@@ -77,6 +77,9 @@ def make_step(workload: Workload, rule_name: str, mode: str = "eager") -> Step:
         return _peer(rule_name)(workload)
     options = {"memory": "recompute"} if mode == "recompute" else {}
     rule = RULES.build(rule_name, workload.model, **workload.placement, **options)
+    if mode in ("compiled", "cuda_graph"):
+        rule.backward(workload.loss(workload.model))  # draws the matrices, which would break a compiled graph
+        workload.optimizer.zero_grad(set_to_none=True)
     forward = _compiled(workload.model, mode)
 
     def step() -> None:

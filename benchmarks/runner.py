@@ -125,8 +125,10 @@ class Trainer:
         reduced = self.config.trainer.precision == "bfloat16"
         if not self.model.training:
             self.model.train()
+        # Feedback matrices are drawn with the first error, which would break a compiled graph.
+        first = self.position.step == self.position.batch == 0
         with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
-            loss = self.task.loss(self.forward, batch)
+            loss = self.task.loss(self.model if first else self.forward, batch)
         self.rule.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
         self.loss_sum += loss.detach()

@@ -71,7 +71,7 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     with rule.taps.switched("observe"), torch.enable_grad(), uncompiled:
         value = loss()
         passes = rule.taps.passes
-    wanted = [record.error for record in passes]
+    wanted = [record.error for record in passes if record.error is not None]
     wanted += [point.activation for record in passes for point in record.points]
     if not wanted:
         raise PointError("the loss was computed without reaching an error tensor")

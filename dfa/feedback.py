@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from math import prod, sqrt
 from typing import Literal
 
@@ -114,11 +115,8 @@ class FeedbackMatrices(nn.Module):
         error_rows = as_rows(error, batch_dims)
         error_rows = error_rows.to(torch.promote_types(error.dtype, torch.float32))
         shapes = [_row_shape(point.activation, batch_dims) for point in points]
-        widths: dict[str, int] = {}
-        for point, (_, width) in zip(points, shapes, strict=True):  # a module used twice may differ in width
-            widths[point.name] = max(width, widths.get(point.name, 0))
         repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
-        keys = self._keys(error_name, error_rows.shape[1], widths)
+        keys = self.prepare(error_name, error, points)
         projected: dict[tuple[str, int], Tensor] = {}
 
         def rows_of(key: str, repeats: int) -> Tensor:
@@ -131,11 +129,23 @@ class FeedbackMatrices(nn.Module):
         def signal(point: Point, repeats: int, width: int) -> Tensor:
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
-            with torch.no_grad():
-                rows = rows_of(keys[point.name], repeats)[:, :width]
-                return rows.reshape(point.activation.shape).to(point.activation.dtype)
+            rows = rows_of(keys[point.name], repeats)
+            rows = rows if rows.shape[1] == width else rows[:, :width]
+            return rows.reshape(point.activation.shape).to(point.activation.dtype)
 
         return map(signal, points, repeats, (width for _, width in shapes))
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
+        """Draw what is not drawn yet; of `error` the shape alone matters. Returns the buffer that each point uses.
+
+        Raises:
+            FeedbackError: a width differs from the first time.
+        """
+        batch_dims = self.batch_dims or max(1, error.ndim - 1)
+        widths: dict[str, int] = {}
+        for point in points:  # a module used twice may differ in width
+            widths[point.name] = max(_row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
+        return self._keys(error_name, _row_shape(error, batch_dims)[1], widths) if widths else {}
 
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Name of each point's matrix, which is drawn now if this is the first time."""
@@ -158,6 +168,7 @@ class FeedbackMatrices(nn.Module):
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
             raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
+    @torch.compiler.disable
     def _draw(self, key: str, height: int, width: int) -> Tensor:
         if self.draw == "counter":
             return self._block(key, 0, height, width)
@@ -175,7 +186,9 @@ class FeedbackMatrices(nn.Module):
     def _project(self, key: str, error_rows: Tensor) -> Tensor:
         """Error rows (rows, height) times the matrix (height, width)."""
         matrix = self._buffers.get(key)
-        with torch.autocast(error_rows.device.type, enabled=False):
+        device = error_rows.device
+        reduced = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=False) if reduced else nullcontext():
             if matrix is not None and self.draw == "torch":
                 return error_rows @ matrix.to(error_rows.dtype)
             height, width = self._shapes[key] if matrix is None else matrix.shape
@@ -183,7 +196,6 @@ class FeedbackMatrices(nn.Module):
             step = max(1, BLOCK_ENTRIES // width)
             for start in range(0, height, step):  # in blocks when it is kept, too: the order of summation shows
                 stop = min(start + step, height)
-                device = error_rows.device
                 block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected

@@ -1,9 +1,9 @@
 """Feedback points: keep what a module puts out, and cut the graph there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +28,58 @@ class Pass:
 
     Attributes:
         error_name: module whose output is the error tensor ("" for the model).
-        output: that output, still on the graph below it.
-        error: the tensor that went on instead; in cut mode a leaf whose `.grad` will be the error.
-        points: the feedback points that fired, in order.
+        points: the feedback points that fired, in order; none where the pass was compiled, which keeps them to itself.
+        error: the error tensor, where it is needed: in mode "observe".
+        compiled: whether the error tensor lies inside a compiled graph.
+        arrived: whether the error has come.
     """
 
     error_name: str
-    output: Tensor
-    error: Tensor
     points: list[Point] = field(default_factory=list)
+    error: Tensor | None = None
+    compiled: bool = False
+    arrived: bool = False
+
+
+class Sender(Protocol):
+    """What turns the error into signals: a rule."""
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        """A signal for each point."""
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        """Make what `signals` will need; `error` has the error's shape."""
+
+
+class _Crossing(torch.autograd.Function):
+    """The identity on the error tensor; backwards the error goes on as it is, and the signals start at the points.
+
+    So one backward call does all: autograd reaches the points as if they were inputs of the error tensor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, sender: Sender, record: Pass, points: list[Point], output: Tensor, *activations: Tensor
+    ) -> Tensor:
+        ctx.sending = sender, record, points
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> Any:
+        sender, record, points = ctx.sending
+        signals = tuple(sender.signals(record.error_name, error, points))
+        if not torch.compiler.is_compiling():
+            record.arrived = True
+            ctx.sending = None  # or the activations would live as long as the loss
+        return None, None, None, error, *signals
 
 
 class Taps:
     """Forward hooks on the feedback points and error tensors of a model.
 
-    In mode "cut" a point hands on a detached copy of its output, so that no gradient crosses it, and the error
-    tensor becomes a leaf; "replay" does the same to points and leaves error tensors alone; in mode "observe" both are
-    recorded and left on the graph; in mode "off", and whenever gradients are disabled, nothing happens.
+    In mode "cut" a point hands on a detached copy of its output, so that no gradient crosses it, and from the error
+    tensor the error is sent to the points; "replay" cuts at points and leaves error tensors alone; in mode "observe"
+    both are recorded and left on the graph; in mode "off", and whenever gradients are disabled, nothing happens.
 
     Args:
         model: any module; it is not changed, only hooked.
@@ -52,6 +87,7 @@ class Taps:
         error_at: pattern(s) of the modules whose output is an error tensor; "" is the model's own output.
             A point belongs to the next error tensor that fires. None: error tensors are neither cut nor recorded.
         silent: patterns of modules whose output is cut and which receive no signal.
+        sender: makes signals of an error; not needed where error tensors are neither cut nor recorded.
 
     Raises:
         PointError: a pattern matches nothing.
@@ -63,8 +99,10 @@ class Taps:
         points: str | Sequence[str],
         error_at: str | Sequence[str] | None,
         silent: str | Sequence[str] = (),
+        sender: Sender | None = None,
     ) -> None:
         self.mode: Mode = "cut"
+        self._sender = sender
         point_modules = find_modules(model, points)
         silent_modules = find_modules(model, silent)
         error_modules = {} if error_at is None else find_modules(model, error_at)
@@ -125,9 +163,16 @@ class Taps:
     def _keep(self, name: str, activation: Tensor) -> None:
         self._open.append(Point(name, activation))
 
-    def _record(self, record: Pass) -> None:
+    def _cross(self, name: str, tensor: Tensor, points: list[Point]) -> Tensor:
+        """What goes on in place of an error tensor."""
+        assert self._sender is not None
+        compiled = torch.compiler.is_compiling()
+        if compiled:
+            self._sender.prepare(name, tensor, points)
+        record = Pass(name, [] if compiled else points, compiled=compiled)
         self.passes.append(record)
-        self._open = []
+        crossed: Tensor = _Crossing.apply(self._sender, record, points, tensor, *(point.activation for point in points))
+        return crossed
 
     def _start(self, module: nn.Module, arguments: Any) -> None:
         # Points of a forward pass that raised half-way must not end up in the next one.
@@ -159,9 +204,12 @@ class Taps:
             if not self._active or self.mode == "replay":
                 return None
             tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
-            error = tensor.detach().requires_grad_() if self.mode == "cut" else tensor
-            self._record(Pass(name, tensor, error, self._open))
-            return _map_first(output, lambda _: error) if self.mode == "cut" else None
+            points, self._open = self._open, []
+            if self.mode == "observe":
+                self.passes.append(Pass(name, points, tensor))
+                return None
+            crossed = self._cross(name, tensor, points)
+            return _map_first(output, lambda _: crossed)
 
         return close_pass
 

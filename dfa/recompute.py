@@ -32,7 +32,7 @@ def run_again(taps: StagedTaps, passes: Sequence[StagedPass], signals: Signals, 
     uses = Counter(parameter for record in passes for call in record.calls for parameter in _parameters(call))
     outer: list[Tensor] = []
     outer_gradients: list[Tensor] = []
-    devices = sorted({record.error.device.index for record in passes if record.error.is_cuda})
+    devices = sorted({record.leaf.device.index for record in passes if record.leaf.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         for record in passes:
             running: Tensor | None = None

@@ -45,8 +45,16 @@ class StageCall:
 
 @dataclass
 class StagedPass(Pass):
-    """A pass whose points lie in stages; they hold no activations."""
+    """A pass whose points lie in stages and hold no activations.
 
+    Attributes:
+        output: of the module at which the error is taken, on the graph above the stages.
+        leaf: what went on instead; its `.grad` will be the error.
+        calls: of the stages, in order.
+    """
+
+    output: Tensor = field(default_factory=lambda: torch.empty(0))
+    leaf: Tensor = field(default_factory=lambda: torch.empty(0))
     calls: list[StageCall] = field(default_factory=list)
 
 
@@ -146,11 +154,11 @@ class StagedTaps(Taps):
         self._open.append(point)
         self._calls[-1].points.append(point)
 
-    def _record(self, record: Pass) -> None:
-        if self.mode == "cut":
-            record = StagedPass(record.error_name, record.output, record.error, record.points, self._calls)
-        super()._record(record)
+    def _cross(self, name: str, tensor: Tensor, points: list[Point]) -> Tensor:
+        leaf = tensor.detach().requires_grad_()
+        self.passes.append(StagedPass(name, points, output=tensor, leaf=leaf, calls=self._calls))
         self._calls, self._running = [], None
+        return leaf
 
     def _start(self, module: nn.Module, arguments: Any) -> None:
         if self._entered:  # a pass was interrupted inside a stage by something that is not an Exception

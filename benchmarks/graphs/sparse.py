@@ -6,6 +6,7 @@ change, so a `Pattern` computes its transpose once. The two products are each ot
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +45,17 @@ class Pattern:
         """The sparse matrix with these `values` (nnz,)."""
         return _csr(self.pointer, self.column, values, self.shape)
 
-    def csr_transposed(self, values: Tensor) -> Tensor:
-        """The transposed sparse matrix, `values` (nnz,) being given in the order of this one."""
-        return _csr(self.pointer_t, self.column_t, values[self.order_t], (self.shape[1], self.shape[0]))
+    def times(self, values: Tensor, dense: Tensor) -> Tensor:
+        """The sparse matrix with these `values` (nnz,) times `dense` (columns, channels)."""
+        return _product()(self.pointer, self.column, values, dense, self.shape[0])
+
+    def transposed_times(self, values: Tensor, dense: Tensor) -> Tensor:
+        """The transposed matrix times `dense` (rows, channels); `values` in the order of the one that is not."""
+        return _product()(self.pointer_t, self.column_t, values[self.order_t], dense, self.shape[1])
+
+    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+        """Inner products (nnz,) of rows of `left` and `right` at the positions."""
+        return _samples()(self.pointer, self.column, left, right)
 
     def to(self, device: torch.device) -> "Pattern":
         tensors = ("pointer", "column", "row", "pointer_t", "column_t", "order_t")
@@ -64,8 +73,9 @@ class SparseMatrix:
     def from_entries(cls, row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> "SparseMatrix":
         """Build from coordinates in any order; values at the same place add up."""
         summed = torch.sparse_coo_tensor(torch.stack([row, column]), values, shape, check_invariants=False).coalesce()
-        row, column = summed.indices()
-        return cls(Pattern.from_sorted(row, column, shape), summed.values())
+        # Copies, because torch.compile fails on views of sparse tensors.
+        row, column = summed.indices().clone()
+        return cls(Pattern.from_sorted(row, column, shape), summed.values().clone())
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> "SparseMatrix":
@@ -128,16 +138,15 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
         ctx.pattern = pattern
         ctx.save_for_backward(values, dense)
-        return pattern.csr(values) @ dense.contiguous()
+        return pattern.times(values, dense)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         values, dense = ctx.saved_tensors
         _, wants_values, wants_dense = ctx.needs_input_grad
-        gradient = gradient.contiguous()
-        to_values = _sampled_product(ctx.pattern, gradient, dense) if wants_values else None
-        to_dense = ctx.pattern.csr_transposed(values) @ gradient if wants_dense else None
+        to_values = ctx.pattern.sampled(gradient, dense) if wants_values else None
+        to_dense = ctx.pattern.transposed_times(values, gradient) if wants_dense else None
         return None, to_values, to_dense
 
 
@@ -146,21 +155,41 @@ class _PairProducts(torch.autograd.Function):
     def forward(ctx: Any, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
         ctx.pattern = pattern
         ctx.save_for_backward(left, right)
-        return _sampled_product(pattern, left, right)
+        return pattern.sampled(left, right)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         left, right = ctx.saved_tensors
         _, wants_left, wants_right = ctx.needs_input_grad
-        to_left = ctx.pattern.csr(gradient) @ right.contiguous() if wants_left else None
-        to_right = ctx.pattern.csr_transposed(gradient) @ left.contiguous() if wants_right else None
+        to_left = ctx.pattern.times(gradient, right) if wants_left else None
+        to_right = ctx.pattern.transposed_times(gradient, left) if wants_right else None
         return None, to_left, to_right
 
 
-def _sampled_product(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
-    zeros = pattern.csr(left.new_zeros(pattern.column.numel()))
+def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Tensor, rows: int) -> Tensor:
+    return _csr(pointer, column, values, (rows, dense.shape[0])) @ dense.contiguous()
+
+
+def _sample(pointer: Tensor, column: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    zeros = _csr(pointer, column, left.new_zeros(column.numel()), (left.shape[0], right.shape[0]))
     return torch.sparse.sampled_addmm(zeros, left.contiguous(), right.t(), beta=0.0).values()
+
+
+# torch.compile cannot look into sparse tensors, and takes the two products as they are. Called like this they cost some
+# microseconds more, so otherwise they are called directly.
+_multiply_opaque = torch.library.custom_op("dfa_graphs::multiply", _multiply, mutates_args=())
+_sample_opaque = torch.library.custom_op("dfa_graphs::sample", _sample, mutates_args=())
+_multiply_opaque.register_fake(lambda pointer, column, values, dense, rows: dense.new_empty(rows, dense.shape[1]))
+_sample_opaque.register_fake(lambda pointer, column, left, right: left.new_empty(column.shape[0]))
+
+
+def _product() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]:
+    return _multiply_opaque if torch.compiler.is_compiling() else _multiply
+
+
+def _samples() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    return _sample_opaque if torch.compiler.is_compiling() else _sample
 
 
 def _csr(pointer: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

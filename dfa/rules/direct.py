@@ -1,6 +1,6 @@
 """Direct feedback alignment and the frame for rules that, like it, send the output error straight to every point."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.feedback import Draw, FeedbackMatrices, Sharing
-from dfa.points import Pass, Point, Taps, check_trainable
+from dfa.points import Point, Taps, check_trainable
 from dfa.recompute import AfterStage, run_again
 from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
 from dfa.stages import StagedPass, StagedTaps
@@ -19,8 +19,8 @@ Memory = Literal["keep", "recompute"]
 class DirectRule(Rule):
     """A rule that turns the error at the error tensor into a signal for each point; `signals` says how.
 
-    `backward` runs autograd from the loss down to the cut error tensor, which trains what lies above it with the true
-    error, and then once from the error tensor and all points together. No gradient crosses a point.
+    `backward` is one run of autograd. From the loss down to the error tensor it is ordinary, which trains what lies
+    above with the true error; there the error goes on, and signals start at the points. No gradient crosses a point.
 
     With memory="recompute" the forward pass builds no graph in the stages of the model. `backward` runs them again, one
     at a time, each with its own signals, and forgets it before the next: the gradients are the same, for one more
@@ -64,7 +64,7 @@ class DirectRule(Rule):
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         if self.memory == "recompute":
             return StagedTaps(self.model, points, error_at, silent, self.stages)
-        return Taps(self.model, points, error_at, silent)
+        return Taps(self.model, points, error_at, silent, self)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         """Signal for each point, shaped like its activation; they are taken one at a time.
@@ -76,6 +76,10 @@ class DirectRule(Rule):
         """
         raise NotImplementedError
 
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        """Called while a forward pass is compiled, with the error tensor in the error's place: the time to make what
+        `signals` needs, since from within a compiled graph it can only read."""
+
     def backward(self, loss: Tensor) -> None:
         """Raise PointError where no forward pass was recorded, the loss does not reach the error tensor, a point
         never fired, or nothing below a point can learn."""
@@ -86,38 +90,30 @@ class DirectRule(Rule):
             )
         self.taps.check_all_fired()
         check_differentiable(loss)
-        loss.backward()
-        reached = [record for record in self.taps.passes if record.error.grad is not None]
-        if not reached:
-            raise PointError("the loss does not depend on the error tensor: no error arrived there")
-        self.taps.passes = [record for record in self.taps.passes if record.error.grad is None]
-        roots, gradients = self._roots(reached)
-        if roots:
-            torch.autograd.backward(roots, gradients)
-        del roots, gradients
-        if isinstance(self.taps, StagedTaps):
-            staged = [record for record in reached if isinstance(record, StagedPass)]
-            run_again(self.taps, staged, lambda record: iter(self._signals(record)), self.after_stage)
-
-    def _roots(self, passes: Sequence[Pass]) -> tuple[list[Tensor], list[Tensor]]:
-        roots: list[Tensor] = []
-        gradients: list[Tensor] = []
-        for record in passes:
-            assert record.error.grad is not None
-            if record.output.requires_grad:  # not so where the error tensor is itself a point
-                roots.append(record.output)
-                gradients.append(record.error.grad)
+        for record in self.taps.passes:
             if not isinstance(record, StagedPass):
                 check_trainable(record.points)
-                roots += [point.activation for point in record.points]
-                gradients += self._signals(record)
-        if not roots and not any(record.points for record in passes):
-            raise PointError("the model's output is not differentiable: nothing in it requires a gradient")
-        return roots, gradients
+        loss.backward()
+        staged = [record for record in self.taps.passes if isinstance(record, StagedPass)]
+        for record in staged:
+            record.arrived = record.leaf.grad is not None
+        if not any(record.arrived or record.compiled for record in self.taps.passes):
+            raise PointError("the loss does not depend on the error tensor: no error arrived there")
+        self.taps.passes = [record for record in self.taps.passes if not (record.arrived or record.compiled)]
+        if isinstance(self.taps, StagedTaps):
+            self._run_stages(self.taps, [record for record in staged if record.arrived])
 
-    def _signals(self, record: Pass) -> Iterable[Tensor]:
-        assert record.error.grad is not None
-        return self.signals(record.error_name, record.error.grad, record.points)
+    def _run_stages(self, taps: StagedTaps, passes: Sequence[StagedPass]) -> None:
+        heads = [record for record in passes if record.output.requires_grad]  # not so where it comes from a stage
+        if heads:
+            errors = [record.leaf.grad for record in heads]
+            torch.autograd.backward([record.output for record in heads], errors)
+
+        def signals(record: StagedPass) -> Iterator[Tensor]:
+            assert record.leaf.grad is not None
+            return iter(self.signals(record.error_name, record.leaf.grad, record.points))
+
+        run_again(taps, passes, signals, self.after_stage)
 
 
 @RULES.register("dfa")
@@ -155,9 +151,16 @@ class DirectFeedbackAlignment(DirectRule):
         super().__init__(model, points, error_at, silent, memory=memory, stages=stages)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        if points and any(buffer.device != error.device for buffer in self.feedback.buffers()):
-            self.feedback.to(error.device)
+        self._follow(error.device)
         return self.feedback.signals(error_name, error, points)
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        self.feedback.prepare(error_name, error, points)
+        self._follow(error.device)
+
+    def _follow(self, device: torch.device) -> None:
+        if any(buffer.device != device for buffer in self.feedback.buffers()):
+            self.feedback.to(device)
 
     def state_dict(self) -> dict[str, Any]:
         return self.feedback.state_dict()

@@ -68,14 +68,31 @@ def test_alignment_and_pause_in_a_compiled_model(mlp: nn.Sequential, batch: Batc
     assert_same(gradients(mlp), true, tolerance=1e-12)
 
 
-def test_error_inside_a_compiled_model(mlp: nn.Sequential, batch: Batch) -> None:
-    """Becoming a leaf breaks the graph there; the numbers stay."""
-    eager = dfa.DirectFeedbackAlignment(mlp, "1", error_at="3")
-    expected = step(eager, mlp, batch)
-    eager.close()
+@pytest.mark.parametrize("points", ["1", ["1", "3"]])
+def test_error_inside_a_compiled_model(points: list[str], mlp: nn.Sequential, batch: Batch) -> None:
+    """Signals are computed inside the graph. A matrix cannot be drawn there: the first step draws it outside."""
+    rule = dfa.DirectFeedbackAlignment(mlp, points, error_at="3")
+    expected = step(rule, mlp, batch)
+    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    counters.clear()
+    for _ in range(3):
+        assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
+        assert not rule.taps.passes
+    assert counters["stats"]["unique_graphs"] == 1
+    next(iter(rule.feedback.buffers())).mul_(-2)  # read at every step, not built into the graph
+    sent = ("0.", "2.") if "3" in points else ("0.",)
+    changed = {name: value * (-2 if name.startswith(sent) else 1) for name, value in expected.items()}
+    assert_same(step(rule, compiled, batch), rename(changed), tolerance=1e-12)
+
+
+def test_first_step_inside_a_compiled_model_draws_and_breaks_the_graph(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "1", error_at="3")
+    expected = step(rule, mlp, batch)
+    rule.close()
     compiled = torch.compile(mlp, backend="aot_eager")
     rule = dfa.DirectFeedbackAlignment(compiled, "1", error_at="3")
-    assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
+    for _ in range(2):
+        assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
 
 
 def rename(found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ def step(model: nn.Module, points: list[str], x: Tensor, targets: Tensor) -> tup
     """One backward under `dfa`; the error in closed form and the feedback matrix."""
     rule = dfa.DirectFeedbackAlignment(model, points)
     logits = model(x)
+    logits.retain_grad()
     rule.backward(cross_entropy(logits, targets))
     error = softmax_error(as_array(logits), targets.numpy())
     assert_close(logits.grad, error, 1e-12)

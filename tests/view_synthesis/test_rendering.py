@@ -184,6 +184,8 @@ def test_coarse_and_fine_have_errors_and_matrices_of_their_own() -> None:
         for level in inputs
     ]
     renders = render_rays(model, rays, settings, draws)
+    for output in (output for outputs in seen.values() for output in outputs):
+        output.retain_grad()
     loss = torch.stack([(render.colors - colors).square().mean() for render in renders.values()]).sum()
     rule.backward(loss)
     matrices = {key.split(":")[0]: value for key, value in rule.state_dict().items()}
