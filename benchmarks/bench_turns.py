@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.bench_measure import Turn, count_flops, peak_megabytes, time_turn
 from benchmarks.bench_workloads import build_workload, make_step
+from benchmarks.environment import keep_freed_memory
 from benchmarks.errors import SuiteError
 from dfa import FeedbackError, PointError
 
@@ -89,6 +90,7 @@ class Seat:
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
     torch.set_num_threads(contestant.threads)
+    keep_freed_memory()  # as in every run
     device = torch.device(contestant.device)
     try:
         step = make_step(build_workload(contestant.entry, device), contestant.rule, contestant.mode)

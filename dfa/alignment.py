@@ -14,6 +14,9 @@ from dfa.rules.direct import DirectRule
 NEGLIGIBLE = 1e-8
 """Components at most this large count as zero (Launay et al., 2020)."""
 
+PIECE_ENTRIES = 1 << 20
+"""Activations are compared in pieces of so many entries."""
+
 
 @dataclass(frozen=True)
 class PointAlignment:
@@ -79,24 +82,42 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     if any(gradient is None for gradient in gradients):
         raise PointError("the loss does not depend on every error tensor and feedback point")
     errors, bp_signals = gradients[: len(passes)], iter(gradients[len(passes) :])
-    rows: dict[str, list[list[Tensor]]] = {}
+    measured: dict[str, list[Tensor]] = {}
     for record, error in zip(passes, errors, strict=True):
         signals = rule.signals(record.error_name, error, record.points)
         for point, signal in zip(record.points, signals, strict=True):
             compared = point.activation.detach(), signal, next(bp_signals)
-            rows.setdefault(point.name, []).append([as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared])
-    return {name: _compare([torch.cat(parts) for parts in zip(*found, strict=True)]) for name, found in rows.items()}
+            rows = (as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared)
+            measured.setdefault(point.name, []).append(_row_by_row(*rows))
+    return {name: _summary(torch.cat(parts)) for name, parts in measured.items()}
 
 
-def _compare(rows: list[Tensor]) -> PointAlignment:
-    activation, signal, bp_signal = rows
-    cosines = row_cosines(signal, bp_signal)
+def _row_by_row(activation: Tensor, signal: Tensor, bp_signal: Tensor) -> Tensor:
+    """Of each row: cosine, whether nothing was sent, and the three norms; (rows, 5).
+
+    In pieces, since the copies that cosines need are as large as the activations.
+    """
+    step = max(1, PIECE_ENTRIES // max(1, activation.shape[1]))
+    columns = [
+        (
+            row_cosines(sent, wanted),
+            (_without_negligible(sent).norm(dim=1) == 0).double(),
+            *(rows.norm(dim=1).double() for rows in (kept, sent, wanted)),
+        )
+        for kept, sent, wanted in zip(activation.split(step), signal.split(step), bp_signal.split(step), strict=True)
+    ]
+    return torch.cat([torch.stack(piece, dim=1) for piece in columns])
+
+
+def _summary(rows: Tensor) -> PointAlignment:
+    cosines = rows[:, 0]
+    _, idle, activation_norm, signal_norm, bp_norm = rows.mean(dim=0).tolist()
     return PointAlignment(
         cosines=cosines,
         mean=cosines.mean().item(),
         std=cosines.std().item() if len(cosines) > 1 else 0.0,
-        idle=(_without_negligible(signal).norm(dim=1) == 0).double().mean().item(),
-        activation_norm=activation.norm(dim=1).mean().item(),
-        signal_norm=signal.norm(dim=1).mean().item(),
-        bp_norm=bp_signal.norm(dim=1).mean().item(),
+        idle=idle,
+        activation_norm=activation_norm,
+        signal_norm=signal_norm,
+        bp_norm=bp_norm,
     )
