@@ -117,26 +117,34 @@ class FeedbackMatrices(nn.Module):
         shapes = [_row_shape(point.activation, batch_dims) for point in points]
         repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
         keys = self.prepare(error_name, error, points)
+        return self._projections(keys, error_rows, points, repeats, [width for _, width in shapes])
+
+    def _projections(
+        self,
+        keys: dict[str, str],
+        error_rows: Tensor,
+        points: Sequence[Point],
+        repeats: Sequence[int],
+        widths: Sequence[int],
+    ) -> Iterator[Tensor]:
         projected: dict[tuple[str, int], Tensor] = {}
-
-        def rows_of(key: str, repeats: int) -> Tensor:
-            if (key, repeats) not in projected:
-                once = repeats == 1
-                rows = self._project(key, error_rows) if once else _repeat_rows(rows_of(key, 1), repeats)
-                projected[key, repeats] = rows
-            return projected[key, repeats]
-
-        def signal(point: Point, repeats: int, width: int) -> Tensor:
+        for point, repeat, width in zip(points, repeats, widths, strict=True):
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
-            rows = rows_of(keys[point.name], repeats)
+            key = keys[point.name]
+            if (key, 1) not in projected:
+                projected[key, 1] = self._project(key, error_rows)
+            if (key, repeat) not in projected:
+                projected[key, repeat] = _repeat_rows(projected[key, 1], repeat)
+            rows = projected[key, repeat]
             rows = rows if rows.shape[1] == width else rows[:, :width]
-            return rows.reshape(point.activation.shape).to(point.activation.dtype)
-
-        return map(signal, points, repeats, (width for _, width in shapes))
+            yield rows.reshape(point.activation.shape).to(point.activation.dtype)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
-        """Draw what is not drawn yet; of `error` the shape alone matters. Returns the buffer that each point uses.
+        """Draw what is not drawn yet, on the device of `error`, of which the shape alone matters.
+
+        Returns:
+            The buffer that each point uses.
 
         Raises:
             FeedbackError: a width differs from the first time.
@@ -145,7 +153,12 @@ class FeedbackMatrices(nn.Module):
         widths: dict[str, int] = {}
         for point in points:  # a module used twice may differ in width
             widths[point.name] = max(_row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
-        return self._keys(error_name, _row_shape(error, batch_dims)[1], widths) if widths else {}
+        keys = self._keys(error_name, _row_shape(error, batch_dims)[1], widths) if widths else {}
+        for key in set(keys.values()):
+            matrix = self._buffers.get(key)
+            if matrix is not None and matrix.device != error.device:
+                self._buffers[key] = matrix.to(error.device)
+        return keys
 
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Name of each point's matrix, which is drawn now if this is the first time."""

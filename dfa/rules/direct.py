@@ -151,16 +151,10 @@ class DirectFeedbackAlignment(DirectRule):
         super().__init__(model, points, error_at, silent, memory=memory, stages=stages)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        self._follow(error.device)
         return self.feedback.signals(error_name, error, points)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         self.feedback.prepare(error_name, error, points)
-        self._follow(error.device)
-
-    def _follow(self, device: torch.device) -> None:
-        if any(buffer.device != device for buffer in self.feedback.buffers()):
-            self.feedback.to(device)
 
     def state_dict(self) -> dict[str, Any]:
         return self.feedback.state_dict()

@@ -1,6 +1,7 @@
 """What distinguishes bp, dfa and shallow, and where gradient may and may not flow."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -152,3 +153,20 @@ for step in range(150):
     found: dict[str, Tensor] = {}
     exec(script, found)
     assert found["loss"].item() < 0.5 * found["first"].item()
+
+
+@pytest.mark.parametrize("sharing", ["shared", "per_point"])
+def test_steps_leave_no_tensor_behind(mlp: nn.Sequential, sharing: str) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, points=["1", "3"], error_at="", sharing=sharing)  # type: ignore[arg-type]
+
+    def tensors_after_steps(count: int) -> int:
+        for _ in range(count):
+            rule.backward(mlp(torch.ones(4, 5, dtype=torch.double)).square().sum())
+        return sum(type(thing) is torch.Tensor for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what waits for the collector occupies memory until then
+    try:
+        assert tensors_after_steps(2) == tensors_after_steps(5)
+    finally:
+        gc.enable()
