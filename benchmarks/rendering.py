@@ -137,7 +137,8 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
                 continue
             ours = f"ours{'' if scale in (PAPER_SCALE, '') else ', ' + scale} (mean ± std)"
             ours = ours if spec.published_table else "(mean ± std)"
-            compared = metric not in spec.added_metrics and _has_reference(spec, column)
+            beside = [_paper(entry, reduced) for entry in by_column[column] if entry.metric == metric]
+            compared = metric not in spec.added_metrics and any(number is not None for number in beside)
             groups.append(_Group(label, ("paper", ours, "Δ", "✓/✗") if compared else (ours,)))
             show = _Values(spec, compared, reduced, counted, frozenset(tagged_columns), frozenset(tagged_rows))
             renderers.append((column, metric, show))
@@ -153,7 +154,7 @@ class _Values:
     """What stands in a cell of a group: our value alone, or between the paper's and the difference.
 
     Attributes:
-        compared: whether the group has room for the paper's value.
+        compared: whether any row of the group has a value of the paper's to show.
         reduced: show it beside reduced runs too.
         counted: name the number of seeds, which differs between cells.
         tagged_columns, tagged_rows: where the heading says that the data are a stand-in.
@@ -178,20 +179,20 @@ class _Values:
             ours += f" [{entry.data}]"
         if not self.compared:
             return [ours]
-        paper = entry.published if self.reduced else entry.paper
+        paper = _paper(entry, self.reduced)
         difference = None if paper is None or entry.mean is None else entry.mean - paper
         verdict = {True: "✓", False: "✗", None: BLANK}[entry.within]
         return [_number(paper, digits), ours, _signed(difference, digits), verdict]
 
 
-def _has_reference(spec: TableSpec, column: str) -> bool:
-    return any(cell.reference for cell in (*spec.cells, *spec.quoted) if cell.column == column)
+def _paper(entry: Entry, reduced: bool) -> float | None:
+    return entry.published if reduced else entry.paper
 
 
 def _quoted_values(spec: TableSpec, entry: Entry | None, reduced: bool) -> list[str]:
     if entry is None:
         return [BLANK]
-    return [_number(entry.published if reduced else entry.paper, spec.metrics[entry.metric].decimals)]
+    return [_number(_paper(entry, reduced), spec.metrics[entry.metric].decimals)]
 
 
 def _ours(entry: Entry, digits: int) -> str:

@@ -179,7 +179,7 @@ def test_a_stand_in_table_shows_no_paper_number_and_says_so(spec: TableSpec) -> 
         assert not numbers_of("table_a4") & set(line.split())
     assert markdown.count("cora (stand-in) ours, mini") == 2
     assert "cora (stand-in; bayes 0.5; nodes 2708)" in markdown
-    assert r"\multicolumn{4}{c}{pubmed (stand-in)}" in latex
+    assert r"\multicolumn{1}{c}{pubmed (stand-in)}" in latex
     assert all(not line["paper"] for line in csv.DictReader(io.StringIO(to_csv(spec, rows))))
 
 
