@@ -10,7 +10,6 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from omegaconf import OmegaConf
 
 from benchmarks.config import CONFIG_DIR, compose_config, resolve
 from benchmarks.records import RunFolder
