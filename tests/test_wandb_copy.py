@@ -1,5 +1,7 @@
 """The copy for Weights & Biases, read back from its offline file; and that nothing about it can harm a run."""
 
+import json
+import os
 import subprocess
 import sys
 import warnings
@@ -16,6 +18,7 @@ from benchmarks.wandb_copy import PROJECT
 from tests.conftest import TOY, Command, Toys
 from tests.test_reproduce import toy_table
 from tests.wandb_reader import Copy, flat, read_copies
+from tests.wandb_server import wandb_server
 
 wandb = pytest.importorskip("wandb")
 
@@ -126,7 +129,9 @@ def finished_table(toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
     return toys.results / "wandb"
 
 
-def test_every_run_of_a_finished_table_is_read_back_and_the_table_with_them(toys: Toys, finished_table: Path) -> None:
+def test_every_run_of_a_finished_table_is_read_back_and_uploaded_and_the_table_with_them(
+    toys: Toys, finished_table: Path
+) -> None:
     copies = read_copies(finished_table)
     assert {copy.run.run_group for copy in copies} == {"table_3"}
     runs = {copy.run.display_name: copy for copy in copies if copy.run.job_type == "run"}
@@ -151,10 +156,34 @@ def test_every_run_of_a_finished_table_is_read_back_and_the_table_with_them(toys
         assert finished_table in path.parents
     assert sorted(table.config["runs"]) == sorted(copy.config["identity"] for copy in runs.values())
 
-    found = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", "--dry-run", str(finished_table)], capture_output=True, text=True
-    )
-    assert "Would sync 5 run(s)" in found.stdout + found.stderr
+    assert "Would sync 5 run(s)" in _sync("--dry-run", finished_table)
+    with wandb_server() as server:
+        assert _sync(finished_table, server=server.url).count("Finished syncing") == 5
+    assert {run["groupName"] for run in server.runs.values()} == {"table_3"}
+    for copy in copies:
+        sent = server.runs[copy.run.run_id]
+        assert sent["displayName"] == copy.run.display_name
+        settings = {key: item["value"] for key, item in json.loads(sent["config"]).items() if key != "_wandb"}
+        assert flat(settings) == {key: value for key, value in copy.config.items() if value != {}}
+        summary = flat(json.loads(server.files[f"{copy.run.run_id}/wandb-summary.json"]))
+        assert copy.summary.items() <= summary.items()
+        assert [row["step"] for row in server.history[copy.run.run_id]] == [row["step"] for row in copy.history]
+    assert [artifact["artifactCollectionName"] for artifact in server.artifacts] == ["table_3"]
+    assert "No runs to sync" in _sync("--dry-run", finished_table)
+
+
+def _sync(*arguments: object, server: str = "http://127.0.0.1:9") -> str:
+    """What `wandb sync` says."""
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, arguments)]
+    environment = {
+        "WANDB_BASE_URL": server,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_SILENT": "false",
+    }
+    ended = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
