@@ -5,6 +5,7 @@ uploads them.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import warnings
@@ -124,6 +125,7 @@ def _begin(settings: RunSettings, **description: Any) -> Any:
 
 def _wandb() -> Any:
     os.environ.setdefault("WANDB_SILENT", "true")
+    logging.raiseExceptions = False  # or a full disk shows a traceback for every line of wandb's own log
     import wandb  # imported late: it takes a second, and may be absent
 
     return wandb

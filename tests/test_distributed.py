@@ -4,12 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 import dfa
@@ -35,25 +35,28 @@ def _example() -> str:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What two processes have left, one of which was killed in between."""
-    folder = tmp_path_factory.mktemp("two")
-    (folder / "example.py").write_text(_example())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [
-        "--max-restarts",
-        "1",
-        "--monitor-interval",
-        "0.1",
-        "--module",
-        "tests.several",
-        str(folder),
-        f"{folder}/example.py",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    yield folder
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have left, one of which was killed in between; all workers of a test run share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "ended").exists():
+            (folder / "example.py").write_text(_example())
+            command = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 --monitor-interval 0.1"
+            command += f" --module tests.several {folder} {folder}/example.py"
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+            ended = subprocess.run(
+                [sys.executable, *command.split()],
+                cwd=REPOSITORY,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=280,
+            )
+            (folder / "ended").write_text(ended.stderr if ended.returncode else "")
+    assert (folder / "ended").read_text() == ""
+    return folder
 
 
 def _assert_equal(found: Trajectory, expected: Trajectory, tolerance: float) -> None:
