@@ -1,6 +1,7 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
 # Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see scripts/bench.py --help
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n JOBS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda
+# Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ OPTIONS = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $
           $(if $(DRY),--dry) $(if $(RETRY),--set run.retry=true) $(if $(DEVICE),--set run.device=$(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint data reproduce bench bench-recommenders clean
+.PHONY: help install test lint data reproduce bench search bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -43,6 +44,10 @@ reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
 	$(RUN) scripts/bench.py $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
 	  $(if $(PARTS),--parts $(PARTS)) $(if $(THREADS),--threads $(THREADS)) $(if $(DEVICE),--device $(DEVICE))
+
+search: install  ## try settings, keep the best on validation: SPACE=recommenders CHOICE="task=click_log model=dcn scale=mini"
+	$(RUN) scripts/search.py $(SPACE) $(CHOICE) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(JOBS),--jobs $(JOBS))
 
 bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
 	$(RUN) -m benchmarks.recommenders.bench

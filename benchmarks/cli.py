@@ -16,7 +16,8 @@ from rich.console import Console
 from yaml import YAMLError
 
 from benchmarks.config import CONFIG_DIR, register, resolve
-from benchmarks.errors import SuiteError
+from benchmarks.distributed import is_first, several_started
+from benchmarks.errors import ConfigError, SuiteError
 from benchmarks.execute import execute
 from benchmarks.records import Record, RunFolder
 
@@ -37,7 +38,8 @@ def _train(config: DictConfig) -> None:
     except (SuiteError, OmegaConfBaseException) as error:  # kept for the end, so that a sweep goes on
         _unusable.append(one_line(error))
         return
-    print_outcome(record, RunFolder.of(typed))
+    if is_first():
+        print_outcome(record, RunFolder.of(typed))
     if record["status"] != "done":
         _unsuccessful.append(describe(record))
 
@@ -83,12 +85,18 @@ def one_line(error: BaseException) -> str:
     return f"{message} (in {keys[0]})" if keys and keys[0] not in message else message
 
 
+def report(line: str) -> None:
+    """An error, told by the first of several processes."""
+    if is_first():
+        print(f"error: {line}", file=sys.stderr)
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; turn the user's errors into one line on stderr and an exit code."""
     try:
         return command()
     except USER_ERRORS as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        report(one_line(error))
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -103,9 +111,11 @@ def main() -> None:
     def command() -> int:
         _unsuccessful.clear()
         _unusable.clear()
+        if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
+            raise ConfigError("torchrun carries out one run at a time; leave out -m")
         _train()
         for line in (*_unusable, *_unsuccessful):
-            print(f"error: {line}", file=sys.stderr)
+            report(line)
         if _unusable:
             return EXIT_UNUSABLE
         return EXIT_RUNS_FAILED if _unsuccessful else EXIT_DONE

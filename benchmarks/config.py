@@ -110,6 +110,7 @@ class RunSettings:
     device: str = "cpu"
     wandb: str = "offline"
     wandb_group: str | None = None
+    wandb_name: str | None = None
     progress: bool = True
     checkpoint_seconds: float = 60.0
     retry: bool = False

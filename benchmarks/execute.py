@@ -5,7 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.config import Config, identity
+from benchmarks.distributed import Processes, join
 from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
 from benchmarks.errors import ConfigError, DataError, SuiteError
 from benchmarks.records import Record, RunFolder
@@ -43,26 +44,25 @@ def execute(config: Config, wait: bool = True) -> Record:
         ResultsError: the results folder cannot be written.
         RunBusy: another process has the run, and `wait` is False.
     """
-    folder = RunFolder.of(config)
-    if (record := _kept(folder, config)) is not None:
+    everyone = join(config.run.device)
+    config = everyone.own_config(config)
+    folder = everyone.own_folder(config)
+    if (record := everyone.from_first(lambda: _kept(folder, config))) is not None:
         return record
     load_components(config)
-    device = find_device(config.run.device)
-    with folder.locked(wait):
-        if (record := _kept(folder, config)) is not None:
+    device = find_device(everyone.own_device(config.run.device))
+    with ExitStack() as held:
+        if (record := everyone.from_first(lambda: _taken(held, folder, config, wait))) is not None:
             return record
         memory = PeakMemory(device)
         try:
-            trainer = _prepare(config, folder, device)
-            folder.begin(config)
+            trainer = everyone.together(lambda: _prepare(config, folder, device, everyone))
+            everyone.from_first(lambda: folder.begin(config))
             outcome = _train_and_test(trainer)
         except (ConfigError, DataError):
             folder.abandon()
             raise
-        record = {**_description(trainer, memory), **outcome}
-        if record["status"] != "done":
-            folder.checkpoint.unlink(missing_ok=True)
-        folder.finish(record)
+        record = everyone.from_first(lambda: _recorded(trainer, memory, outcome))
         trainer.wandb.finish(record)
     return record
 
@@ -71,6 +71,21 @@ def _kept(folder: RunFolder, config: Config) -> Record | None:
     """The record that makes running unnecessary."""
     record = folder.read()
     return None if record is None or (config.run.retry and record["status"] != "done") else record
+
+
+def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Record | None:
+    """Take hold of a run; its record, where another process had it and has finished it in the meantime."""
+    held.enter_context(folder.locked(wait))
+    return _kept(folder, config)
+
+
+def _recorded(trainer: Trainer, memory: PeakMemory, outcome: Record) -> Record:
+    """Write the record of a run that is over."""
+    record = {**_description(trainer, memory), **outcome}
+    if record["status"] != "done":
+        trainer.folder.checkpoint.unlink(missing_ok=True)
+    trainer.folder.finish(record)
+    return record
 
 
 def load_components(config: Config) -> None:
@@ -189,23 +204,42 @@ def _building(what: str) -> Iterator[None]:
         raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer:
+def _prepare(config: Config, folder: RunFolder, device: torch.device, everyone: Processes) -> Trainer:
     torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
     task = build_task(config)
     model = build_model(config, task).to(device)
+    everyone.share_batch_norms(model, device)
     task.to(device)
     rule = build_rule(config, model)
     with _building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder))
+        return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder), everyone)
 
 
 def _train_and_test(trainer: Trainer) -> Record:
     """Metrics and status; an exception that is the run's own becomes a record."""
     try:
         trainer.fit()
+        metrics = trainer.everyone.from_first(lambda: _test(trainer))
+    except (PointError, FeedbackError) as error:
+        raise ConfigError(str(error)) from None
+    except SuiteError:
+        raise
+    except Diverged as error:
+        return {"status": "diverged", "reason": str(error), "metrics": {}}
+    except Exception as error:
+        if trainer.everyone.several:
+            raise  # the others wait for this process, and must be ended with it
+        trace = "".join(traceback.format_exception(error)[-3:])
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": trace, "metrics": {}}
+    return {"status": "done", "metrics": metrics}
+
+
+def _test(trainer: Trainer) -> dict[str, float]:
+    """Metrics of a trained model, whose weights are kept."""
+    with trainer.everyone.first_alone(trainer.model):
         metrics = _alignment(trainer)
         trainer.folder.save_weights("last", trainer.model)
         if trainer.best_weights is not None:
@@ -214,16 +248,7 @@ def _train_and_test(trainer: Trainer) -> Record:
         for split in ("valid", "test"):
             found = evaluate(trainer.task, trainer.model, split)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
-    except (PointError, FeedbackError) as error:
-        raise ConfigError(str(error)) from None
-    except SuiteError:
-        raise
-    except Diverged as error:
-        return {"status": "diverged", "reason": str(error), "metrics": {}}
-    except Exception as error:
-        trace = "".join(traceback.format_exception(error)[-3:])
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": trace, "metrics": {}}
-    return {"status": "done", "metrics": metrics}
+    return metrics
 
 
 def _alignment(trainer: Trainer) -> dict[str, float]:
@@ -273,6 +298,7 @@ def _description(trainer: Trainer, memory: PeakMemory) -> Record:
         "parameters": parameters,
         "device": device_name(trainer.device),
         "threads": torch.get_num_threads(),
+        "processes": trainer.everyone.world,
         "versions": versions(),
         "commit": head,
         "git_dirty": dirty,

@@ -147,6 +147,7 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
             missing = ""
             for seed in range(wanted):
                 composed.seed = seed
+                composed.run.wandb_name = _copy_name(cell, overrides, seed)
                 config = resolve(composed)
                 if seed == 0:
                     missing = missing_data(config)
@@ -155,6 +156,12 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
                     config.task.source = "stand_in"
                 runs.append(_planned_run(target, cell, config, "" if replaced else missing, scale))
     return tuple(runs)
+
+
+def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
+    """A run among those of its table in Weights & Biases: cell, what tells apart the runs of a cell, and seed."""
+    member = [overrides[-1].split("=", 1)[-1]] if cell.members else []
+    return " ".join([cell.name, *member, f"seed {seed}"])
 
 
 def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str) -> PlannedRun:

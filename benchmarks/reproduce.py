@@ -17,6 +17,7 @@ from benchmarks.summaries import CellOutcome, summarise
 from benchmarks.tablefile import read_table_file
 from benchmarks.tables import write_tables
 from benchmarks.tablespec import TableSpec, known_tables, load_spec
+from benchmarks.wandb_copy import copy_files
 from benchmarks.workers import Problem, default_jobs, run_all, run_name
 
 
@@ -125,6 +126,8 @@ def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folde
         *describe_runs(spec, outcomes, plan.scale),
     ]
     written = write_tables(spec, entries, footer, folder / "tables")
+    configs = [run.config for run in runs]
+    copy_files(configs[0].run, spec.name, "table", written, configs)
     print(f"\n{written[0].read_text(encoding='utf-8')}")
     print("written: " + ", ".join(map(str, written)))
 
@@ -149,5 +152,7 @@ def _finish_figure(plan: Plan, spec: FigureSpec, runs: Sequence[PlannedRun], fol
         reasons = ", ".join(dict.fromkeys(run.missing or "not run" for run in missing))
         raise ResultsError(f"{spec.heading} cannot be drawn, {len(missing)} of its runs are missing: {reasons}")
     target = folder / "figures" / f"{spec.name}.png"
+    configs = [run.config for run in runs]
     draw_figure(spec, {run.cell.row: run.config for run in runs}, target)
+    copy_files(configs[0].run, spec.name, "figure", [target], configs)
     print(f"written: {target}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.config import Config
+from benchmarks.distributed import Processes
 from benchmarks.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.progress import Progress
 from benchmarks.records import RunFolder
@@ -58,6 +59,7 @@ class Trainer:
     folder: RunFolder
     device: torch.device
     wandb: WandbCopy
+    everyone: Processes = field(default_factory=Processes)
     position: Position = field(default_factory=Position)
     best_weights: dict[str, Tensor] | None = None
 
@@ -68,6 +70,7 @@ class Trainer:
         )
         compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
         self.forward: nn.Module = compiled  # type: ignore[assignment]
+        self.add_up_gradients = self.everyone.gradient_sum(self.model)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.losses_summed = 0
         self._last_checkpoint = time.monotonic()
@@ -80,6 +83,7 @@ class Trainer:
             Diverged: the loss, a parameter or the validation metric was not finite at an evaluation.
         """
         self._resume()
+        self.everyone.spread(self.model)
         trainer = self.config.trainer
         with Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
             progress.update(self.position.step, {})
@@ -127,14 +131,19 @@ class Trainer:
             self.model.train()
         # Feedback matrices are drawn with the first error, which would break a compiled graph.
         first = self.position.step == self.position.batch == 0
+        batch, weight = self.everyone.share(self.task, batch)
+        self.everyone.reseed(self.config.seed, self.position.epoch, self.position.batch)
         with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = self.task.loss(self.model if first else self.forward, batch)
+        if self.everyone.several:
+            loss = loss * weight
         self.rule.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
-        self.loss_sum += loss.detach()
+        self.loss_sum += self.everyone.summed(loss.detach(), weight)
         self.losses_summed += 1
 
     def _step(self) -> None:
+        self.add_up_gradients()
         if self.config.trainer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
         self.optimizer.step()
@@ -159,7 +168,7 @@ class Trainer:
         spoilt = [name for name, parameter in self.model.named_parameters() if not parameter.sum().isfinite()]
         if spoilt:
             raise Diverged(f"parameter '{spoilt[0]}' is not finite at step {position.step}")
-        metrics = evaluate(self.task, self.forward, "valid")
+        metrics = self.everyone.from_first(lambda: evaluate(self.task, self.forward, "valid"))
         value = metrics[self.task.metric]
         if math.isnan(value):
             raise Diverged(f"validation {self.task.metric} is {value} at step {position.step}")
@@ -215,7 +224,7 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def _resume(self) -> None:
-        state = self.folder.load_checkpoint()
+        state = self.everyone.from_first(self.folder.load_checkpoint)
         if state is None:
             self.folder.truncate_history(0)
             return

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from benchmarks.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class DataInfo:
@@ -65,3 +67,19 @@ class Task(ABC):
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """Loss on the fixed batch that alignment is measured on; a task without one measures none."""
         raise NotImplementedError
+
+    def share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        """The part of a batch that process `rank` of `world` trains on, and its weight in the loss of the whole.
+
+        The weighted losses of all parts add up to the loss of the batch; a part may be empty, and weighs nothing then.
+
+        Raises:
+            ConfigError: the task's batches cannot be cut.
+        """
+        raise ConfigError(f"task '{self.info.name}' cannot be trained by {world} processes: its batches cannot be cut")
+
+
+def cut_rows(rows: int, rank: int, world: int) -> tuple[slice, float]:
+    """The rows of a batch that are those of process `rank` of `world`, in parts as equal as can be, and their share."""
+    part = slice(rows * rank // world, rows * (rank + 1) // world)
+    return part, (part.stop - part.start) / rows

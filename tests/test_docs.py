@@ -16,6 +16,8 @@ from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
 from benchmarks.data import known_tasks
 from benchmarks.language.sample import make_parser as make_sample_parser
 from benchmarks.reproduce import make_parser, targets
+from benchmarks.search import make_parser as make_search_parser
+from benchmarks.search import read_space
 from dfa import RULES
 
 _DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]
@@ -57,6 +59,8 @@ def test_every_command_exists(line: str) -> None:
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     program, arguments = words[0], words[1:]
+    if program == "torchrun":
+        program, arguments = "python", list(itertools.dropwhile(lambda word: not word.endswith(".py"), arguments))
     if program in _RUNNERS and arguments[0] != "-m":
         assert (REPOSITORY / arguments[0]).exists(), f"no script {arguments[0]}"
         program, arguments = Path(arguments[0]).stem, arguments[1:]
@@ -66,6 +70,10 @@ def test_every_command_exists(line: str) -> None:
         _check_overrides(arguments)
     elif program == "reproduce":
         targets(_parsed(make_parser(), arguments).target)
+    elif program == "search":
+        options = _parsed(make_search_parser(), arguments)
+        read_space(options.space)
+        _check_overrides(options.choice)
     elif program == "sample_text":
         _parsed(make_sample_parser(), arguments)
     elif program == "fetch_data":
@@ -89,6 +97,10 @@ def _check_make(arguments: Sequence[str]) -> None:
 
 
 def _check_overrides(arguments: Sequence[str]) -> None:
+    if "--config-dir" in arguments:
+        place = arguments.index("--config-dir")
+        folder = REPOSITORY / arguments[place + 1]
+        arguments = [*arguments[:place], *arguments[place + 2 :], f"hydra.searchpath=[file://{folder}]"]
     parsed = OverridesParser.create().parse_overrides([word for word in arguments if word not in ("-m", "--multirun")])
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.errors import DataError
 from benchmarks.registry import MODELS, TASKS
-from benchmarks.task import DataInfo, Task
+from benchmarks.task import DataInfo, Task, cut_rows
 from dfa import RULES, Backpropagation
 
 Batch = tuple[Tensor, Tensor]
@@ -90,6 +90,10 @@ class Toy(Task):
     def alignment_loss(self, model: nn.Module) -> Tensor:
         inputs, labels = self.data["valid"]
         return nn.functional.cross_entropy(model(inputs), labels)
+
+    def share(self, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+        rows, weight = cut_rows(len(batch[1]), rank, world)
+        return (batch[0][rows], batch[1][rows]), weight
 
 
 @TASKS.register("toy_loss")

@@ -16,7 +16,7 @@ from benchmarks.language.sources import SOURCES, find_text
 from benchmarks.language.stand_in import generate
 from benchmarks.language.tokens import tokenised
 from benchmarks.registry import TASKS
-from benchmarks.task import Task
+from benchmarks.task import Task, cut_rows
 
 ALIGNMENT_COLUMNS = 4
 
@@ -119,6 +119,11 @@ class LanguageModelling(Task):
         windows = windows_in_turn(self.corpus.ids["valid"], self.window, ALIGNMENT_COLUMNS)
         inputs, targets = next(windows)
         return self.loss(model, Window(inputs.to(self.device), targets.to(self.device)))
+
+    def share(self, batch: Window, rank: int, world: int) -> tuple[Window, float]:
+        """Some of the columns."""
+        columns, weight = cut_rows(len(batch.inputs), rank, world)
+        return Window(batch.inputs[columns], batch.targets[columns]), weight
 
 
 def _exp(loss: float) -> float:

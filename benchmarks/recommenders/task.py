@@ -17,7 +17,7 @@ from benchmarks.recommenders.logs import LoadedLog
 from benchmarks.recommenders.movielens import RELEASES, load_movielens, missing_movielens
 from benchmarks.recommenders.sources import load_criteo, load_stand_in, missing_criteo
 from benchmarks.registry import TASKS
-from benchmarks.task import DataInfo, Task
+from benchmarks.task import DataInfo, Task, cut_rows
 
 ALIGNMENT_ROWS = 512
 
@@ -90,6 +90,10 @@ class ClickTask(Task):
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
         return self.loss(model, self._alignment)
+
+    def share(self, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+        rows, weight = cut_rows(len(batch[1]), rank, world)
+        return (batch[0][rows], batch[1][rows]), weight
 
     def _move(self, batch: Batch) -> Batch:
         if self.device.type == "cpu":

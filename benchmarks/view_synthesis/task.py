@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.errors import ConfigError
 from benchmarks.registry import TASKS
-from benchmarks.task import DataInfo, Task
+from benchmarks.task import DataInfo, Task, cut_rows
 from benchmarks.view_synthesis.data import SCENE_OF_TASK, load_scene
 from benchmarks.view_synthesis.pictures import Picture, lpips, psnr, render_picture, ssim
 from benchmarks.view_synthesis.rays import Rays, camera_rays
@@ -184,6 +184,11 @@ class ViewSynthesis(Task):
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """The loss of a fixed batch of 64 rays."""
         return self.loss(model, self.draw_batch(0, 0)[:ALIGNMENT_RAYS])
+
+    def share(self, batch: RayBatch, rank: int, world: int) -> tuple[RayBatch, float]:
+        """Some of the rays."""
+        rays, weight = cut_rows(len(batch), rank, world)
+        return batch[rays], weight
 
     def render(self, model: nn.Module, pose: Tensor, dual: bool = False) -> dict[str, Picture]:
         """A whole picture from a camera, (3, 4); see `render_picture`."""
