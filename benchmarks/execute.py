@@ -3,21 +3,21 @@
 import random
 import re
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.config import Config, identity
-from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
+from benchmarks.config import Config
+from benchmarks.description import description, failed, out_of_memory, outline
+from benchmarks.environment import PeakMemory, keep_freed_memory
 from benchmarks.errors import ConfigError, DataError, SuiteError
+from benchmarks.interruption import stop_if_asked
 from benchmarks.records import Record, RunFolder
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
@@ -42,7 +42,9 @@ def execute(config: Config, wait: bool = True) -> Record:
         ConfigError, DataError: the run cannot be begun; nothing is recorded.
         ResultsError: the results folder cannot be written.
         RunBusy: another process has the run, and `wait` is False.
+        Interrupted: the process was asked to stop; the run can go on from where it was.
     """
+    stop_if_asked()
     folder = RunFolder.of(config)
     if (record := _kept(folder, config)) is not None:
         return record
@@ -51,20 +53,49 @@ def execute(config: Config, wait: bool = True) -> Record:
     with folder.locked(wait):
         if (record := _kept(folder, config)) is not None:
             return record
-        memory = PeakMemory(device)
+        copy = WandbCopy(config, folder)
         try:
-            trainer = _prepare(config, folder, device)
-            folder.begin(config)
-            outcome = _train_and_test(trainer)
+            record = _carry_out(config, folder, device, copy)
         except (ConfigError, DataError):
             folder.abandon()
             raise
-        record = {**_description(trainer, memory), **outcome}
         if record["status"] != "done":
-            folder.checkpoint.unlink(missing_ok=True)
+            folder.start_over()
         folder.finish(record)
-        trainer.wandb.finish(record)
+        copy.finish(record)
     return record
+
+
+def record_failure(config: Config, reason: str) -> Record:
+    """Record that a run failed, for a process that did not live to do it itself.
+
+    Raises:
+        ResultsError: the results folder cannot be written.
+        RunBusy: another process has taken the run up.
+    """
+    folder = RunFolder.of(config)
+    with folder.locked(wait=False):
+        if (record := _kept(folder, config)) is not None:
+            return record
+        folder.begin(config)
+        folder.start_over()
+        record = {**outline(config), "status": "failed", "reason": reason, "metrics": {}}
+        folder.finish(record)
+    return record
+
+
+def _carry_out(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy) -> Record:
+    memory = PeakMemory(device)
+    try:
+        trainer = _prepare(config, folder, device, copy)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        folder.begin(config)
+        return {**outline(config), **failed(error)}
+    folder.begin(config)
+    outcome = _train_and_test(trainer)
+    return {**outline(config), **description(trainer, memory), **outcome}
 
 
 def _kept(folder: RunFolder, config: Config) -> Record | None:
@@ -186,10 +217,12 @@ def _building(what: str) -> Iterator[None]:
     except UNUSABLE as error:
         raise ConfigError(str(error)) from None
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer:
+def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy) -> Trainer:
     torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
     keep_freed_memory()
     random.seed(config.seed)
@@ -199,7 +232,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device) -> Trainer
     task.to(device)
     rule = build_rule(config, model)
     with _building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder))
+        return Trainer(config, task, model, rule, folder, device, copy)
 
 
 def _train_and_test(trainer: Trainer) -> Record:
@@ -221,8 +254,7 @@ def _train_and_test(trainer: Trainer) -> Record:
     except Diverged as error:
         return {"status": "diverged", "reason": str(error), "metrics": {}}
     except Exception as error:
-        trace = "".join(traceback.format_exception(error)[-3:])
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": trace, "metrics": {}}
+        return failed(error)
     return {"status": "done", "metrics": metrics}
 
 
@@ -244,36 +276,3 @@ def _alignment(trainer: Trainer) -> dict[str, float]:
             f"norm/{name}/bp": point.bp_norm,
         }
     return metrics
-
-
-def _description(trainer: Trainer, memory: PeakMemory) -> Record:
-    config, position = trainer.config, trainer.position
-    head, dirty = commit()
-    seconds = trainer.seconds()
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    data: dict[str, Any] = vars(trainer.task.info).copy()
-    return {
-        "task": config.task.name,
-        "model": config.model.name,
-        "rule": config.rule.name,
-        "seed": config.seed,
-        "scale": config.scale,
-        "config_hash": identity(config),
-        "data": data,
-        "best_epoch": position.best_epoch,
-        "best_step": position.best_step,
-        "best_valid": position.best_value,
-        "valid_metric": trainer.task.metric,
-        "higher_is_better": trainer.task.higher_is_better,
-        "epochs": position.epoch - 1,
-        "steps": position.step,
-        "seconds": seconds,
-        "steps_per_second": position.step / seconds if seconds else 0.0,
-        "peak_memory_mb": memory.megabytes(),
-        "parameters": parameters,
-        "device": device_name(trainer.device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "commit": head,
-        "git_dirty": dirty,
-    }
