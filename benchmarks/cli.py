@@ -50,8 +50,11 @@ def carry_out(composed: Sequence[DictConfig]) -> list[float | None]:
     """
     configs: list[Config | None] = [_resolved(config) for config in composed]
     runs = [config for config in configs if config is not None]
-    if runs:
-        problems = launch(runs, runs[0].launcher, shown=len(composed) > 1)
+    try:
+        problems = launch(runs, runs[0].launcher, shown=len(composed) > 1) if runs else []
+    except SuiteError as error:  # of the launcher itself
+        _unusable.append(one_line(error))
+    else:
         _unsuccessful.extend(str(problem) for problem in problems if problem.status)
         _unusable.extend(str(problem) for problem in problems if not problem.status)
     records = [None if config is None else RunFolder.of(config).read() for config in configs]

@@ -16,7 +16,10 @@ configure() {
     chmod 755 "$folder"
     head -c 1024 /dev/urandom > "$folder/munge.key"
     chmod 600 "$folder/munge.key"
-    echo "CgroupPlugin=disabled" > "$folder/cgroup.conf"
+    # Versions that can do without control groups are told to; older ones take what they find.
+    local version
+    version=$(PATH=$PATH:/usr/sbin slurmd -V | sed -E 's/[^0-9]*([0-9]+)\..*/\1/')
+    [ "$version" -ge 23 ] && echo "CgroupPlugin=disabled" > "$folder/cgroup.conf"
     local name memory
     name=$(hostname -s)
     memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 512))

@@ -26,7 +26,7 @@ from tests.test_launchers import metrics, some, wait_until
 SETTINGS = {"name": "slurm", "cluster": "local", "minutes": 5}
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """Stands for a job of submitit that is over."""
 
