@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.config import Config, to_dict
@@ -192,7 +193,9 @@ def test_submitit_itself_preempts_and_requeues_a_job(toys: Toys, monkeypatch: py
     assert isinstance(launcher, Slurm)
     jobs = launcher._submit(configs)
     wait_until(lambda: RunFolder.of(configs[0]).has_checkpoint)
-    jobs[0]._interrupt()  # SIGTERM, then its own signal, as where a cluster preempts
+    (job,) = psutil.Process(int(jobs[0].job_id)).children()
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # as where a cluster preempts
+        job.send_signal(number)
     assert [job.result()["status"] for job in jobs] == ["done", "done"]
     assert "Requeued job" in jobs[0].stderr() + jobs[0].stdout()
     assert metrics(configs) == metrics(alone)
