@@ -63,7 +63,7 @@ def torment(
         command: starts the sweep with local workers, and goes on with it when started again.
         results: the folder it writes to.
         kills: so many in all, unless it ends before.
-        pauses: the shortest and longest time between two kills, in seconds.
+        pauses: the shortest and longest time between two kills, in seconds, not counting what it takes to have workers.
         chance: what draws pauses and victims.
         environment: of the sweep.
 
@@ -75,14 +75,14 @@ def torment(
         driver = _start(command, environment, done)
         while True:
             left = kills - len(done.killed)
+            if left:
+                _await_workers(driver)
             try:
                 code = driver.wait(chance.uniform(*pauses) if left else None)
             except subprocess.TimeoutExpired:
                 workers = _workers(driver.pid)
                 seen |= {worker.pid: worker for worker in workers}
-                # One of the kills is the driver's for sure.
-                only_driver = left == 1 and "driver" not in done.killed
-                victim = None if only_driver else chance.choice([None, *workers])
+                victim = _choose(workers, done.killed, left, chance)
                 if victim is not None:
                     with suppress(psutil.NoSuchProcess):
                         victim.kill()
@@ -105,6 +105,21 @@ def torment(
 def _start(command: Sequence[str], environment: Mapping[str, str] | None, done: Torment) -> "subprocess.Popen[bytes]":
     done.drivers += 1
     return subprocess.Popen(command, cwd=REPOSITORY, env=dict(environment or os.environ), stdout=subprocess.DEVNULL)
+
+
+def _await_workers(driver: "subprocess.Popen[bytes]") -> None:
+    while driver.poll() is None and not _workers(driver.pid):
+        time.sleep(_LOOK_EVERY)
+
+
+def _choose(
+    workers: Sequence[psutil.Process], killed: Sequence[str], left: int, chance: random.Random
+) -> psutil.Process | None:
+    """The next to be killed, None for the driver; each kind has its turn at least once."""
+    never = [kind for kind in ("worker", "driver") if kind not in killed]
+    if left > len(never) or not workers:
+        return chance.choice([None, *workers])
+    return chance.choice(workers) if never[0] == "worker" else None
 
 
 def _workers(driver: int) -> list[psutil.Process]:
@@ -201,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scale", default="smoke", help="of the runs (default: smoke)")
     parser.add_argument("--seeds", type=int, default=5, help="seeds per cell (default: 5, 65 runs)")
     parser.add_argument("--kills", type=int, default=20, help="processes to kill (default: 20)")
-    parser.add_argument("--pauses", type=float, nargs=2, default=(2.0, 8.0), help="shortest, longest seconds between")
+    parser.add_argument("--pauses", type=float, nargs=2, default=(1.0, 8.0), help="shortest, longest seconds between")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and victims")
     options = parser.parse_args(arguments)
 

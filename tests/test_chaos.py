@@ -42,9 +42,10 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     monkeypatch.setattr(reproduce, "load_spec", lambda name, **options: toy_table())
     assert command(reproduce.main, *_sweep(script, calm)[2:], "--jobs", "1")[0] == 0
     done = torment(
-        _sweep(script, chaotic), chaotic, _KILLS, (1.5, 4.0), random.Random(3), {**environment, "TOY_PAUSE": "0.02"}
+        _sweep(script, chaotic), chaotic, _KILLS, (0.3, 1.5), random.Random(3), {**environment, "TOY_PAUSE": "0.04"}
     )
-    assert len(done.killed) == _KILLS and done.drivers == 1 + done.killed.count("driver") > 1
+    assert len(done.killed) == _KILLS and set(done.killed) == {"driver", "worker"}
+    assert done.drivers == 1 + done.killed.count("driver")
     assert differences(calm, chaotic) == []
     assert (done.rewritten, done.orphans) == ([], 0)
     assert len(list(chaotic.rglob("result.json"))) == 8

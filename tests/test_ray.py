@@ -2,20 +2,23 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks.config import Config
 from benchmarks.errors import ConfigError
 from benchmarks.interruption import Interrupted, heeding
 from benchmarks.launchers import launch, make_launcher
 from benchmarks.launchers import ray as ray_launcher
+from benchmarks.launchers.base import Deaths
 from benchmarks.records import RunFolder
 from tests.conftest import Toys
-from tests.test_launchers import metrics, some
+from tests.test_launchers import metrics, some, wait_until
 
 
 class _NodeDied(Exception):
@@ -130,23 +133,33 @@ def test_no_cluster_is_one_line(toys: Toys, fake: _Ray, monkeypatch: pytest.Monk
         make_launcher({"name": "ray", "jobs": 0})
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Ray cluster of two nodes, which are processes."""
+def test_ray_itself_on_two_nodes_one_of_which_dies_equals_serial(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra 'ray', which is not installed")
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes.add_node(num_cpus=1)
-    yield nodes
-    nodes.shutdown()
-
-
-def test_ray_itself_on_two_nodes_equals_serial_though_a_node_dies(
-    toys: Toys, cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = some(toys.elsewhere("alone"))
+    alone = _long(toys.elsewhere("alone"))
     launch(alone, {"name": "serial"})
-    configs = some(toys)
-    assert launch(configs, {"name": "ray", "address": cluster.address}) == []
-    assert metrics(configs) == metrics(alone)
+    configs = _long(toys)
+    monkeypatch.setenv("TOY_PAUSE", "0.1")
+    deaths: list[str] = []
+    genuine = Deaths.give_up
+    monkeypatch.setattr(Deaths, "give_up", lambda self, *death: deaths.append(death[1]) or genuine(self, *death))
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = nodes.add_node(num_cpus=1)
+
+    def kill_a_node() -> None:
+        wait_until(lambda: sum(RunFolder.of(config).has_checkpoint for config in configs) == 2)
+        nodes.remove_node(second, allow_graceful=False)
+
+    killer = threading.Thread(target=kill_a_node)
+    killer.start()
+    try:
+        assert launch(configs, {"name": "ray", "address": nodes.address}) == []
+    finally:
+        killer.join()
+        nodes.shutdown()
+    assert len(deaths) == 1 and metrics(configs) == metrics(alone)
+
+
+def _long(toys: Toys) -> list[Config]:
+    return [toys.config("trainer.epochs=8", f"seed={seed}", "run.checkpoint_seconds=0") for seed in range(3)]

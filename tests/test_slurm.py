@@ -157,6 +157,9 @@ def test_a_job_hands_on_to_submitit_from_a_clean_state(
 
     before = {number: signal.signal(number, requeue) for number in (signal.SIGUSR2, signal.SIGUSR1)}
     before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    waited: list[float] = []
+    monkeypatch.setattr(slurm.time, "sleep", waited.append)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     try:
         monkeypatch.setenv("TOY_FAULT", f"{'+'.join(faults)}@7")
         with pytest.raises(SystemExit) as ended:
@@ -166,6 +169,7 @@ def test_a_job_hands_on_to_submitit_from_a_clean_state(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert ended.value.code == (-1 if requeued else 143)
+    assert requeued or waited[-1] == 600.0, "Slurm requeues only what is still there when it ends it"
     assert seen == ([(signal.SIGUSR2, True, False)] if requeued else [])
     state = folder.load_checkpoint()
     assert state is not None and state["position"]["step"] == 7

@@ -3,6 +3,7 @@
 The results folder has to be shared with the nodes, by a file system whose locks hold between hosts.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from benchmarks.launchers.base import LAUNCHERS, Launcher, attempt, failure, req
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.records import RunFolder
 
-_LOOK_EVERY, _ASK_QUEUE_EVERY = 1.0, 20.0  # seconds
+_LOOK_EVERY, _ASK_QUEUE_EVERY, _SLURM_ENDS_JOBS_IN = 1.0, 20.0, 600.0  # seconds
 _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GONE")
 
 
@@ -81,6 +82,7 @@ class Slurm(Launcher):
 
     def _submit(self, configs: Sequence[Config]) -> list[Any]:
         submitit = required("submitit", "slurm")
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns where a cluster keeps no accounts
         folder = Path(configs[0].run.results_dir) / "runs" / ".slurm" / "%j"
         parameters: dict[str, Any] = {"timeout_min": self.minutes, "cpus_per_task": self.cpus, "name": "dfa"}
         if self.gpus:
@@ -117,12 +119,15 @@ class Sitting:
                 finally:
                     asked = received()
         except Interrupted:
-            # The checkpoint is saved and the lock is free. submitit requeues on SIGUSR2 and lets SIGTERM pass, after
-            # which Slurm requeues the job by itself if it is to go on.
+            # The checkpoint is saved and the lock is free. submitit requeues on its own signal and lets SIGTERM pass:
+            # that is Slurm's, which ends the job soon, and requeues it by itself if it is to go on, but only if it is
+            # still there.
             for number in asked:
                 handler = submitit_handlers[signal.Signals(number)]
                 if number in (signal.SIGUSR1, signal.SIGUSR2) and callable(handler):
                     handler(number, None)
+            if signal.SIGTERM in asked and "SLURM_JOB_ID" in os.environ:
+                time.sleep(_SLURM_ENDS_JOBS_IN)
             sys.exit(EXIT_TERMINATED)
 
     def checkpoint(self, content: dict[str, Any]) -> Any:
