@@ -1,6 +1,7 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
 # Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see scripts/bench.py --help
-# Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n JOBS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda
+# Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
+#   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60"
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
 
 PYTHON ?= python3
@@ -8,11 +9,12 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 SCALE ?= auto
-OPTIONS = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(RULES),--rules $(RULES)) \
-          $(if $(DRY),--dry) $(if $(RETRY),--set run.retry=true) $(if $(DEVICE),--set run.device=$(DEVICE))
+PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(RETRY),--set run.retry=true) \
+       $(if $(DEVICE),--set run.device=$(DEVICE)) $(foreach setting,$(SET),--set $(setting))
+OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint data reproduce bench search bench-recommenders clean
+.PHONY: help install test lint data reproduce status chaos bench search bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -54,6 +56,12 @@ bench-recommenders: install  ## how fast click logs are preprocessed and read, a
 
 reproduce: install  ## every table and figure
 	$(RUN) scripts/reproduce.py all $(OPTIONS)
+
+status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"
+	$(RUN) scripts/status.py $(TABLE) $(PLAN)
+
+chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40
+	$(RUN) scripts/chaos.py $(if $(KILLS),--kills $(KILLS))
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

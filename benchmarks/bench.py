@@ -26,7 +26,7 @@ from benchmarks.bench_report import (
 )
 from benchmarks.bench_steps import bench_steps
 from benchmarks.bench_workloads import MODES
-from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, guarded
+from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, guarded
 from benchmarks.config import REPOSITORY
 from benchmarks.environment import commit, device_name
 from benchmarks.errors import ConfigError

@@ -1,30 +1,26 @@
-"""The Hydra command line: one run, or a sweep with `-m`; errors in one line, exit codes that mean something.
+"""The Hydra command line: one run, or a sweep with `-m`, carried out by the launcher of the configuration.
 
-Exit codes: 0 all runs are done; 1 a run failed or diverged; 2 the command cannot be carried out as given;
-130 interrupted.
+Errors are told in one line. Exit codes: 0 all runs are done; 1 a run failed or diverged, or was ended from outside;
+2 the command cannot be carried out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 or
+SIGUSR2.
 """
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import hydra
-from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from yaml import YAMLError
 
-from benchmarks.config import CONFIG_DIR, register, resolve
+from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, one_line, report
+from benchmarks.config import CONFIG_DIR, Config, register, resolve
 from benchmarks.distributed import is_first, several_started
 from benchmarks.errors import ConfigError, SuiteError
-from benchmarks.execute import execute
+from benchmarks.launchers import launch
+from benchmarks.launchers.report import describe
 from benchmarks.records import Record, RunFolder
-
-USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OSError)
-"""What a command reports in one line: its user can mend it."""
-
-EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _unsuccessful: list[str] = []
 _unusable: list[str] = []
@@ -32,16 +28,39 @@ _unusable: list[str] = []
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
 def _train(config: DictConfig) -> None:
+    carry_out([config])
+
+
+def carry_out(composed: Sequence[DictConfig]) -> list[float | None]:
+    """Run what is composed and print what came out; what went wrong is kept for the end, so that a sweep goes on.
+
+    Returns:
+        The best value on validation of each run, None where there is none.
+    """
+    configs: list[Config | None] = [_resolved(config) for config in composed]
+    runs = [config for config in configs if config is not None]
     try:
-        typed = resolve(config)
-        record = execute(typed)
-    except (SuiteError, OmegaConfBaseException) as error:  # kept for the end, so that a sweep goes on
+        # The processes of torchrun are those of one run, which none of them hands on.
+        launcher = {"name": "serial"} if several_started() else runs[0].launcher if runs else {}
+        problems = launch(runs, launcher, shown=len(composed) > 1) if runs else []
+    except SuiteError as error:  # of the launcher itself
         _unusable.append(one_line(error))
-        return
-    if is_first():
-        print_outcome(record, RunFolder.of(typed))
-    if record["status"] != "done":
-        _unsuccessful.append(describe(record))
+    else:
+        _unsuccessful.extend(str(problem) for problem in problems if problem.status)
+        _unusable.extend(str(problem) for problem in problems if not problem.status)
+    records = [None if config is None else RunFolder.of(config).read() for config in configs]
+    for config, record in zip(configs, records, strict=True):
+        if config is not None and record is not None and is_first():
+            print_outcome(record, RunFolder.of(config))
+    return [None if record is None else record["best_valid"] for record in records]
+
+
+def _resolved(config: DictConfig) -> Config | None:
+    try:
+        return resolve(config)
+    except (SuiteError, OmegaConfBaseException) as error:
+        _unusable.append(one_line(error))
+        return None
 
 
 def print_outcome(record: Record, folder: RunFolder) -> None:
@@ -54,53 +73,6 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
         console.print(f"  {name:18} {value:.4f}")
     console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {record['device']}")
     console.print(f"  {folder.path}", soft_wrap=True)
-
-
-def describe(record: Record) -> str:
-    """E.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12"."""
-    name = f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}: {record['status']}"
-    return name if record["status"] == "done" else f"{name}: {record['reason']}"
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error about names or options, in one line."""
-    text = str(error).strip()
-    if isinstance(error, HydraException) and "Available options in" in text:
-        group = text.split("'")[1].split("/")[0]
-        head, _, options = text.partition("Available options in")
-        name = head.split("'")[-2].split("/")[-1]
-        listed = options.partition("Config search path")[0].splitlines()[1:]
-        known = ", ".join(line.strip() for line in listed if line.strip())
-        group = head.split("'")[-2].rsplit("/", 1)[0] if "/" in head.split("'")[-2] else group
-        return f"unknown {group} '{name}'; known: {known}"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': {str(error.message).strip().splitlines()[-1]}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
-    keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]
-    message = " ".join(dict.fromkeys(useful))
-    cause = error.__cause__
-    if isinstance(error, HydraException) and cause is not None and str(cause).strip() not in text:
-        message = f"{message}: {one_line(cause)}"
-    return f"{message} (in {keys[0]})" if keys and keys[0] not in message else message
-
-
-def report(line: str) -> None:
-    """An error, told by the first of several processes."""
-    if is_first():
-        print(f"error: {line}", file=sys.stderr)
-
-
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command; turn the user's errors into one line on stderr and an exit code."""
-    try:
-        return command()
-    except USER_ERRORS as error:
-        report(one_line(error))
-        return EXIT_UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def main() -> None:

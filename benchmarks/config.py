@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG_DIR = REPOSITORY / "configs"
 SCALES = ("paper", "mini", "smoke")
 SOURCES = ("real", "stand_in")
+CIRCUMSTANCES = ("run", "launcher", "plugins")
+"""Parts of a configuration that say where and how a run is carried out, and not what it computes."""
 
 
 @dataclass
@@ -129,6 +131,7 @@ class Config:
     seed: int = 0
     scale: str = "paper"
     plugins: list[str] = field(default_factory=list)
+    launcher: dict[str, Any] = field(default_factory=dict)
     run: RunSettings = field(default_factory=RunSettings)
 
 
@@ -151,6 +154,8 @@ def register() -> None:
     """Make the schema and the `pick` resolver known to Hydra; may be called again."""
     OmegaConf.register_new_resolver("pick", _pick, replace=True)
     ConfigStore.instance().store(name="schema", node=Config)
+    launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
+    ConfigStore.instance().store(group="hydra/launcher", name="suite", node=launcher)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -204,7 +209,7 @@ def identity(config: Config) -> str:
     Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records.
     """
     content = _beyond_defaults(to_dict(config), to_dict(Config()))
-    for key in ("run", "plugins"):
+    for key in CIRCUMSTANCES:
         content.pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.cli import EXIT_DONE, EXIT_UNUSABLE, guarded
+from benchmarks.commands import EXIT_DONE, EXIT_UNUSABLE, guarded
 from benchmarks.config import CONFIG_DIR, compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.execute import build_task, load_components

@@ -153,6 +153,14 @@ class Processes:
             for norm in norms:
                 norm.process_group = None
 
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any of the processes."""
+        if not self.several:
+            return here
+        there = torch.tensor(int(here))
+        distributed.all_reduce(there, op=distributed.ReduceOp.MAX)
+        return bool(there)
+
     def spread(self, model: nn.Module) -> None:
         """Give all processes the first one's parameters and buffers."""
         if self.several:
@@ -245,6 +253,8 @@ class _Onlooker(RunFolder):
     def abandon(self) -> None: ...
 
     def finish(self, record: Record) -> None: ...
+
+    def start_over(self) -> None: ...
 
     def append_metrics(self, row: dict[str, Any]) -> None: ...
 

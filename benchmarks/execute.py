@@ -3,22 +3,22 @@
 import random
 import re
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.config import Config, identity
+from benchmarks.config import Config
+from benchmarks.description import description, failed, out_of_memory, outline
 from benchmarks.distributed import Processes, join
-from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
+from benchmarks.environment import PeakMemory, keep_freed_memory
 from benchmarks.errors import ConfigError, DataError, SuiteError
+from benchmarks.interruption import stop_if_asked
 from benchmarks.records import Record, RunFolder
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
@@ -43,7 +43,9 @@ def execute(config: Config, wait: bool = True) -> Record:
         ConfigError, DataError: the run cannot be begun; nothing is recorded.
         ResultsError: the results folder cannot be written.
         RunBusy: another process has the run, and `wait` is False.
+        Interrupted: the process was asked to stop; the run can go on from where it was.
     """
+    stop_if_asked()
     everyone = join(config.run.device)
     config = everyone.own_config(config)
     folder = everyone.own_folder(config)
@@ -54,17 +56,47 @@ def execute(config: Config, wait: bool = True) -> Record:
     with ExitStack() as held:
         if (record := everyone.from_first(lambda: _taken(held, folder, config, wait))) is not None:
             return record
-        memory = PeakMemory(device)
+        copy = WandbCopy(config, folder)
         try:
-            trainer = everyone.together(lambda: _prepare(config, folder, device, everyone))
-            everyone.from_first(lambda: folder.begin(config))
-            outcome = _train_and_test(trainer)
+            outcome = _carry_out(config, folder, device, copy, everyone)
         except (ConfigError, DataError):
             folder.abandon()
             raise
-        record = everyone.from_first(lambda: _recorded(trainer, memory, outcome))
-        trainer.wandb.finish(record)
+        record = everyone.from_first(lambda: _written(folder, outcome))
+        copy.finish(record)
     return record
+
+
+def record_failure(config: Config, reason: str) -> Record:
+    """Record that a run failed, for a process that did not live to do it itself.
+
+    Raises:
+        ResultsError: the results folder cannot be written.
+        RunBusy: another process has taken the run up.
+    """
+    folder = RunFolder.of(config)
+    with folder.locked(wait=False):
+        if (record := _kept(folder, config)) is not None:
+            return record
+        folder.begin(config)
+        folder.start_over()
+        record = {**outline(config), "status": "failed", "reason": reason, "metrics": {}}
+        folder.finish(record)
+    return record
+
+
+def _carry_out(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, everyone: Processes) -> Record:
+    memory = PeakMemory(device)
+    try:
+        trainer = everyone.together(lambda: _prepare(config, folder, device, copy, everyone))
+    except Exception as error:
+        if everyone.several or not out_of_memory(error):
+            raise
+        folder.begin(config)
+        return {**outline(config), **failed(error)}
+    everyone.from_first(lambda: folder.begin(config))
+    outcome = _train_and_test(trainer)
+    return {**outline(config), **description(trainer, memory), **outcome}
 
 
 def _kept(folder: RunFolder, config: Config) -> Record | None:
@@ -79,12 +111,11 @@ def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Re
     return _kept(folder, config)
 
 
-def _recorded(trainer: Trainer, memory: PeakMemory, outcome: Record) -> Record:
+def _written(folder: RunFolder, record: Record) -> Record:
     """Write the record of a run that is over."""
-    record = {**_description(trainer, memory), **outcome}
     if record["status"] != "done":
-        trainer.folder.checkpoint.unlink(missing_ok=True)
-    trainer.folder.finish(record)
+        folder.start_over()
+    folder.finish(record)
     return record
 
 
@@ -201,10 +232,12 @@ def _building(what: str) -> Iterator[None]:
     except UNUSABLE as error:
         raise ConfigError(str(error)) from None
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _prepare(config: Config, folder: RunFolder, device: torch.device, everyone: Processes) -> Trainer:
+def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, everyone: Processes) -> Trainer:
     torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
     keep_freed_memory()
     random.seed(config.seed)
@@ -215,7 +248,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, everyone: 
     task.to(device)
     rule = build_rule(config, model)
     with _building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, WandbCopy(config, folder), everyone)
+        return Trainer(config, task, model, rule, folder, device, copy, everyone)
 
 
 def _train_and_test(trainer: Trainer) -> Record:
@@ -232,8 +265,7 @@ def _train_and_test(trainer: Trainer) -> Record:
     except Exception as error:
         if trainer.everyone.several:
             raise  # the others wait for this process, and must be ended with it
-        trace = "".join(traceback.format_exception(error)[-3:])
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": trace, "metrics": {}}
+        return failed(error)
     return {"status": "done", "metrics": metrics}
 
 
@@ -269,37 +301,3 @@ def _alignment(trainer: Trainer) -> dict[str, float]:
             f"norm/{name}/bp": point.bp_norm,
         }
     return metrics
-
-
-def _description(trainer: Trainer, memory: PeakMemory) -> Record:
-    config, position = trainer.config, trainer.position
-    head, dirty = commit()
-    seconds = trainer.seconds()
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    data: dict[str, Any] = vars(trainer.task.info).copy()
-    return {
-        "task": config.task.name,
-        "model": config.model.name,
-        "rule": config.rule.name,
-        "seed": config.seed,
-        "scale": config.scale,
-        "config_hash": identity(config),
-        "data": data,
-        "best_epoch": position.best_epoch,
-        "best_step": position.best_step,
-        "best_valid": position.best_value,
-        "valid_metric": trainer.task.metric,
-        "higher_is_better": trainer.task.higher_is_better,
-        "epochs": position.epoch - 1,
-        "steps": position.step,
-        "seconds": seconds,
-        "steps_per_second": position.step / seconds if seconds else 0.0,
-        "peak_memory_mb": memory.megabytes(),
-        "parameters": parameters,
-        "device": device_name(trainer.device),
-        "threads": torch.get_num_threads(),
-        "processes": trainer.everyone.world,
-        "versions": versions(),
-        "commit": head,
-        "git_dirty": dirty,
-    }

@@ -82,22 +82,21 @@ class Plan:
             if not runs:
                 continue
             done = sum(run.record is not None and not run.to_do for run in runs)
-            to_do = [run for run in runs if run.to_do]
-            missing = next((run.missing for run in runs if run.missing), "")
+            to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
             state = f"{done} of {len(runs)} done"
             if to_do:
                 state += f", {len(to_do)} to run ({_about(to_do)})"
-            if missing:
-                waiting = [run for run in runs if run.missing]
-                state += f", {len(waiting)} wait for data ({_about(waiting)}); missing: {missing}"
+            if waiting:
+                state += f", {len(waiting)} wait for data ({_about(waiting)})"
             lines.append(f"  {cell.name:28} {data:9} {state}")
         total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
         total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
         waiting = [run for run in self.runs if run.missing]
         if waiting:
             total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"
-        return "\n".join([*lines, total])
+        reasons = dict.fromkeys(f"  missing: {run.missing}" for run in waiting)
+        return "\n".join([*lines, *reasons, total])
 
 
 def _about(runs: Sequence[PlannedRun]) -> str:

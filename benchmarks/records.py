@@ -1,6 +1,8 @@
 """Run records: the truth about a run, on disk."""
 
 import json
+import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +54,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before, for when the last cannot be read."""
+        return self.path / "checkpoint.previous.pt"
+
     def weights(self, which: str) -> Path:
         """File of the "best" or "last" weights."""
         return self.path / f"{which}.safetensors"
@@ -76,6 +83,19 @@ class RunFolder:
         finally:
             lock.release()
 
+    def is_held(self) -> bool:
+        """Whether a process is at work on this run; looks only."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that cannot be written to
+            return False
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Report a folder that cannot be written; torch and safetensors name a full disk by errors of their own."""
@@ -98,7 +118,7 @@ class RunFolder:
 
     def abandon(self) -> None:
         """Remove the traces of a run that turned out to be impossible; one with a checkpoint or a record keeps them."""
-        if self.checkpoint.exists() or self.result.exists():
+        if self.has_checkpoint or self.result.exists():
             return
         with suppress(OSError):
             for file in self.path.iterdir():
@@ -110,7 +130,7 @@ class RunFolder:
         """Write the record, which marks the run as finished, and drop its checkpoint."""
         with self._writing():
             write_text(self.result, json.dumps(record, indent=1) + "\n")
-            self.checkpoint.unlink(missing_ok=True)
+            self._forget_checkpoints()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a line to the history."""
@@ -130,9 +150,11 @@ class RunFolder:
             write_text(self.metrics, "".join(lines[:rows]))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Atomically replace the checkpoint."""
+        """Atomically replace the checkpoint, which becomes the previous one."""
         with self._writing(), atomic_path(self.checkpoint) as temporary:
             torch.save(state, temporary)
+            if self.checkpoint.exists():
+                self.checkpoint.replace(self.previous_checkpoint)
 
     def save_weights(self, which: str, model: nn.Module) -> None:
         """Keep the "best" or "last" weights."""
@@ -140,18 +162,68 @@ class RunFolder:
             save_model(model, str(temporary))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU, or None.
+        """The last checkpoint that can be read, on the CPU, or None where there is none.
+
+        If that is the one before the last, the damaged one is dropped, and a line says so.
 
         Raises:
-            ResultsError: it cannot be read.
+            ResultsError: there are some, and none can be read.
         """
-        if not self.checkpoint.exists():
-            return None
+        present = [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+        for path in present:
+            try:
+                state = _read_checkpoint(path)
+            except MemoryError:
+                raise
+            except Exception:
+                continue
+            if path is not present[0]:
+                print(
+                    f"warning: unreadable checkpoint '{self.checkpoint}'; going on from the one before it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                with self._writing():
+                    path.replace(self.checkpoint)
+            return state
+        if present:
+            names, them = " and ".join(f"'{path}'" for path in present), "it" if len(present) == 1 else "them"
+            plural = "s" * (len(present) > 1)
+            raise ResultsError(f"unreadable checkpoint{plural} {names}; delete {them} to start over")
+        return None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run can go on from somewhere."""
+        return self.checkpoint.exists() or self.previous_checkpoint.exists()
+
+    def progress(self) -> object:
+        """Something that changes with every checkpoint; None before the first."""
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ResultsError(f"unreadable checkpoint '{self.checkpoint}'; delete it to start over") from error
-        return state
+            status = self.checkpoint.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def start_over(self) -> None:
+        """Drop the checkpoints."""
+        with self._writing():
+            self._forget_checkpoints()
+
+    def _forget_checkpoints(self) -> None:
+        """Remove the checkpoints, and what processes left behind that were killed while they wrote."""
+        for path in (self.checkpoint, self.previous_checkpoint, *self.path.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a file holds; torch itself would not notice a number that was changed on disk."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} is damaged")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def read_record(path: Path) -> Record | None:

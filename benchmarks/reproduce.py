@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.cli import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
+from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
 from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
 from benchmarks.footers import describe_runs
+from benchmarks.launchers import launch, make_launcher, settings_among
+from benchmarks.launchers.report import Problem, run_name
 from benchmarks.plan import Plan, PlannedRun, make_plan
 from benchmarks.records import RunFolder
 from benchmarks.summaries import CellOutcome, summarise
@@ -18,7 +20,6 @@ from benchmarks.tablefile import read_table_file
 from benchmarks.tables import write_tables
 from benchmarks.tablespec import TableSpec, known_tables, load_spec
 from benchmarks.wandb_copy import copy_files
-from benchmarks.workers import Problem, default_jobs, run_all, run_name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,19 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
 
     def command() -> int:
-        settings = [*options.set, *([f"run.results_dir={options.results}"] if options.results else [])]
+        settings = overrides(options)
+        launcher, device = settings_among(settings)
+        jobs = make_launcher(launcher).width(device)
         rules = [rule for rule in options.rules.split(",") if rule]
         problems: list[Problem] = []
         unusable: dict[str, list[str]] = {}
         for name in targets(options.target):
             try:
-                target = load_figure(name) if name in known_figures() else load_spec(name, extra_rules=rules)
-                plan = make_plan(target, options.scale, options.seeds, settings, options.jobs)
-                print(plan.describe(options.jobs), flush=True)
+                target = load_target(name, rules)
+                plan = make_plan(target, options.scale, options.seeds, settings, jobs)
+                print(plan.describe(jobs), flush=True)
                 if not options.dry:
-                    problems += reproduce(plan, options.jobs)
+                    problems += reproduce(plan)
                     for figure in target.file.figures if isinstance(target, TableSpec) else ():
-                        problems += _picture(figure, plan.scale, options.seeds, settings, options.jobs)
+                        problems += _picture(figure, plan.scale, options.seeds, settings, jobs)
             except USER_ERRORS as error:  # kept for the end, so that the other tables are made
                 unusable.setdefault(one_line(error), []).append(name)
         for reason, names in unusable.items():
@@ -56,14 +59,42 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(prog="reproduce", description=__doc__)
     parser.add_argument("target", nargs="+", help="table_3, figure_2, ... or 'all'")
+    add_plan_options(parser)
+    parser.add_argument(
+        "--launcher", default="", help="local (default) | serial | slurm | ray; --set launcher.… for its options"
+    )
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
+    parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    return parser
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """What determines which runs a table or figure takes."""
     parser.add_argument("--scale", default="auto", help="auto (default) | paper | mini | smoke")
     parser.add_argument("--seeds", type=int, help="seeds per cell (default: as the table says)")
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="worker processes (default: one per core)")
-    parser.add_argument("--dry", action="store_true", help="print the plan and stop")
     parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
     parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
-    return parser
+
+
+def load_target(name: str, extra_rules: Sequence[str] = ()) -> TableSpec | FigureSpec:
+    """A table or figure by name.
+
+    Raises:
+        ConfigError: its file has a mistake.
+    """
+    return load_figure(name) if name in known_figures() else load_spec(name, extra_rules=extra_rules)
+
+
+def overrides(options: argparse.Namespace) -> list[str]:
+    """What the options say about every run and their launcher."""
+    launcher, jobs = getattr(options, "launcher", ""), getattr(options, "jobs", None)
+    return [
+        *([f"launcher={launcher}"] if launcher else []),
+        *([f"launcher.jobs={jobs}"] if jobs is not None else []),
+        *options.set,
+        *([f"run.results_dir={options.results}"] if options.results else []),
+    ]
 
 
 def targets(names: Sequence[str]) -> list[str]:
@@ -86,13 +117,13 @@ def _on_request_only(name: str) -> bool:
     return described.by_name_only
 
 
-def reproduce(plan: Plan, jobs: int) -> list[Problem]:
+def reproduce(plan: Plan) -> list[Problem]:
     """Run what a plan still needs, then write its table or figure.
 
     Returns:
         The runs that failed or diverged, now or before.
     """
-    problems = run_all([run.config for run in plan.to_do], jobs)
+    problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)
     reasons = {problem.run: problem.reason for problem in problems}
     runs: list[PlannedRun] = []
     for run in plan.runs:
@@ -112,7 +143,7 @@ def reproduce(plan: Plan, jobs: int) -> list[Problem]:
 def _picture(name: str, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> list[Problem]:
     """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
     try:
-        return reproduce(make_plan(load_figure(name), scale, seeds, settings, jobs), jobs)
+        return reproduce(make_plan(load_figure(name), scale, seeds, settings, jobs))
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []

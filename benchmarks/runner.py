@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.config import Config
 from benchmarks.distributed import Processes
+from benchmarks.interruption import deferred, received, stop
 from benchmarks.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.progress import Progress
 from benchmarks.records import RunFolder
@@ -79,18 +80,22 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, the last step, or until patience runs out.
 
+        A request to stop is obeyed between two steps, from where the run can go on.
+
         Raises:
             Diverged: the loss, a parameter or the validation metric was not finite at an evaluation.
+            Interrupted: the process was asked to stop; a checkpoint is saved.
         """
         self._resume()
         self.everyone.spread(self.model)
         trainer = self.config.trainer
-        with Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
+        with deferred(), Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
             progress.update(self.position.step, {})
             while self.position.epoch <= trainer.epochs and not self._over():
                 self._epoch(progress)
-        if self.position.evaluations == 0 or self.losses_summed:
-            self._evaluate(progress)
+            if self.position.evaluations == 0 or self.losses_summed:
+                self._evaluate(progress)
+            self._stop_if_asked()
 
     def restore_best(self) -> None:
         """Put the weights of the best evaluation back, if they are the ones to be tested."""
@@ -116,13 +121,13 @@ class Trainer:
                     self._evaluate(progress)
                 if self._over():
                     return
-                self._checkpoint_if_due()
+                self._between_steps()
         if position.batch != batches:
             raise RuntimeError(f"the task gave {position.batch} batches in an epoch, of {batches} that it announced")
         position.epoch, position.batch = position.epoch + 1, 0
         if trainer.evaluate_unit == "epoch" and (position.epoch - 1) % trainer.evaluate_every == 0:
             self._evaluate(progress)
-        self._checkpoint_if_due()
+        self._between_steps()
 
     def _train_on(self, batch: Any, group: int) -> None:
         """Add the gradients of one batch, of a group whose mean loss makes a step."""
@@ -203,11 +208,21 @@ class Trainer:
         config = self.config
         return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
 
-    def _checkpoint_if_due(self) -> None:
-        if time.monotonic() - self._last_checkpoint < self.config.run.checkpoint_seconds:
-            return
+    def _between_steps(self) -> None:
+        """Save a checkpoint if it is time, or to stop."""
         if self.position.batch % self.config.trainer.accumulate:
             return  # half-accumulated gradients are not saved
+        self._stop_if_asked()
+        if time.monotonic() - self._last_checkpoint >= self.config.run.checkpoint_seconds:
+            self._save_checkpoint()
+
+    def _stop_if_asked(self) -> None:
+        # A signal may reach the processes of a run at different steps.
+        if self.everyone.any(bool(received())):
+            self._save_checkpoint()
+            stop()
+
+    def _save_checkpoint(self) -> None:
         self.position.seconds, self._sitting_began = self.seconds(), time.monotonic()
         self.folder.save_checkpoint(
             {

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import CONFIG_DIR, Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
+from benchmarks.launchers import launch
 from benchmarks.records import RunFolder
 from benchmarks.search_report import CONFIGURED, Axis, Search, Tried, to_markdown, write_search
-from benchmarks.workers import default_jobs, run_all
 
 SPACES = CONFIG_DIR / "search"
 _DIGITS = 3  # of a proposed number: more would be noise
@@ -36,14 +36,14 @@ class Effort:
         seeds: runs of each; their mean counts.
         at_once: proposals made before their results are known; part of what determines the search, unlike `jobs`.
         sampler_seed: of the proposals.
-        jobs: worker processes.
+        jobs: runs at once; None: as the launcher's configuration says.
     """
 
     trials: int = 20
     seeds: int = 1
     at_once: int = 4
     sampler_seed: int = 0
-    jobs: int = 1
+    jobs: int | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=usual.seeds, help="seeds of each (default: %(default)s)")
     parser.add_argument("--at-once", type=int, default=usual.at_once, help="proposals at a time (default: %(default)s)")
     parser.add_argument("--sampler-seed", type=int, default=usual.sampler_seed, help="of the proposals (default: 0)")
-    parser.add_argument("--jobs", type=int, default=default_jobs(), help="worker processes (default: one per core)")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
     parser.add_argument("--name", default="", help="of the files written (default: task-model-rule-scale)")
     return parser
 
@@ -108,11 +108,13 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
 
+    launcher = configured.launcher if effort.jobs is None else {**configured.launcher, "jobs": effort.jobs}
+
     def attempt(proposals: Mapping[int, Mapping[str, Any]]) -> list[Tried]:
         """Run proposals, by number."""
         runs = {number: _configs(name, number, settings, choice, effort) for number, settings in proposals.items()}
         unique = {identity(config): config for configs in runs.values() for config in configs}
-        reasons = {problem.run: problem.reason for problem in run_all(list(unique.values()), effort.jobs)}
+        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), launcher)}
         found = []
         for number, configs in runs.items():
             records = [record for config in configs if (record := RunFolder.of(config).read()) is not None]

@@ -27,7 +27,7 @@ _CHOICES: dict[tuple[str, str], dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in ("DFA_RESULTS_DIR", "DFA_WANDB", "TOY_FAULT", "TOY_FAULT_SEED", "TOY_FAULT_ONCE"):
+    for variable in ("DFA_RESULTS_DIR", "DFA_WANDB", "TOY_FAULT", "TOY_FAULT_SEED", "TOY_FAULT_ONCE", "TOY_PAUSE"):
         monkeypatch.delenv(variable, raising=False)
     threads = torch.get_num_threads()
     yield

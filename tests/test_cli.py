@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 
 from benchmarks import cli, data
-from benchmarks.cli import describe, one_line
+from benchmarks.commands import one_line
+from benchmarks.config import Config
+from benchmarks.launchers import base
+from benchmarks.launchers.report import describe
 from benchmarks.records import RunFolder
 from tests.conftest import TOY, Command, Toys
 
@@ -130,10 +134,10 @@ def test_results_that_cannot_be_written(toys: Toys, command: Command, mode: list
 def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "execute", interrupt)
+    monkeypatch.setattr(base, "execute", interrupt)
     code, _, err = command(cli.main, *toys.overrides)
     assert (code, err) == (130, "interrupted; the same command goes on from the last checkpoint\n")
 
@@ -155,8 +159,53 @@ def test_descriptions_are_one_line() -> None:
     assert describe(record) == "a b c seed 1: failed: E: x"
 
 
-@pytest.mark.parametrize("script", ["train", "reproduce", "fetch_data"])
+@pytest.mark.parametrize("script", ["train", "reproduce", "fetch_data", "status", "chaos"])
 def test_scripts_are_thin(script: str) -> None:
     source = (Path(__file__).parents[1] / "scripts" / f"{script}.py").read_text()
     module = re.findall(r"from (benchmarks\.\w+) import main", source)
     assert len(module) == 1 and callable(importlib.import_module(module[0]).main)
+
+
+def test_a_sweep_in_another_order_and_with_more_values_keeps_what_is_there(toys: Toys, command: Command) -> None:
+    def sweep(*axes: str) -> dict[Path, int]:
+        assert command(cli.main, "-m", *toys.overrides, "trainer.epochs=1", "launcher=serial", *axes)[0] == 0
+        return {path: path.stat().st_mtime_ns for path in toys.results.rglob("result.json")}
+
+    first = sweep("seed=0,1", "optimizer.lr=0.1,0.2")
+    assert len(first) == 4
+    again = sweep("optimizer.lr=0.3,0.2,0.1", "seed=2,1,0")
+    assert len(again) == 9 and first.items() <= again.items()
+
+
+def test_a_sweep_uses_the_launcher_of_its_configuration_once_for_all_runs(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def launch(configs: list[Config], settings: dict[str, object], shown: bool) -> list[object]:
+        calls.append(([config.seed for config in configs], settings, shown))
+        return []
+
+    monkeypatch.setattr(cli, "launch", launch)
+    command(cli.main, "-m", *toys.overrides, "seed=2,0,1", "launcher.jobs=5")
+    command(cli.main, *toys.overrides)
+    local = {"name": "local", "jobs": 5}
+    assert calls == [([2, 0, 1], local, True), ([0], local | {"jobs": None}, False)]
+
+
+def test_a_sweep_tells_its_sweeper_the_best_value_on_validation(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned = []
+    Plugins.instance()  # which loads it
+    launcher = importlib.import_module("hydra_plugins.dfa_benchmarks").SuiteLauncher
+    genuine = launcher.launch
+
+    def launch(*arguments: object, **options: object) -> object:
+        returned.extend(genuine(*arguments, **options))  # type: ignore[arg-type]
+        return returned
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    command(cli.main, "-m", *toys.overrides, "seed=0,1", "launcher=serial")
+    records = [RunFolder.of(toys.config(f"seed={seed}")).read() for seed in (0, 1)]
+    assert [job.return_value for job in returned] == [record and record["best_valid"] for record in records]

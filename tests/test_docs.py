@@ -15,9 +15,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
 from benchmarks.data import known_tasks
 from benchmarks.language.sample import make_parser as make_sample_parser
+from benchmarks.launchers import settings_among
 from benchmarks.reproduce import make_parser, targets
 from benchmarks.search import make_parser as make_search_parser
 from benchmarks.search import read_space
+from benchmarks.status import make_parser as make_status_parser
 from dfa import RULES
 
 _DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]
@@ -74,6 +76,8 @@ def test_every_command_exists(line: str) -> None:
         options = _parsed(make_search_parser(), arguments)
         read_space(options.space)
         _check_overrides(options.choice)
+    elif program == "status":
+        targets(_parsed(make_status_parser(), arguments).target or ["all"])
     elif program == "sample_text":
         _parsed(make_sample_parser(), arguments)
     elif program == "fetch_data":
@@ -88,8 +92,14 @@ def _check_make(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if "=" in argument:
             assert f"$({argument.split('=')[0]})" in makefile, f"the Makefile knows no {argument.split('=')[0]}"
+            value = argument.split("=", 1)[1].split()
             if argument.startswith("TASK="):
-                assert set(argument.split("=", 1)[1].split()) <= set(known_tasks())
+                assert set(value) <= set(known_tasks())
+            if argument.startswith("TABLE="):
+                targets(value)
+            if argument.startswith("SET="):
+                chosen = [f"launcher={other.split('=')[1]}" for other in arguments if other.startswith("LAUNCHER=")]
+                settings_among([*chosen, *value])
             continue
         assert any(re.fullmatch(rule.replace("%", r"[\w-]+"), argument) for rule in rules), f"no target {argument}"
         if argument.startswith("reproduce-"):

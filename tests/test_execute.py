@@ -132,7 +132,7 @@ def test_killed_for_real_and_two_processes_at_once(toys: Toys) -> None:
     broken = toys.elsewhere("broken")
     config = broken.config(*_LONG)
     folder = RunFolder.of(config)
-    killed = _start(config, TOY_FAULT="kill@8")
+    killed = _start(config, TOY_FAULT="SIGKILL@8")
     assert killed.wait(60) == -signal.SIGKILL
     assert folder.checkpoint.exists() and not folder.result.exists()
     both = [_start(config), _start(config)]

@@ -79,10 +79,11 @@ def test_auto_takes_the_paper_with_a_part_of_the_data_and_says_what_is_missing(t
     assert len(plan.to_do) == 6
     assert {run.config.task.source for run in plan.runs} == {"real"}
     lines = plan.describe(1).splitlines()
-    assert "missing: no toy_loss here" in lines[3] and "0 of 3 done, 3 to run" in lines[1]
+    assert lines[1].endswith("0 of 3 done, 3 to run (about 1 min 48 s)")
     # 36 s for each seed of the first cell, a half and a third of it for the others.
-    assert "3 wait for data (about 36 s)" in lines[3]
-    assert lines[4].startswith("6 runs to do, about 2 min 42 s") and lines[4].endswith(
+    assert lines[3].endswith("0 of 3 done, 3 wait for data (about 36 s)")
+    assert lines[4] == "  missing: no toy_loss here"
+    assert lines[5].startswith("6 runs to do, about 2 min 42 s") and lines[5].endswith(
         "; 3 wait for data, about 36 s of one worker"
     )
 
@@ -182,3 +183,9 @@ def test_a_target_may_refuse_stand_ins(toys: Toys, without: set[str]) -> None:
     assert {run.config.task.source for run in plan.runs} == {"real"} and len(plan.to_do) == 1
     smoke = make_plan(Target(stand_in=False), "smoke", 1, toys.overrides[3:], 1)
     assert {run.config.task.source for run in smoke.runs} == {"stand_in"} and len(smoke.to_do) == 3
+
+
+def test_each_reason_for_missing_data_is_told_once(toys: Toys, without: set[str]) -> None:
+    without.update(("toy", "toy_loss"))
+    lines = make_plan(Target(), "paper", None, toys.overrides[3:], 1).describe(1).splitlines()
+    assert [line for line in lines if "missing" in line] == ["  missing: no toy here", "  missing: no toy_loss here"]

@@ -120,8 +120,7 @@ def test_a_full_disk_in_the_middle_of_a_run_stops_it_and_the_run_goes_on_from_it
 
 def test_a_full_disk_at_the_record_leaves_none(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("benchmarks.environment.versions", lambda: {})
-        patch.setattr("benchmarks.execute.versions", lambda: {"padding": "x" * 30_000})
+        patch.setattr("benchmarks.description.versions", lambda: {"padding": "x" * 30_000})
         with _largest_file(20_000), pytest.raises(ResultsError, match="File too large"):
             toys.run()
     assert "result.json" not in " ".join(toys.files())
@@ -147,3 +146,93 @@ def test_a_read_only_folder(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ResultsError, match=r"cannot write to the results folder '.*': Permission denied"):
         toys.run()
     assert not toys.results.exists()
+
+
+def _damage(path: Path, where: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[where] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_a_damaged_number_in_a_checkpoint_is_noticed_and_the_one_before_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, numbers = RunFolder(tmp_path), torch.arange(1000.0)
+    folder.save_checkpoint({"step": 1, "weights": numbers})
+    assert not folder.previous_checkpoint.exists()
+    folder.save_checkpoint({"step": 2, "weights": -numbers})
+    # One bit of one weight: torch.load alone takes it for a good file.
+    where = folder.checkpoint.read_bytes().index((-numbers).numpy().tobytes()) + 2000
+    _damage(folder.checkpoint, where)
+    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 2
+    state = folder.load_checkpoint()
+    assert state is not None and state["step"] == 1 and torch.equal(state["weights"], numbers)
+    assert capsys.readouterr().err == (
+        f"warning: unreadable checkpoint '{folder.checkpoint}'; going on from the one before it\n"
+    )
+    # The damaged one is gone, and does not become the previous one.
+    folder.save_checkpoint({"step": 3, "weights": numbers})
+    _damage(folder.checkpoint, 100)
+    folder.checkpoint.write_bytes(b"")
+    state = folder.load_checkpoint()
+    assert state is not None and state["step"] == 1
+
+
+def test_without_a_readable_checkpoint_one_line_names_what_to_delete(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({"step": 1})
+    folder.save_checkpoint({"step": 2})
+    for path in (folder.checkpoint, folder.previous_checkpoint):
+        path.write_bytes(path.read_bytes()[:-30])
+    expected = (
+        f"unreadable checkpoints '{folder.checkpoint}' and '{folder.previous_checkpoint}'; delete them to start over"
+    )
+    with pytest.raises(ResultsError) as error:
+        folder.load_checkpoint()
+    assert str(error.value) == expected
+
+
+def test_killed_between_two_renames_the_previous_checkpoint_serves_silently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({"step": 1})
+    folder.checkpoint.replace(folder.previous_checkpoint)
+    state = folder.load_checkpoint()
+    assert state is not None and state["step"] == 1 and folder.has_checkpoint
+    assert capsys.readouterr().err == ""
+
+
+def test_a_finished_run_leaves_no_checkpoints_and_no_half_written_files(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({"step": 1})
+    folder.save_checkpoint({"step": 2})
+    (tmp_path / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
+    folder.finish({"status": "done"})
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_whether_a_run_is_held_is_seen_without_a_trace(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.is_held() and not folder.path.exists()
+    with folder.locked():
+        assert folder.is_held()
+    assert not folder.is_held()
+
+
+@pytest.mark.parametrize("fault", ["memory", "cpu allocator"])
+def test_memory_that_runs_out_is_recorded_wherever_it_happens(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def too_large(*arguments: Any, **options: Any) -> None:
+        if fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 TiB.")
+        torch.empty(2**60)  # what PyTorch's own allocator says
+
+    for place, seed in (("build_task", 0), ("build_rule", 1), ("evaluate", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"benchmarks.execute.{place}", too_large)
+            record, folder = toys.run(f"seed={seed}")
+        assert record["status"] == "failed" and record["reason"].startswith("out of memory: "), record["reason"]
+        assert "\n" not in record["reason"] and folder.read() == record
+        assert toys.run(f"seed={seed}", "run.retry=true")[0]["status"] == "done"

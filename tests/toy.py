@@ -1,12 +1,15 @@
 """A plug-in with a task, a model and a rule of its own, as a user would write one: `plugins: [tests/toy.py]`.
 
 The environment makes it misbehave: TOY_FAULT="kind@n" strikes before the n-th batch of a process, where kind is
-    raise (an exception), leave (a BaseException, as if the process had ended), exit (os._exit), kill (SIGKILL), nan.
+    raise (an exception), leave (a BaseException, as if the process had ended), exit (os._exit), memory (none is left),
+    nan, or signals, "SIGTERM" or "SIGTERM+SIGUSR2", which the process sends itself.
 TOY_FAULT_SEED limits it to runs of one seed; TOY_FAULT_ONCE names a file whose presence switches it off.
+TOY_PAUSE makes every batch take so many seconds.
 """
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +75,7 @@ class Toy(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         self.batches_seen += 1
+        time.sleep(float(os.environ.get("TOY_PAUSE", "0")))
         fault = _fault(self.batches_seen, self.seed)
         inputs, labels = batch
         return nn.functional.cross_entropy(model(inputs), labels) * (float("nan") if fault == "nan" else 1.0)
@@ -118,8 +122,11 @@ def _fault(batch: int, seed: int) -> str:
         raise Left
     if kind == "exit":
         os._exit(3)
-    if kind == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "memory":
+        raise MemoryError
+    for name in kind.split("+"):
+        if name in signal.Signals.__members__:
+            os.kill(os.getpid(), signal.Signals[name])
     return kind
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import Config, from_dict
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.execute import build_model, build_task, find_device, load_components

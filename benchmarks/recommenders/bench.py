@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.environment import commit, device_name
 from benchmarks.errors import ResultsError
 from benchmarks.files import write_text

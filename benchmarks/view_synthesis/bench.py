@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.environment import PeakMemory, commit, device_name, versions
 from benchmarks.execute import build_model, build_rule, build_task, find_device, load_components

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.execute import build_model, build_task, find_device, load_components

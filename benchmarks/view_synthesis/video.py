@@ -15,7 +15,7 @@ import imageio.v3 as imageio
 import numpy as np
 from rich.progress import track
 
-from benchmarks.cli import EXIT_DONE, guarded
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.execute import load_components

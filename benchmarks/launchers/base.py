@@ -1,0 +1,95 @@
+"""What a launcher is: it carries out runs, here or elsewhere, and reports each as it ends."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from benchmarks.commands import one_line
+from benchmarks.config import Config, from_dict, identity
+from benchmarks.errors import ConfigError, SuiteError
+from benchmarks.execute import execute, record_failure
+from benchmarks.launchers.report import Outcome, Report
+from benchmarks.records import RunBusy, RunFolder
+from dfa.registry import Registry
+
+ATTEMPTS = 3
+"""A run whose process dies is taken up again until it died so often without getting any further."""
+
+
+class Launcher(ABC):
+    """Carries out runs; its options are its constructor's."""
+
+    @abstractmethod
+    def width(self, device: str) -> int:
+        """How many runs are under way at once, for estimates."""
+
+    @abstractmethod
+    def carry_out(self, configs: Sequence[Config], report: Report) -> None:
+        """Carry out all runs and report each; one that fails stops none of the others."""
+
+
+LAUNCHERS: Registry[Callable[..., Launcher]] = Registry("launcher")
+
+
+def attempt(content: dict[str, Any], wait_for_others: bool) -> Outcome:
+    """One run, from its configuration as a dictionary.
+
+    Raises:
+        Interrupted: the process was asked to stop.
+    """
+    try:
+        return execute(from_dict(content), wait=wait_for_others)
+    except RunBusy:
+        return {"busy": True}
+    except SuiteError as error:
+        return {"error": one_line(error)}
+    except Exception as error:  # one broken run must not stop the others
+        return {"error": f"{type(error).__name__}: {one_line(error)}"}
+
+
+class Deaths:
+    """Counts the processes that died over a run, and gives it up if it gets no further."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._reached: dict[str, object] = {}
+
+    def give_up(self, config: Config, what: str) -> Outcome | None:
+        """Note a death; what to report if it was one too many, else None: the run is to be taken up again.
+
+        Args:
+            config: of the run.
+            what: the process that died, e.g. "worker process".
+        """
+        run, reached = identity(config), RunFolder.of(config).progress()
+        if reached != self._reached.get(run):
+            self._counts[run] = 0
+        self._reached[run] = reached
+        self._counts[run] += 1
+        return None if self._counts[run] < ATTEMPTS else failure(config, f"its {what} died {ATTEMPTS} times")
+
+
+def failure(config: Config, reason: str) -> Outcome:
+    """Record that a run failed whose process did not live to say so."""
+    try:
+        return record_failure(config, f"{reason} (out of memory?)")
+    except RunBusy:
+        return {"busy": True}
+    except SuiteError as error:
+        return {"error": one_line(error)}
+
+
+def required(package: str, extra: str) -> Any:
+    """A package that only this launcher needs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        raise ConfigError(
+            f"launcher '{extra}' needs the package '{package}', which is not installed: pip install '.[{extra}]'"
+        ) from None

@@ -1,0 +1,221 @@
+"""Several runs at once on this machine: a few worker processes, each taking the next run."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from benchmarks.config import Config, to_dict
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.interruption import Interrupted, deferred, heeding, stop_if_asked
+from benchmarks.launchers.base import ATTEMPTS, LAUNCHERS, Deaths, Launcher, attempt
+from benchmarks.launchers.report import Outcome, Report
+from benchmarks.launchers.serial import Serial
+
+
+@LAUNCHERS.register("local")
+@dataclass(frozen=True)
+class Local(Launcher):
+    """Worker processes on this machine.
+
+    A run that another process is at work on is put off to the end and then waited for. A worker that dies is replaced,
+    and the run it was at is taken up again from its checkpoint. With one worker, or one run, it is this process.
+
+    Attributes:
+        jobs: workers; null: one for each core, or, with `run.device=cuda`, for each GPU, which it has to itself.
+    """
+
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"launcher.jobs must be at least 1, got {self.jobs}")
+
+    def width(self, device: str) -> int:
+        return self.jobs or len(visible_gpus(device)) or (1 if device.startswith("cuda") else cores())
+
+    def carry_out(self, configs: Sequence[Config], report: Report) -> None:
+        workers = min(len(configs), self.width(configs[0].run.device)) if configs else 0
+        if workers <= 1:
+            Serial().carry_out(configs, report)
+            return
+        busy = _in_pool(configs, workers, report, wait_for_others=False)
+        _in_pool(busy, min(workers, len(busy)), report, wait_for_others=True)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus(device: str) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name, if runs on `device` may take any GPU; else nothing."""
+    if device != "cuda":
+        return []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        list(map(str, range(torch.cuda.device_count())))
+        if chosen is None
+        else [name for name in chosen.split(",") if name]
+    )
+
+
+def surroundings(place: int, workers: int, device: str) -> dict[str, str]:
+    """Environment of the worker at one of `workers` places: its share of the cores, and a GPU of its own.
+
+    The share counts for whatever does not set its threads itself, as a run with `trainer.threads` does.
+    """
+    variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // workers)))}
+    if gpus := visible_gpus(device):
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return variables
+
+
+def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_others: bool) -> list[Config]:
+    """Run in worker processes; returns those that another process holds."""
+    if not configs:
+        return []
+    queue, busy, deaths, stillborn = deque(configs), list[Config](), Deaths(), 0
+    workers = [_Worker(surroundings(place, count, configs[0].run.device)) for place in range(count)]
+    try:
+        while True:
+            for worker in workers:
+                if worker.idle and queue:
+                    worker.give(queue.popleft(), wait_for_others)
+            if not queue and not any(worker.run for worker in workers):
+                return busy
+            at = {worker.channel: place for place, worker in enumerate(workers)}
+            for channel in wait(list(at)):
+                worker = workers[at[channel]]  # type: ignore[index]
+                began, config, outcome = worker.ready, *worker.take()
+                if outcome is None or "interrupted" in outcome:
+                    worker.stop()
+                    workers[at[channel]] = worker.successor()  # type: ignore[index]
+                    stillborn = 0 if began else stillborn + 1
+                    if stillborn == ATTEMPTS:
+                        raise ResultsError(
+                            f"worker processes end before they begin (exit code {worker.process.exitcode})"
+                        )
+                    given_up = deaths.give_up(config, "worker process") if config else None
+                    if config and given_up is None:
+                        queue.append(config)
+                    outcome = given_up
+                if config and outcome and not report.take(config, outcome):
+                    busy.append(config)
+    except Interrupted:
+        at_work = sum(worker.run is not None for worker in workers)
+        print(f"stopping {at_work} runs at a checkpoint; a second signal stops at once", file=sys.stderr, flush=True)
+        raise
+    finally:
+        for worker in workers:
+            worker.ask_to_stop()
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """A process that carries out one run after another.
+
+    Attributes:
+        ready: it has begun to listen.
+        run: what it is at.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.ready = False
+        self.run: Config | None = None
+        # A fresh process, not a fork: a fork would inherit the threads' locks of the parent.
+        context = multiprocessing.get_context("spawn")
+        self.channel, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,))
+        with _inherited(environment):
+            self.process.start()
+        theirs.close()  # so that the end of the process is the end of the channel
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a run."""
+        return self.ready and self.run is None
+
+    def successor(self) -> "_Worker":
+        """Another in its place."""
+        return _Worker(self._environment)
+
+    def give(self, config: Config, wait_for_others: bool) -> None:
+        """Have a run carried out."""
+        self.run = config
+        with suppress(OSError):  # it has just died, as its channel is about to show
+            self.channel.send((to_dict(config), wait_for_others))
+
+    def take(self) -> tuple[Config | None, Outcome | None]:
+        """The run given last and what came of it: None if the process died over it, {} if it has begun to listen."""
+        config, self.run = self.run, None
+        try:
+            outcome: Outcome = self.channel.recv()
+        except (EOFError, OSError):
+            return config, None
+        self.ready = True
+        return config, outcome
+
+    def ask_to_stop(self) -> None:
+        """End the process, if it is at work after its next step."""
+        self.channel.close()
+        if not self.idle:
+            self.process.terminate()
+
+    def stop(self) -> None:
+        """Wait for the end of a process that is ending, or has nothing to do."""
+        self.channel.close()
+        self.process.join()
+
+
+@contextmanager
+def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
+    """A process started within has these variables, and no SIGINT: Ctrl-C reaches all processes of a terminal, and this
+    one passes it on."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    masked = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _serve(channel: Connection) -> None:
+    """In a worker: take runs until the channel is closed or the process is asked to stop."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    try:
+        with heeding(insistent=False):
+            channel.send({})
+            while True:
+                outcome = attempt(*channel.recv())
+                with deferred():  # not in the middle of a message
+                    channel.send(outcome)
+                stop_if_asked()
+    except Interrupted as request:
+        with suppress(OSError):
+            channel.send({"interrupted": str(request)})
+    except (EOFError, OSError):
+        return
+
+
+def _stop_with_parent() -> None:
+    """In a thread of a worker: ask it to stop once nobody is there any more to take what it does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,117 @@
+"""Runs as tasks on a Ray cluster that is there already.
+
+The results folder has to be shared with the nodes, by a file system whose locks hold between hosts; this code, too.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config import REPOSITORY, Config, to_dict
+from benchmarks.errors import ConfigError
+from benchmarks.interruption import Interrupted, heeding
+from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, required
+from benchmarks.launchers.report import Outcome, Report
+
+_LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
+
+
+@LAUNCHERS.register("ray")
+@dataclass(frozen=True)
+class Ray(Launcher):
+    """One task for each run; Ray places it where its resources are free.
+
+    A task whose process or node dies is given out again, and the run goes on from its checkpoint.
+
+    Attributes:
+        address: of the cluster's head, host:port; "auto": the one that this machine belongs to.
+        jobs: at most so many tasks at once.
+        cpus, gpus, memory_gb: for each task; GPUs may be shares.
+    """
+
+    address: str = "auto"
+    jobs: int = 16
+    cpus: float = 1
+    gpus: float = 0
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        required("ray", "ray")
+        if self.jobs < 1:
+            raise ConfigError(f"launcher.jobs must be at least 1, got {self.jobs}")
+
+    def width(self, device: str) -> int:
+        return self.jobs
+
+    def carry_out(self, configs: Sequence[Config], report: Report) -> None:
+        if not configs:
+            return
+        ray = required("ray", "ray")
+        paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+        try:
+            environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+            ray.init(address=self.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"no Ray cluster at '{self.address}': {' '.join(str(error).split())}") from None
+        try:
+            with heeding():  # Ray has put a handler of its own in the place of ours
+                self._carry_out(ray, configs, report)
+        finally:
+            ray.shutdown()
+
+    def _carry_out(self, ray: Any, configs: Sequence[Config], report: Report) -> None:
+        needs: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+        if self.memory_gb is not None:
+            needs["memory"] = int(self.memory_gb * 2**30)
+        task = ray.remote(**needs)(_sitting)
+        queue, deaths = deque(configs), Deaths()
+        under_way: dict[Any, Config] = {}
+        try:
+            while queue or under_way:
+                while queue and len(under_way) < self.jobs:
+                    config = queue.popleft()
+                    under_way[task.remote(str(Path.cwd()), to_dict(config))] = config
+                for reference in ray.wait(list(under_way), timeout=_LOOK_EVERY)[0]:
+                    config = under_way.pop(reference)
+                    outcome = _result(ray, reference)
+                    if "died" in outcome or "interrupted" in outcome:
+                        given_up = deaths.give_up(config, f"Ray task ({next(iter(outcome.values()))})")
+                        if given_up is None:
+                            queue.append(config)
+                            continue
+                        outcome = given_up
+                    if not report.take(config, outcome):
+                        queue.append(config)
+        except Interrupted:
+            print(
+                f"stopping {len(under_way)} runs at a checkpoint; a second signal stops at once",
+                file=sys.stderr,
+                flush=True,
+            )
+            for reference in under_way:
+                ray.cancel(reference)
+            ray.wait(list(under_way), num_returns=len(under_way), timeout=_TIME_TO_STOP)
+            raise
+
+
+def _sitting(folder: str, content: dict[str, Any]) -> Outcome:
+    """In a task: carry a run out, or on, with relative paths meant from `folder`."""
+    os.chdir(folder)
+    try:
+        with heeding(insistent=False):
+            return attempt(content, wait_for_others=True)
+    except Interrupted as request:
+        return {"interrupted": str(request)}
+
+
+def _result(ray: Any, reference: Any) -> Outcome:
+    """What a task gave back, or {"died": how}."""
+    try:
+        outcome: Outcome = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return {"died": type(error).__name__}
+    return outcome

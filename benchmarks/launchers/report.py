@@ -1,0 +1,82 @@
+"""What came of runs: one line for each as it ends, and the problems once more for the end."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.config import Config, identity
+from benchmarks.footers import duration
+from benchmarks.records import Record
+
+Outcome = dict[str, Any]
+"""A record; {"busy": True}: another process has the run; {"error": line}: it could not be begun;
+{"interrupted": line}: it was ended from outside before its end, and can go on."""
+
+
+@dataclass
+class Problem:
+    """A run that did not end as "done".
+
+    Attributes:
+        name: the run in a few words.
+        reason: what went wrong, in one line.
+        run: its identity, since runs may share a name.
+        status: "failed", "diverged", "interrupted"; "" if it could not be begun.
+    """
+
+    name: str
+    reason: str
+    run: str = field(default="", compare=False)
+    status: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.status}: {self.reason}" if self.status else self.reason
+
+
+class Report:
+    """Counts runs as they end, prints a line for each with the time left, and keeps what did not go well.
+
+    Args:
+        total: runs to come.
+        shown: False prints nothing.
+    """
+
+    def __init__(self, total: int, shown: bool = True) -> None:
+        self.problems: list[Problem] = []
+        self._total = total
+        self._shown = shown
+        self._finished = 0
+        self._began = time.monotonic()
+
+    def take(self, config: Config, outcome: Outcome) -> bool:
+        """Note an outcome; False if the run was busy."""
+        if "busy" in outcome:
+            return False
+        self._finished += 1
+        name = run_name(config)
+        if "error" in outcome:
+            text = f"{name}: not run: {outcome['error']}"
+            self.problems.append(Problem(name, outcome["error"], identity(config)))
+        elif "interrupted" in outcome:
+            text = f"{name}: interrupted: {outcome['interrupted']}"
+            self.problems.append(Problem(name, outcome["interrupted"], identity(config), "interrupted"))
+        else:
+            text = f"{describe(outcome)} in {outcome['seconds']:.1f} s"
+            if outcome["status"] != "done":
+                self.problems.append(Problem(name, outcome["reason"], identity(config), outcome["status"]))
+        elapsed = time.monotonic() - self._began
+        left = elapsed / self._finished * (self._total - self._finished)
+        if self._shown:
+            print(f"[{self._finished}/{self._total}, {duration(left)} left] {text}", flush=True)
+        return True
+
+
+def run_name(config: Config) -> str:
+    """A run in a few words, as in reports."""
+    return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
+
+
+def describe(record: Record) -> str:
+    """E.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12"."""
+    name = f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}: {record['status']}"
+    return name if record["status"] == "done" else f"{name}: {record['reason']}"

@@ -1,0 +1,192 @@
+"""Runs as an array of Slurm jobs, through submitit.
+
+The results folder has to be shared with the nodes, by a file system whose locks hold between hosts.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.commands import EXIT_TERMINATED
+from benchmarks.config import REPOSITORY, Config, to_dict
+from benchmarks.errors import ConfigError
+from benchmarks.interruption import SIGNALS, Interrupted, heeding, received
+from benchmarks.launchers.base import LAUNCHERS, Launcher, attempt, failure, required
+from benchmarks.launchers.report import Outcome, Report
+from benchmarks.records import RunFolder
+
+_LOOK_EVERY, _ASK_QUEUE_EVERY, _SLURM_ENDS_JOBS_IN = 1.0, 20.0, 600.0  # seconds
+_FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GONE")
+
+
+@LAUNCHERS.register("slurm")
+@dataclass(frozen=True)
+class Slurm(Launcher):
+    """One job of an array for each run.
+
+    Before its time limit, and where it is preempted, a job saves a checkpoint and is requeued.
+
+    Attributes:
+        jobs: at most so many jobs at once.
+        partition: null: the cluster's default.
+        minutes: time limit of a job.
+        cpus, gpus, memory_gb: for each job; null: as the cluster gives.
+        requeues: a run may go on in a new job so often after a time limit.
+        cluster: "slurm"; "local" has submitit start the same jobs on this machine, without Slurm.
+    """
+
+    jobs: int = 16
+    partition: str | None = None
+    minutes: int = 240
+    cpus: int = 1
+    gpus: int = 0
+    memory_gb: float | None = None
+    requeues: int = 3
+    cluster: Literal["slurm", "local"] = "slurm"
+
+    def __post_init__(self) -> None:
+        required("submitit", "slurm")
+        for name in ("jobs", "minutes", "cpus"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"launcher.{name} must be at least 1, got {getattr(self, name)}")
+
+    def width(self, device: str) -> int:
+        return self.jobs
+
+    def carry_out(self, configs: Sequence[Config], report: Report) -> None:
+        if not configs:
+            return
+        waiting = dict(zip(self._submit(configs), configs, strict=True))
+        queue = _Queue()
+        try:
+            while waiting:
+                for job in list(waiting):
+                    if job.done() or queue.has_lost(job):
+                        report.take(waiting[job], _outcome(job, waiting[job]))
+                        del waiting[job]
+                time.sleep(_LOOK_EVERY)
+        except Interrupted:
+            print(f"cancelling {len(waiting)} jobs, which save a checkpoint", file=sys.stderr, flush=True)
+            for job in waiting:
+                with suppress(subprocess.CalledProcessError, OSError):
+                    job.cancel()
+            raise
+
+    def _submit(self, configs: Sequence[Config]) -> list[Any]:
+        submitit = required("submitit", "slurm")
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns where a cluster keeps no accounts
+        folder = Path(configs[0].run.results_dir) / "runs" / ".slurm" / "%j"
+        parameters: dict[str, Any] = {"timeout_min": self.minutes, "cpus_per_task": self.cpus, "name": "dfa"}
+        if self.gpus:
+            parameters["gpus_per_node"] = self.gpus
+        if self.memory_gb is not None:
+            parameters["mem_gb"] = self.memory_gb
+        if self.cluster == "slurm":
+            parameters |= {"slurm_array_parallelism": self.jobs, "slurm_additional_parameters": {"requeue": True}}
+            if self.partition is not None:
+                parameters["slurm_partition"] = self.partition
+        try:
+            executor = submitit.AutoExecutor(
+                folder, cluster=self.cluster, **{f"{self.cluster}_max_num_timeout": self.requeues}
+            )
+            executor.update_parameters(**parameters)
+            with _code_in_reach():
+                jobs: list[Any] = executor.map_array(Sitting(), [to_dict(config) for config in configs])
+        except (RuntimeError, subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
+            raise ConfigError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from None
+        return jobs
+
+
+class Sitting:
+    """What a job does: carry a run out, or on. Pickled by submitit, which calls `checkpoint` to requeue it."""
+
+    def __call__(self, content: dict[str, Any]) -> Outcome:
+        """The outcome of the run; where the job has to end before, it does not return."""
+        submitit_handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        asked: tuple[int, ...] = ()
+        try:
+            with heeding(insistent=False):
+                try:
+                    return attempt(content, wait_for_others=True)
+                finally:
+                    asked = received()
+        except Interrupted:
+            # The checkpoint is saved and the lock is free. submitit requeues on its own signal and lets SIGTERM pass:
+            # that is Slurm's, which ends the job soon, and requeues it by itself if it is to go on, but only if it is
+            # still there.
+            for number in asked:
+                handler = submitit_handlers[signal.Signals(number)]
+                if number in (signal.SIGUSR1, signal.SIGUSR2) and callable(handler):
+                    handler(number, None)
+            if signal.SIGTERM in asked and "SLURM_JOB_ID" in os.environ:
+                time.sleep(_SLURM_ENDS_JOBS_IN)
+            sys.exit(EXIT_TERMINATED)
+
+    def checkpoint(self, content: dict[str, Any]) -> Any:
+        """The same again: where to go on is in the run's folder."""
+        return required("submitit", "slurm").helpers.DelayedSubmission(self, content)
+
+
+class _Queue:
+    """Slurm's queue, asked now and then, since jobs that vanish without a result show in accounting only."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._ids: set[str] | None = None
+
+    def has_lost(self, job: Any) -> bool:
+        """Whether the job is known to be neither waiting nor running."""
+        if type(job).__name__ != "SlurmJob":
+            return False
+        if time.monotonic() - self._asked > _ASK_QUEUE_EVERY:
+            self._asked, self._ids = time.monotonic(), _queued()
+        return self._ids is not None and job.job_id not in self._ids
+
+
+def _queued() -> set[str] | None:
+    """Ids of all my jobs, array jobs one by one; None if Slurm does not say."""
+    command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return set(answer.split())
+
+
+def _outcome(job: Any, config: Config) -> Outcome:
+    """What came of a job that is over: its result, the run's record, or how it ended."""
+    if job.paths.result_pickle.exists():
+        error = job.exception()
+        if error is None:
+            outcome: Outcome = job.result()
+            return outcome
+        lines = [line for line in str(error).splitlines() if line.strip(" -")]
+        last = next((line for line in lines if "Error: " in line), lines[0])
+        return {"interrupted": last.split("Error: ", 1)[-1].strip()}
+    record = RunFolder.of(config).read()
+    if record is not None:
+        return record
+    state = str(job.state).split(maxsplit=1)[0].rstrip("+").upper()
+    if state in ("UNKNOWN", "COMPLETED"):
+        state = "GONE"
+    where = f"Slurm job {job.job_id} ended before it: {state}"
+    return {"interrupted": where} if state in _FROM_OUTSIDE else failure(config, where)
+
+
+@contextmanager
+def _code_in_reach() -> Iterator[None]:
+    """Jobs inherit the environment, and find this code by it."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
