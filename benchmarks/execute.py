@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -23,7 +24,7 @@ from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
 from benchmarks.task import Task
 from benchmarks.wandb_copy import WandbCopy
-from dfa import RULES, DirectRule, FeedbackError, PointError, Rule, measure_alignment
+from dfa import RULES, Calibrated, DirectRule, FeedbackError, PointError, Rule, measure_alignment
 from dfa.registry import OptionError, UnknownNameError
 
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
@@ -228,7 +229,8 @@ def _train_and_test(trainer: Trainer) -> Record:
 
 def _alignment(trainer: Trainer) -> dict[str, float]:
     """Alignment with backpropagation at the end of training: of the deepest point, and of every point by name."""
-    rule, task, model = trainer.rule, trainer.task, trainer.model
+    task, model = trainer.task, trainer.model
+    rule = trainer.rule.inner if isinstance(trainer.rule, Calibrated) else trainer.rule
     measured = type(task).alignment_loss is not Task.alignment_loss
     if not (measured and isinstance(rule, DirectRule) and rule.taps.points):
         return {}
@@ -256,6 +258,7 @@ def _description(trainer: Trainer, memory: PeakMemory) -> Record:
         "task": config.task.name,
         "model": config.model.name,
         "rule": config.rule.name,
+        "uses": asdict(trainer.rule.uses),
         "seed": config.seed,
         "scale": config.scale,
         "config_hash": identity(config),
