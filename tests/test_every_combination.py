@@ -113,6 +113,8 @@ def test_every_other_rule_trains_it_two_steps(task: str, model: str, tmp_path: P
     load_components(resolve(composed))
     data = build_task(resolve(composed))
     for rule in sorted({*_RULES} - {*_EVERYWHERE}):
+        if rule.startswith("graph_") and resolve(composed).task.family != "graphs":
+            continue
         with open_dict(composed):
             composed.rule.name, composed.rule.options = (
                 rule,
