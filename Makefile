@@ -37,10 +37,10 @@ lint: install  ## style and types
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) scripts/fetch_data.py $(TASK)
 
-reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5; movielens
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5; movielens; 6 (ours)
 	$(RUN) scripts/reproduce.py table_$* $(OPTIONS)
 
-reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3
+reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3; 6 (ours)
 	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
 
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2

@@ -1,6 +1,7 @@
 """What a record says of a run, besides its metrics."""
 
 import traceback
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ def description(trainer: Trainer, memory: PeakMemory) -> Record:
     position, seconds = trainer.position, trainer.seconds()
     data: dict[str, Any] = vars(trainer.task.info).copy()
     return {
+        "uses": asdict(trainer.rule.uses),
         "data": data,
         "best_epoch": position.best_epoch,
         "best_step": position.best_step,

@@ -24,7 +24,7 @@ from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
 from benchmarks.task import Task
 from benchmarks.wandb_copy import WandbCopy
-from dfa import RULES, DirectRule, FeedbackError, PointError, Rule, measure_alignment
+from dfa import RULES, Calibrated, DirectRule, FeedbackError, PointError, Rule, measure_alignment
 from dfa.registry import OptionError, UnknownNameError
 
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
@@ -247,6 +247,11 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     everyone.share_batch_norms(model, device)
     task.to(device)
     rule = build_rule(config, model)
+    if everyone.several and rule.uses.state == "learned feedback":
+        raise ConfigError(
+            f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {everyone.world} processes"
+            " would learn different ones; run it in one"
+        )
     with _building("trainer"):
         return Trainer(config, task, model, rule, folder, device, copy, everyone)
 
@@ -285,7 +290,8 @@ def _test(trainer: Trainer) -> dict[str, float]:
 
 def _alignment(trainer: Trainer) -> dict[str, float]:
     """Alignment with backpropagation at the end of training: of the deepest point, and of every point by name."""
-    rule, task, model = trainer.rule, trainer.task, trainer.model
+    task, model = trainer.task, trainer.model
+    rule = trainer.rule.inner if isinstance(trainer.rule, Calibrated) else trainer.rule
     measured = type(task).alignment_loss is not Task.alignment_loss
     if not (measured and isinstance(rule, DirectRule) and rule.taps.points):
         return {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from benchmarks.summaries import PAPER_SCALE, CellOutcome, Entry, Record, summarise
 from benchmarks.tablefile import matches
@@ -21,7 +22,8 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: 
         f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
         _paper_line(spec),
     ]
-    return [*lines, *_profile_lines(spec, outcomes), *spec.file.notes]
+    uses = _uses_lines(outcomes) if spec.file.uses else []
+    return [*lines, *_profile_lines(spec, outcomes), *uses, *spec.file.notes]
 
 
 def describe_gaps(entries: Sequence[Entry]) -> list[str]:
@@ -139,6 +141,37 @@ def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> lis
                 rows.setdefault(cell.row, []).append(f"{cell.column} {means}".strip())
         lines += [f"{label}, {row}: {'; '.join(groups)}." for row, groups in rows.items()]
     return lines
+
+
+def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
+    """What the rule of each row takes beyond a forward pass and the error at the output."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell, outcome in outcomes.items():
+        for record in outcome.records:
+            if "uses" in record:
+                rows.setdefault(cell.row, {})[_uses(record["uses"])] = None
+    return [f"{row} uses {' or '.join(found)}." for row, found in rows.items()]
+
+
+def _uses(uses: Mapping[str, Any]) -> str:
+    parts = []
+    if uses["forward_weights"] != "none":
+        parts.append(
+            {"all": "the forward weights"}.get(
+                uses["forward_weights"], f"the {uses['forward_weights']} of forward weights"
+            )
+        )
+    if uses["sequential"]:
+        parts.append("a sequential backward pass")
+    if uses["bp_batches"]:
+        parts.append(
+            "exact backpropagation" + (f" on {uses['bp_batches']:.1%} of the batches" if uses["bp_batches"] < 1 else "")
+        )
+    if uses["extra_forwards"]:
+        parts.append(f"{uses['extra_forwards']:g} more forward passes a batch")
+    if uses["state"] != "none":
+        parts.append(uses["state"])
+    return ", ".join(parts) or "nothing else"
 
 
 def _spread_line(entries: Sequence[Entry]) -> str:

@@ -94,6 +94,7 @@ def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str 
     for cell in cells:
         outcome = outcomes.get(cell, CellOutcome(reason="not run"))
         entries += [_entry(spec, cell, metric, outcome, scale) for metric in spec.metrics]
+    entries = [_related(spec, entry, entries) for entry in entries]
     for cell in spec.quoted:
         if all(beside.row != cell.row for beside in cells):
             continue
@@ -162,6 +163,20 @@ def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale
     )
 
 
+def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
+    """The entry in relation to those of other rows, where its metric asks for that; no number if they have none."""
+    rows = spec.metrics[entry.metric].relative_to
+    if not rows or entry.mean is None:
+        return entry
+    place = entry.metric, entry.cell.column
+    means = {other.cell.row: other.mean for other in entries if (other.metric, other.cell.column) == place}
+    start, end = (0.0, means.get(rows[0])) if len(rows) == 1 else (means.get(rows[0]), means.get(rows[1]))
+    if start is None or end is None or start == end:
+        return replace(entry, mean=None, std=None, status="missing", reason=f"no {' and '.join(rows)} to relate it to")
+    std = None if entry.std is None else entry.std / abs(end - start)
+    return replace(entry, mean=(entry.mean - start) / (end - start), std=std)
+
+
 def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[Entry], scale: str) -> Entry:
     """A number the paper took from others; shown only beside a run on the same data."""
     beside = [entry for entry in entries if entry.cell.row == cell.row and entry.cell.rule]
@@ -180,12 +195,13 @@ def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[
     for record in records:
         by_seed.setdefault(int(record["seed"]), []).append(record)
     wanted = spec.metrics[metric]
-    key = wanted.key(cell.row)
+    key = wanted.key(cell.row, cell.name)
     values = []
     for seed, group in sorted(by_seed.items()):
         if len(group) > runs:
             raise ResultsError(f"{spec.name}, {cell.name}: {len(group)} records of seed {seed}")
-        found = [float(record["metrics"][key]) for record in group if key in record["metrics"]]
+        numbers = [record["metrics"].get(key, record.get(key)) for record in group]
+        found = [float(number) for number in numbers if number is not None]
         if len(found) == runs:
             values.append(float(np.mean(found)) * wanted.factor)
     return values

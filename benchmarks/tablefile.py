@@ -22,12 +22,14 @@ class Metric:
     """How a metric of a table is found in a record and shown.
 
     Attributes:
-        record: key in a record's metrics, e.g. "test/accuracy".
-        record_for: pattern of a row → the key that takes its place there.
+        record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds".
+        record_for: pattern of a row or "row:column" → the key that takes its place there.
         label: words for a heading, e.g. "accuracy (%)".
         factor: what the record's value is multiplied by (100 turns a fraction into percent).
         decimals: digits after the point in Markdown and LaTeX.
         higher_is_better: which way the metric improves.
+        relative_to: rows of the same column to which the value is set in relation: value / a for one; for two the share
+            of the way from a to b, (value - a) / (b - a).
     """
 
     record: str = MISSING
@@ -36,10 +38,11 @@ class Metric:
     factor: float = 1.0
     decimals: int = 2
     higher_is_better: bool = True
+    relative_to: list[str] = field(default_factory=list)
 
-    def key(self, row: str) -> str:
-        """Key in the records of a row."""
-        return next((key for pattern, key in self.record_for.items() if matches(pattern, row)), self.record)
+    def key(self, *names: str) -> str:
+        """Key in the records of a cell with these names."""
+        return next((key for pattern, key in self.record_for.items() if matches(pattern, *names)), self.record)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class TableFile:
         paper_numbers: what the published numbers are.
         reduced: scale → how it departs from the paper's protocol.
         profiles: what is listed below the table, one line a row: label → `Profile`.
+        uses: whether lines below the table tell what the rule of each row takes beyond a forward pass and the error.
         notes: lines always printed below the table.
         cost_seconds: scale → pattern → rough seconds of one run; `default` for the rest. Under `stand_in` those of
             the mini scale without real data, under `paper_cuda` those on a GPU, if they differ.
@@ -144,6 +148,7 @@ class TableFile:
     paper_numbers: str = "one run with one seed"
     reduced: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, Any] = field(default_factory=dict)
+    uses: bool = False
     notes: list[str] = field(default_factory=list)
     cost_seconds: dict[str, Any] = MISSING
 

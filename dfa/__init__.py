@@ -1,4 +1,4 @@
-"""Direct feedback alignment for any PyTorch model.
+"""Direct feedback alignment, and other ways to learn without backpropagation, for any PyTorch model.
 
 rule = dfa.DirectFeedbackAlignment(model, points=["blocks.*"])
 loss = criterion(model(x), y)
@@ -9,18 +9,53 @@ optimizer.step()
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback import FeedbackMatrices
-from dfa.rules import RULES, Backpropagation, DirectFeedbackAlignment, DirectRule, Rule, Shallow
+from dfa.rules import (
+    RULES,
+    Backpropagation,
+    Calibrated,
+    DirectFeedbackAlignment,
+    DirectKolenPollack,
+    DirectRandomTargetProjection,
+    DirectRule,
+    FeedbackAlignment,
+    ForwardDirectFeedback,
+    ForwardModeFeedback,
+    GradientAlignedFeedback,
+    IdentityFeedback,
+    KolenPollack,
+    LearnedFeedback,
+    LowRankFeedback,
+    Rule,
+    SequentialRule,
+    Shallow,
+    SignSymmetry,
+    Uses,
+)
 
 __all__ = [
     "RULES",
     "Backpropagation",
+    "Calibrated",
     "DirectFeedbackAlignment",
+    "DirectKolenPollack",
+    "DirectRandomTargetProjection",
     "DirectRule",
+    "FeedbackAlignment",
     "FeedbackError",
     "FeedbackMatrices",
+    "ForwardDirectFeedback",
+    "ForwardModeFeedback",
+    "GradientAlignedFeedback",
+    "IdentityFeedback",
+    "KolenPollack",
+    "LearnedFeedback",
+    "LowRankFeedback",
     "PointAlignment",
     "PointError",
     "Rule",
+    "SequentialRule",
     "Shallow",
+    "SignSymmetry",
+    "Uses",
     "measure_alignment",
 ]

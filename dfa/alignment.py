@@ -84,7 +84,7 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     errors, bp_signals = gradients[: len(passes)], iter(gradients[len(passes) :])
     measured: dict[str, list[Tensor]] = {}
     for record, error in zip(passes, errors, strict=True):
-        signals = rule.signals(record.error_name, error, record.points)
+        signals = rule.signals(record.error_name, rule.coded(error), record.points)
         for point, signal in zip(record.points, signals, strict=True):
             compared = point.activation.detach(), signal, next(bp_signals)
             rows = (as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared)

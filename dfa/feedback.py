@@ -61,6 +61,7 @@ class FeedbackMatrices(nn.Module):
         draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.counter`; not for "orthogonal").
         keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
             as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
+        density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
 
     Raises:
         FeedbackError: an unknown distribution, sharing or draw, or a matrix that can only be kept.
@@ -76,6 +77,7 @@ class FeedbackMatrices(nn.Module):
         seed: int = 0,
         draw: Draw = "torch",
         keep: bool = True,
+        density: float = 1.0,
     ) -> None:
         super().__init__()
         if distribution not in DISTRIBUTIONS:
@@ -97,7 +99,10 @@ class FeedbackMatrices(nn.Module):
         self.batch_dims = batch_dims
         self.seed = seed
         self.draw = draw
+        if not 0 < density <= 1:
+            raise FeedbackError(f"density must be above 0 and at most 1, got {density}")
         self.keep = keep
+        self.density = density
         self._shapes: dict[str, tuple[int, int]] = {}
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
@@ -160,6 +165,30 @@ class FeedbackMatrices(nn.Module):
                 self._buffers[key] = matrix.to(error.device)
         return keys
 
+    def matrices(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, Tensor]:
+        """The matrix of each point by the point's name, drawn now if it is not yet; changed in place, it stays changed.
+
+        Raises:
+            FeedbackError: a width differs from the first time.
+        """
+        return {name: self._buffers[key] for name, key in self.prepare(error_name, error, points).items()}  # type: ignore[misc]
+
+    def outer(self, error: Tensor, values: Tensor, name: str) -> Tensor:
+        """Σ over rows of (row of `error`)ᵀ (row of `values`), (error width, width): how a matrix moves.
+
+        Where `values`, of the point `name`, has k rows for each of the error's, their sum divided by √k counts: what
+        `signals` does to an error, transposed.
+        """
+        batch_dims = self.batch_dims or max(1, error.ndim - 1)
+        error_rows = as_rows(error, batch_dims)
+        rows = as_rows(values, batch_dims)
+        repeats = _repeats(len(rows), len(error_rows), name)
+        if repeats > 1:
+            rows = rows.unflatten(0, (-1, repeats)).sum(1) / sqrt(repeats)
+        dtype = torch.promote_types(error.dtype, torch.float32)
+        with torch.autocast(error.device.type, enabled=False):
+            return error_rows.to(dtype).T @ rows.to(dtype)
+
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Name of each point's matrix, which is drawn now if this is the first time."""
         if self.sharing == "shared":
@@ -185,15 +214,22 @@ class FeedbackMatrices(nn.Module):
     def _draw(self, key: str, height: int, width: int) -> Tensor:
         if self.draw == "counter":
             return self._block(key, 0, height, width)
-        generator = Generator().manual_seed(_mix(self.seed, key))
-        return self._scaled(DISTRIBUTIONS[self.distribution](height, width, generator), width)
+        generator = Generator().manual_seed(seed_of(self.seed, key))
+        return self._scaled(DISTRIBUTIONS[self.distribution](height, width, generator), key, 0)
 
     def _block(self, key: str, start: int, stop: int, width: int, device: torch.device | None = None) -> Tensor:
-        entries = counter_block(self.distribution, _mix(self.seed, key), start, stop, width, device)
-        return self._scaled(entries, width)
+        entries = counter_block(self.distribution, seed_of(self.seed, key), start, stop, width, device)
+        return self._scaled(entries, key, start)
 
-    def _scaled(self, entries: Tensor, width: int) -> Tensor:
+    def _scaled(self, entries: Tensor, key: str, start: int) -> Tensor:
+        """Rows of the matrix, from row `start`, in their final size."""
+        rows, width = entries.shape
         entries = entries * self.scale
+        if self.density < 1:
+            mask = counter_block(
+                "uniform", seed_of(self.seed, f"{key}:mask"), start, start + rows, width, entries.device
+            )
+            entries = entries * (mask < 2 * self.density - 1) / sqrt(self.density)
         return entries / sqrt(width) if self.normalise else entries
 
     def _project(self, key: str, error_rows: Tensor) -> Tensor:
@@ -251,6 +287,6 @@ def _buffer_key(name: str) -> str:
     return name.replace(".", "/") or "(output)"
 
 
-def _mix(seed: int, key: str) -> int:
+def seed_of(seed: int, key: str) -> int:
     """A seed of its own for each matrix, the same in every process."""
     return zlib.crc32(f"{seed}/{key}".encode()) + (seed << 32) & 0x7FFF_FFFF_FFFF_FFFF

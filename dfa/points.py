@@ -16,10 +16,17 @@ Mode = Literal["cut", "observe", "replay", "off"]
 
 @dataclass
 class Point:
-    """One firing of a feedback point: `activation` still hangs on the graph below it."""
+    """One firing of a feedback point.
+
+    Attributes:
+        activation: what the module put out, still on the graph below it.
+        slopes: of normalisations that ran between this point and the next, where a rule asks for them: what each row
+            was divided by, inverted, (…, 1), and the gains, (width,).
+    """
 
     name: str
     activation: Tensor
+    slopes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass
@@ -44,11 +51,11 @@ class Pass:
 class Sender(Protocol):
     """What turns the error into signals: a rule."""
 
-    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        """A signal for each point."""
+    def send(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        """The error has come: a signal for each point."""
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        """Make what `signals` will need; `error` has the error's shape."""
+        """Make what `send` will need; `error` has the error's shape."""
 
 
 class _Crossing(torch.autograd.Function):
@@ -67,7 +74,7 @@ class _Crossing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> Any:
         sender, record, points = ctx.sending
-        signals = tuple(sender.signals(record.error_name, error, points))
+        signals = tuple(sender.send(record.error_name, error, points))
         if not torch.compiler.is_compiling():
             record.arrived = True
             ctx.sending = None  # or the activations would live as long as the loss
@@ -163,6 +170,10 @@ class Taps:
     def _keep(self, name: str, activation: Tensor) -> None:
         self._open.append(Point(name, activation))
 
+    def _hand_on(self, activation: Tensor) -> Tensor:
+        """What goes on in place of the output of a point."""
+        return activation.detach()
+
     def _cross(self, name: str, tensor: Tensor, points: list[Point]) -> Tensor:
         """What goes on in place of an error tensor."""
         assert self._sender is not None
@@ -195,7 +206,7 @@ class Taps:
             self._fired[name] = True
             if self.error_names:
                 self._keep(name, activation)
-            return _map_first(output, Tensor.detach) if self._cuts else None
+            return _map_first(output, self._hand_on) if self._cuts else None
 
         return keep_and_cut
 

@@ -3,7 +3,9 @@
 import inspect
 from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from typing_extensions import Unpack
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -66,14 +68,32 @@ class Registry(Generic[Factory]):
             UnknownNameError: no such factory.
             OptionError: an option the factory does not name, or whose value has the wrong simple type.
         """
-        parameters = inspect.signature(self[name]).parameters
-        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        known = self.options(name)
+        if known is None:
             return
         for key, value in options.items():
-            if key not in parameters:
-                known = ", ".join(sorted(parameters)) or "none"
-                raise OptionError(f"{self.kind} '{name}' has no option '{key}'; known: {known}")
-            _check_type(f"{self.kind} '{name}'", key, value, parameters[key].annotation)
+            if key not in known:
+                names = ", ".join(sorted(known)) or "none"
+                raise OptionError(f"{self.kind} '{name}' has no option '{key}'; known: {names}")
+            _check_type(f"{self.kind} '{name}'", key, value, known[key])
+
+    def options(self, name: str) -> dict[str, Any] | None:
+        """Type annotations of the factory's parameters by name; None where it takes any keyword.
+
+        Keywords that are collected as `**options: Unpack[SomeTypedDict]` count one by one.
+
+        Raises:
+            UnknownNameError: no such factory.
+        """
+        known: dict[str, Any] = {}
+        for key, parameter in inspect.signature(self[name]).parameters.items():
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                known[key] = parameter.annotation
+            elif get_origin(parameter.annotation) is Unpack:
+                known |= get_type_hints(get_args(parameter.annotation)[0])
+            else:
+                return None
+        return known
 
     def build(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Call the factory called `name` with options checked against its signature.

@@ -26,7 +26,7 @@ from tests.conftest import TOY, Command, Toys
         (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
         (["task.name=imagenet"], r"unknown task 'imagenet'; known: .*toy"),
         (["model.name=resnet"], r"unknown model 'resnet'; known: .*toy_mlp"),
-        (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, dfa, shallow"),
+        (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
         (["optimizer.name=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
         (["task.family=vision"], r"unknown task family 'vision'; known: graphs"),
         (["scale=huge"], r"unknown scale 'huge'; known: paper, mini, smoke"),

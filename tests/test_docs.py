@@ -134,8 +134,8 @@ def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpar
 
 
 def _python_blocks() -> list[str]:
-    readme = REPOSITORY / "README.md"
-    return _blocks(readme.read_text(encoding="utf-8"), "python") if readme.exists() else []
+    documents = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]
+    return [block for file in documents if file.exists() for block in _blocks(file.read_text("utf-8"), "python")]
 
 
 def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: pytest.MonkeyPatch) -> None:

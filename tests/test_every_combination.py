@@ -6,18 +6,25 @@ New YAML files join by themselves; combinations with files that do not exist are
 import math
 import re
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
-from benchmarks.execute import execute
+from benchmarks.execute import build_model, build_rule, build_task, execute, load_components
+from benchmarks.optim import make_optimizer
 from benchmarks.registry import TASKS
 from benchmarks.tablespec import known_tables, load_spec
+from dfa import FeedbackError
 
-_RULES = ("bp", "dfa", "shallow")
+_RULES = tuple(sorted(file.stem for file in (CONFIG_DIR / "rule").glob("*.yaml")))
+_EVERYWHERE = ("bp", "dfa", "shallow")
+"""Rules that meet every task, in a run from beginning to end; the others meet every model once."""
+_NO_CLASSIFIERS = ("gae", "nerf", "nerf_release", "nerf_xl", "tiny_nerf", "transformer_macro", "transformer_micro")
 
 
 def _choice(overrides: tuple[str, ...] | list[str], group: str) -> str:
@@ -54,6 +61,11 @@ def _different_pairs() -> list[tuple[str, str]]:
     return list(found.values())
 
 
+def _each_model() -> list[tuple[str, str]]:
+    """Every model with one of its tasks."""
+    return sorted({model: (task, model) for task, model in reversed(_different_pairs())}.values())
+
+
 def _exists(group: str, name: str) -> bool:
     return (CONFIG_DIR / group / f"{name}.yaml").exists()
 
@@ -76,7 +88,7 @@ def test_it_composes_at_every_scale_under_every_rule(task: str, model: str) -> N
             assert config.task.family is not None
 
 
-@pytest.mark.parametrize("rule", _RULES)
+@pytest.mark.parametrize("rule", _EVERYWHERE)
 @pytest.mark.parametrize(("task", "model"), _different_pairs())
 def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, tmp_path: Path) -> None:
     chosen = [f"task={task}", f"model={model}", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
@@ -92,3 +104,37 @@ def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, 
     )
     if rule == "dfa" and config.model.points:
         assert -1 <= record["metrics"].get("alignment/mean", 0.0) <= 1
+
+
+@pytest.mark.parametrize(("task", "model"), _each_model())
+def test_every_other_rule_trains_it_two_steps(task: str, model: str, tmp_path: Path) -> None:
+    chosen = [f"task={task}", f"model={model}", "scale=smoke", "task.source=stand_in", f"run.data_dir={tmp_path}"]
+    composed = compose_config([*chosen, f"run.results_dir={tmp_path}"])
+    load_components(resolve(composed))
+    data = build_task(resolve(composed))
+    for rule in sorted({*_RULES} - {*_EVERYWHERE}):
+        if rule.startswith("graph_") and resolve(composed).task.family != "graphs":
+            continue
+        with open_dict(composed):
+            composed.rule.name, composed.rule.options = (
+                rule,
+                OmegaConf.load(CONFIG_DIR / "rule" / f"{rule}.yaml").options,
+            )
+        config = resolve(composed)
+        network = build_model(config, data)
+        trained = build_rule(config, network)
+        optimizer = make_optimizer(config.optimizer, network)
+        if rule == "drtp" and model in _NO_CLASSIFIERS:
+            with pytest.raises(FeedbackError, match="rule 'drtp' is for classification"):
+                trained.backward(data.loss(network, next(iter(data.train_batches(1)))))
+            continue
+        before = [parameter.detach().clone() for parameter in network.parameters()]
+        for batch in islice((batch for epoch in (1, 2) for batch in data.train_batches(epoch)), 2):
+            trained.backward(data.loss(network, batch))
+            optimizer.step()
+            optimizer.zero_grad()
+        after = list(network.parameters())
+        assert all(parameter.isfinite().all() for parameter in after), rule
+        assert sum(not torch.equal(*pair) for pair in zip(before, after, strict=True)) > len(after) / 2, rule
+        if rule in ("fdfa", "grape", "dkp", "low_rank"):
+            assert trained.uses.state == "learned feedback"

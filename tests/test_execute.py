@@ -99,6 +99,28 @@ def test_killed_at_any_batch_and_begun_again_gives_the_same(
     assert not resumed[1].checkpoint.exists()
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ["rule=dkp"],
+        ["rule=low_rank", "rule.options.rank=2"],
+        ["rule=fdfa", "rule.options.every=2"],
+        ["rule=kolen_pollack"],
+        ["rule=calibrate", "rule.options.every=3", "rule.options.rule=grape"],
+        ["rule=dfa", "+rule.options.codec='noise:0.3'"],
+    ],
+    ids=["dkp", "low_rank", "fdfa", "kolen_pollack", "calibrate", "noise"],
+)
+def test_what_a_rule_has_learned_outlives_the_process(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, rule: Sequence[str]
+) -> None:
+    options = [*(item for item in _LONG if item != "rule=dfa"), *rule]
+    whole = toys.run(*options)
+    broken = toys.elsewhere("broken")
+    _leave_at(monkeypatch, broken.config(*options), 8)
+    _assert_same(whole, broken.run(*options))
+
+
 def test_a_run_is_taken_up_where_its_checkpoint_lies_and_not_from_the_start(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -513,3 +513,49 @@ def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
         ]
     )
     assert not any("frozen control is as good" in line for line in describe_runs(spec, outcomes, "mini"))
+
+
+def test_values_in_relation_to_other_rows() -> None:
+    """Table 6: the way from shallow to BP that a rule goes, and its speed beside BP's."""
+    spec = load_spec("table_6")
+    aucs = {"bp": [0.80, 0.84], "shallow": [0.70, 0.72], "dfa": [0.75, 0.79], "fdfa": [0.85, 0.85]}
+    speeds = {"bp": 10.0, "shallow": 20.0, "dfa": 12.0, "fdfa": 5.0}
+    outcomes = {
+        cell_of(spec, rule, "dcn"): done(
+            [
+                record({"test/auc": auc}, seed, "click_log", "stand-in", "mini", steps_per_second=speeds[rule])
+                for seed, auc in enumerate(values)
+            ]
+        )
+        for rule, values in aucs.items()
+    }
+    rows = summarise(spec, outcomes)
+    for rule, values in aucs.items():
+        closed = entry_of(rows, rule, "dcn", "closed")
+        np.testing.assert_allclose(closed.mean, (np.mean(values) - 0.71) / (0.82 - 0.71))
+        np.testing.assert_allclose(closed.std, np.std(values, ddof=1) / (0.82 - 0.71))
+        np.testing.assert_allclose(entry_of(rows, rule, "dcn", "speed").mean, speeds[rule] / 10)
+        np.testing.assert_allclose(entry_of(rows, rule, "dcn", "score").mean, np.mean(values))
+    del outcomes[cell_of(spec, "bp", "dcn")]
+    alone = entry_of(summarise(spec, outcomes), "dfa", "dcn", "closed")
+    assert (alone.mean, alone.status, alone.reason) == (None, "missing", "no shallow and bp to relate it to")
+
+
+def test_what_rules_use_stands_below_the_table() -> None:
+    spec = load_spec("table_6")
+    uses = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
+    found = {
+        "dfa": uses | {"state": "fixed feedback"},
+        "shallow": uses,
+        "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
+        "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
+    }
+    outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
+    lines = describe_runs(spec, outcomes)
+    assert "dfa uses fixed feedback." in lines
+    assert "shallow uses nothing else." in lines
+    assert (
+        "calibrate uses the gains of forward weights, exact backpropagation on 10.0% of the batches, "
+        "1 more forward passes a batch." in lines
+    )
+    assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines

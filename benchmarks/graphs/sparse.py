@@ -114,7 +114,9 @@ def weighted_sum(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
     Returns:
         (rows, channels), in the precision of `values`.
     """
-    result: Tensor = _WeightedSum.apply(pattern, values, dense.to(values.dtype))
+    result: Tensor = (_WeightedSum if torch.compiler.is_compiling() else _WeightedSumForwards).apply(
+        pattern, values, dense.to(values.dtype)
+    )
     return result
 
 
@@ -129,7 +131,9 @@ def pair_products(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
     Returns:
         (nnz,), in the pattern's order.
     """
-    result: Tensor = _PairProducts.apply(pattern, left, right)
+    result: Tensor = (_PairProducts if torch.compiler.is_compiling() else _PairProductsForwards).apply(
+        pattern, left, right
+    )
     return result
 
 
@@ -165,6 +169,37 @@ class _PairProducts(torch.autograd.Function):
         to_left = ctx.pattern.times(gradient, right) if wants_left else None
         to_right = ctx.pattern.transposed_times(gradient, left) if wants_right else None
         return None, to_left, to_right
+
+
+# With forward-mode derivatives, which torch.compile cannot trace.
+class _WeightedSumForwards(_WeightedSum):
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+        ctx.save_for_forward(values, dense)
+        return _WeightedSum.forward(ctx, pattern, values, dense)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, values: Tensor | None, dense: Tensor | None) -> Tensor | None:
+        by_values = None if values is None else ctx.pattern.times(values, ctx.saved_tensors[1])
+        by_dense = None if dense is None else ctx.pattern.times(ctx.saved_tensors[0], dense)
+        return _sum(by_values, by_dense)
+
+
+class _PairProductsForwards(_PairProducts):
+    @staticmethod
+    def forward(ctx: Any, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_forward(left, right)
+        return _PairProducts.forward(ctx, pattern, left, right)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, left: Tensor | None, right: Tensor | None) -> Tensor | None:
+        by_left = None if left is None else ctx.pattern.sampled(left, ctx.saved_tensors[1])
+        by_right = None if right is None else ctx.pattern.sampled(ctx.saved_tensors[0], right)
+        return _sum(by_left, by_right)
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
 
 
 def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Tensor, rows: int) -> Tensor:

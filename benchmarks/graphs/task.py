@@ -22,7 +22,7 @@ from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task
 
 FEATURES = ("normalised", "raw")
-SPLITS = ("public", "folds")
+SPLITS = ("public", "folds", "random")
 OUTPUTS = ("logits", "log_probabilities")
 
 
@@ -31,11 +31,11 @@ class NodeClassification(Task):
 
     Args:
         name: "cora", "citeseer" or "pubmed".
-        seed: draws the folds; the public split is fixed.
+        seed: draws the folds and the random split; the public split is fixed.
         source: "real" or "stand_in".
         data_dir, download: where the real files are, and whether to fetch missing ones.
-        split: "public" (20 known papers a class) or "folds" (five stratified folds of all papers: the first trains, the
-            second validates, three test).
+        split: "public" (20 known papers a class), "folds" (five stratified folds of all papers: the first trains, the
+            second validates, three test) or "random" (the same five folds: three train, one validates, one tests).
         features: "normalised" (rows sum to one) or "raw".
         outputs: what the model returns, "logits" or "log_probabilities"; it decides what the error at the output is.
         nodes: size of the stand-in; 0 for its usual size.
@@ -74,7 +74,8 @@ class NodeClassification(Task):
         else:
             data, checksums = load_planetoid(name, data_dir, download)
             public = public_split(data)
-        self.splits = public if split == "public" else stratified_folds(data.y, seed)
+        shares = (3, 1, 1) if split == "random" else (1, 1, 3)
+        self.splits = public if split == "public" else stratified_folds(data.y, seed, shares)
         self.graph = to_graph(data, normalise=features == "normalised")
         self.num_classes = int(data.y.max()) + 1
         if source == "stand_in":
@@ -208,11 +209,12 @@ class LinkPrediction(Task):
         return pairs.to(self.graph.edge_index.device)
 
 
-def stratified_folds(labels: Tensor, seed: int) -> dict[str, Tensor]:
-    """Five folds with equal shares of each class: the first trains, the second validates, the others test."""
+def stratified_folds(labels: Tensor, seed: int, shares: tuple[int, int, int] = (1, 1, 3)) -> dict[str, Tensor]:
+    """Five folds with equal parts of each class, of which `shares` train, validate and test."""
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(labels.numpy(), labels.numpy())
-    train, valid, *test = [torch.from_numpy(held_out) for _, held_out in folds]
-    return {"train": train, "valid": valid, "test": torch.cat(test)}
+    parts = iter([torch.from_numpy(held_out) for _, held_out in folds])
+    names = zip(("train", "valid", "test"), shares, strict=True)
+    return {name: torch.cat([next(parts) for _ in range(share)]) for name, share in names}
 
 
 def _recipe(name: str, nodes: int) -> stand_in.Recipe:

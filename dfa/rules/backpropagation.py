@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
+from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
 
 
 @RULES.register("bp")
@@ -11,6 +11,10 @@ class Backpropagation(Rule):
     """The exact gradient, by autograd. Patterns are checked, so that a typo shows under every rule, and not used."""
 
     name = "bp"
+
+    @property
+    def uses(self) -> Uses:
+        return Uses(forward_weights="all", sequential=True, bp_batches=1.0)
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         taps = Taps(self.model, points, error_at, silent)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,6 +13,25 @@ from dfa.points import Taps
 from dfa.registry import Registry
 
 Patterns = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a rule takes beyond one forward pass and the error, so that rules can be compared fairly.
+
+    Attributes:
+        forward_weights: what of them the backward path knows: "none", "gains" (of normalisations), "signs" or "all".
+        sequential: whether layers wait for the signal of the layer above.
+        bp_batches: share of the batches that learn by exact backpropagation.
+        extra_forwards: work beyond the forward pass, in forward passes per batch.
+        state: what is held from batch to batch: "none", "fixed feedback" or "learned feedback".
+    """
+
+    forward_weights: str = "none"
+    sequential: bool = False
+    bp_batches: float = 0.0
+    extra_forwards: float = 0.0
+    state: str = "none"
 
 
 class Rule(ABC):
@@ -33,6 +53,11 @@ class Rule(ABC):
         self.model = model
         self.taps = self._tap(points, error_at, silent)
 
+    @property
+    def uses(self) -> Uses:
+        """What this rule takes, with the options it was made with."""
+        return Uses()
+
     @abstractmethod
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         """Put this rule's hooks on the model."""
@@ -46,7 +71,7 @@ class Rule(ABC):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be saved to go on training with the same feedback; tensors only."""
+        """What must be saved to go on training with the same feedback; tensors and plain numbers only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

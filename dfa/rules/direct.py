@@ -5,15 +5,43 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from dfa.codecs import parse_codec
 from dfa.errors import PointError
 from dfa.feedback import Draw, FeedbackMatrices, Sharing
 from dfa.points import Point, Taps, check_trainable
 from dfa.recompute import AfterStage, run_again
-from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
+from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
 from dfa.stages import StagedPass, StagedTaps
 
 Memory = Literal["keep", "recompute"]
+
+
+class MatrixOptions(TypedDict, total=False):
+    """Options of `FeedbackMatrices`."""
+
+    distribution: str
+    sharing: Sharing
+    normalise: bool
+    scale: float
+    batch_dims: int | None
+    seed: int
+    draw: Draw
+    keep: bool
+    density: float
+
+
+class PassOptions(TypedDict, total=False):
+    """Options of `DirectRule`."""
+
+    memory: Memory
+    stages: Patterns | None
+    codec: str | None
+
+
+class DirectOptions(MatrixOptions, PassOptions, total=False):
+    """Options of `DirectFeedbackAlignment`."""
 
 
 class DirectRule(Rule):
@@ -34,6 +62,8 @@ class DirectRule(Rule):
         memory: "keep" or "recompute".
         stages: patterns of the modules to be run again. None: each point's own module, or in a plain `nn.Sequential`
             all modules since the point before.
+        codec: what becomes of the error on its way to the points: None, "sign", "ternary:<threshold>", "bits:<n>" or
+            "noise:<level>", see `dfa.codecs`. What lies above the error tensor learns from the error as it is.
 
     Attributes:
         after_stage: with memory="recompute", called during `backward` with the parameters of a stage as soon as their
@@ -52,6 +82,7 @@ class DirectRule(Rule):
         *,
         memory: Memory = "keep",
         stages: Patterns | None = None,
+        codec: str | None = None,
     ) -> None:
         if memory not in ("keep", "recompute"):
             raise PointError(f"unknown memory '{memory}'; known: keep, recompute")
@@ -59,7 +90,12 @@ class DirectRule(Rule):
             raise PointError("stages are for memory='recompute'")
         self.memory = memory
         self.stages = stages
+        self._codec = parse_codec(codec)
         super().__init__(model, points, error_at, silent)
+
+    @property
+    def uses(self) -> Uses:
+        return Uses(extra_forwards=float(self.memory == "recompute"))
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         if self.memory == "recompute":
@@ -71,10 +107,18 @@ class DirectRule(Rule):
 
         Args:
             error_name: module the error was taken at.
-            error: ∂loss/∂(error tensor), in the error tensor's shape.
+            error: ∂loss/∂(error tensor), in the error tensor's shape, as the codec delivers it.
             points: the points of one forward pass.
         """
         raise NotImplementedError
+
+    def coded(self, error: Tensor) -> Tensor:
+        """The error as the codec delivers it."""
+        return error if self._codec is None else self._codec(error)
+
+    def send(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        """The error of a training pass has come: its `signals`. Here a rule may learn from the occasion."""
+        return self.signals(error_name, self.coded(error), points)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         """Called while a forward pass is compiled, with the error tensor in the error's place: the time to make what
@@ -111,7 +155,7 @@ class DirectRule(Rule):
 
         def signals(record: StagedPass) -> Iterator[Tensor]:
             assert record.leaf.grad is not None
-            return iter(self.signals(record.error_name, record.leaf.grad, record.points))
+            return iter(self.send(record.error_name, record.leaf.grad, record.points))
 
         run_again(taps, passes, signals, self.after_stage)
 
@@ -123,8 +167,8 @@ class DirectFeedbackAlignment(DirectRule):
     The signal of point l is e B_l instead of backpropagation's e ∂(error tensor)/∂h_l, with B_l fixed and random.
 
     Args:
-        model, points, error_at, silent, memory, stages: see `DirectRule`.
-        distribution, sharing, normalise, scale, batch_dims, seed, draw, keep: of the matrices, see `FeedbackMatrices`.
+        model, points, error_at, silent, memory, stages, codec: see `DirectRule`.
+        distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
     """
 
     name = "dfa"
@@ -140,15 +184,23 @@ class DirectFeedbackAlignment(DirectRule):
         sharing: Sharing = "shared",
         normalise: bool = True,
         scale: float = 1.0,
+        density: float = 1.0,
         batch_dims: int | None = None,
         seed: int = 0,
         draw: Draw = "torch",
         keep: bool = True,
         memory: Memory = "keep",
         stages: Patterns | None = None,
+        codec: str | None = None,
     ) -> None:
-        self.feedback = FeedbackMatrices(distribution, sharing, normalise, scale, batch_dims, seed, draw, keep)
-        super().__init__(model, points, error_at, silent, memory=memory, stages=stages)
+        self.feedback = FeedbackMatrices(
+            distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
+        )
+        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, codec=codec)
+
+    @property
+    def uses(self) -> Uses:
+        return Uses(extra_forwards=super().uses.extra_forwards, state="fixed feedback")
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         return self.feedback.signals(error_name, error, points)

@@ -94,6 +94,13 @@ def test_alignment_loss_covers_all_nodes() -> None:
     assert (model.out.grad.abs().sum(1) > 0).all()
 
 
+def test_random_split_takes_three_folds_for_training() -> None:
+    labels = torch.arange(100) % 4
+    folds = stratified_folds(labels, seed=3, shares=(3, 1, 1))
+    assert {name: len(index) for name, index in folds.items()} == {"train": 60, "valid": 20, "test": 20}
+    assert torch.cat(list(folds.values())).sort().values.tolist() == list(range(100))
+
+
 def test_folds_are_stratified_and_disjoint() -> None:
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     folds = stratified_folds(labels, seed=3)
@@ -147,7 +154,7 @@ def test_encoder_never_sees_held_out_edges() -> None:
             assert (a, b) not in seen and (b, a) not in seen
 
 
-@pytest.mark.parametrize("option", [{"features": "scaled"}, {"split": "random"}, {"outputs": "odds"}, {"nodes": 10}])
+@pytest.mark.parametrize("option", [{"features": "scaled"}, {"split": "halves"}, {"outputs": "odds"}, {"nodes": 10}])
 def test_unknown_options_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         build("cora", **option)

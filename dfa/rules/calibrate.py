@@ -1,0 +1,89 @@
+"""Now and then a batch of exact backpropagation, beside any rule."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfa.points import Taps
+from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
+
+
+@RULES.register("calibrate")
+class Calibrated(Rule):
+    """Another rule, and exact backpropagation on every n-th batch, the first included.
+
+    As in GrAPE (Caillon et al., *Scaling Direct Feedback Learning with Jacobian Alignment Guarantees*, 2026), where the
+    rare exact batches keep deep networks from drifting. The control "the exact batches only" is `rule="shallow"`: what
+    lies below the topmost point then learns from nothing else.
+
+    Args:
+        model, points, error_at, silent: see `Rule`.
+        rule: name of the other rule.
+        every: n; 1 is backpropagation.
+        options: of the other rule.
+        seed: of the other rule, where it takes one.
+
+    Raises:
+        ValueError: `every` below 1.
+        UnknownNameError, OptionError: no such rule, or it has not these options.
+
+    Attributes:
+        inner: the other rule.
+    """
+
+    name = "calibrate"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        rule: str = "dfa",
+        every: int = 10,
+        options: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        seeded = {"seed": seed} if "seed" in (RULES.options(rule) or {}) else {}
+        self.inner: Rule = RULES.build(rule, model, points, error_at, silent, **{**seeded, **(options or {})})
+        self.every = every
+        self.batches = 0
+        super().__init__(model, points, error_at, silent)
+        self._usual_mode = self.taps.mode
+        self._switch()
+
+    @property
+    def uses(self) -> Uses:
+        return replace(self.inner.uses, bp_batches=1 / self.every)
+
+    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        return self.inner.taps
+
+    def backward(self, loss: Tensor) -> None:
+        if self.batches % self.every == 0:
+            check_differentiable(loss)
+            loss.backward()
+        else:
+            self.inner.backward(loss)
+        self.batches += 1
+        self._switch()
+
+    def _switch(self) -> None:
+        """The graph is cut, or not, in the forward passes before the backward to come."""
+        self.taps.mode = "off" if self.batches % self.every == 0 else self._usual_mode
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batches = int(state["batches"])
+        self.inner.load_state_dict(state["inner"])
+        self._switch()
+
+    def close(self) -> None:
+        self.inner.close()

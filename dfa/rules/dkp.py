@@ -1,0 +1,80 @@
+"""Direct Kolen-Pollack: feedback matrices that learn as the topmost weights do."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from dfa.points import Point
+from dfa.rules.base import RULES, Patterns
+from dfa.rules.learned import LearnedFeedback, LearnedOptions
+
+Optimiser = Literal["sgd", "adam"]
+
+
+@RULES.register("dkp")
+class DirectKolenPollack(LearnedFeedback):
+    """B_l ← B_l - η (eᵀ h_l + λ B_l) (Webster et al., *Learning the Connections in Direct Feedback Alignment*, 2021).
+
+    eᵀ h_l, summed over rows, is the gradient of a linear map from h_l straight to the error tensor: the feedback learns
+    what that map would, and its transpose then resembles the way that the network takes.
+
+    Args:
+        model, points, error_at, silent, codec, around_identity: see `LearnedFeedback`.
+        lr: η.
+        decay: λ.
+        optimizer: what makes the step of the gradient eᵀ h_l + λ B_l: "sgd" as above, or "adam".
+        Others: of the matrices at the start, see `FeedbackMatrices`.
+
+    Raises:
+        ValueError: another optimizer.
+    """
+
+    name = "dkp"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        lr: float = 1e-3,
+        decay: float = 1e-3,
+        optimizer: Optimiser = "adam",
+        **options: Unpack[LearnedOptions],
+    ) -> None:
+        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+        if optimizer not in kinds:
+            raise ValueError(f"unknown optimizer '{optimizer}' of rule 'dkp'; known: {', '.join(kinds)}")
+        super().__init__(model, points, error_at, silent, **options)
+        self._kind: Any = kinds[optimizer]
+        self._settings = {"lr": lr, "weight_decay": decay}
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._saved: dict[str, Any] = {}  # of optimisers that are not made yet
+
+    def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        matrices = self.feedback.matrices(error_name, error, points)
+        gradients = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
+        for point in points:
+            gradients[point.name] += self.feedback.outer(error, point.activation.detach(), point.name)
+        for name, matrix in matrices.items():
+            matrix.grad = gradients[name]
+            self._optimizer(f"{error_name}:{name}", matrix).step()
+            matrix.grad = None
+
+    def _optimizer(self, key: str, matrix: Tensor) -> torch.optim.Optimizer:
+        if key not in self._optimizers:
+            self._optimizers[key] = self._kind([matrix], **self._settings)
+            if key in self._saved:
+                self._optimizers[key].load_state_dict(self._saved.pop(key))
+        return self._optimizers[key]
+
+    def _learning_state(self) -> dict[str, Any]:
+        made = {key: optimizer.state_dict() for key, optimizer in self._optimizers.items()}
+        return {"optimizers": {**self._saved, **made}}
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
+        self._optimizers, self._saved = {}, dict(state["optimizers"])

@@ -1,0 +1,41 @@
+"""Direct random target projection: the target in place of the error."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from dfa.errors import FeedbackError
+from dfa.feedback import as_rows
+from dfa.points import Point
+from dfa.rules.base import RULES
+from dfa.rules.direct import DirectFeedbackAlignment
+
+
+@RULES.register("drtp")
+class DirectRandomTargetProjection(DirectFeedbackAlignment):
+    """The signal is -y* B_l / n, with y* the one-hot target and n the number of rows (Frenkel et al., 2021).
+
+    For classification: of a softmax or logistic output's error the signs are known before the output is, minus for the
+    target and plus for all others. So a layer can learn as soon as it has fired. Here the targets are read off
+    the error: they are its negative entries.
+
+    Args:
+        See `DirectFeedbackAlignment`.
+
+    Raises:
+        FeedbackError: in `backward`, an error with several negative entries in a row, which is no classifier's: the
+            error is not taken at the class scores, or the task is none of classification.
+    """
+
+    name = "drtp"
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        batch_dims = self.feedback.batch_dims or max(1, error.ndim - 1)
+        negative = as_rows(error < 0, batch_dims)
+        if (negative.sum(1) > 1).any():
+            raise FeedbackError(
+                "rule 'drtp' is for classification: the error must be taken at the class scores (model.error_at), but"
+                f" that of '{error_name or 'the model output'}' has several negative entries in a row"
+            )
+        rows = as_rows(error, batch_dims).any(1).sum().clamp(min=1)  # those that the loss looks at
+        return super().signals(error_name, -(error < 0).to(error.dtype) / rows, points)

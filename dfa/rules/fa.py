@@ -1,0 +1,45 @@
+"""Feedback alignment: backpropagation through fixed random weights."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from dfa.rules.base import RULES, Patterns, Uses
+from dfa.rules.sequential import SequentialRule, gaussian_like
+
+
+@RULES.register("fa")
+class FeedbackAlignment(SequentialRule):
+    """δ_l = (δ_{l+1} B_l) ⊙ f'(a_l) with B_l fixed and random in place of W_l (Lillicrap et al., 2016).
+
+    Entries of B are Gaussian with the standard deviation that W has at the start.
+
+    Args:
+        model, points, error_at, silent, weights: see `SequentialRule`.
+        seed: of the draw.
+    """
+
+    name = "fa"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        weights: Patterns = "**",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, points, error_at, silent, weights=weights)
+        self._feedback = gaussian_like(self.weights, seed)
+
+    @property
+    def uses(self) -> Uses:
+        return replace(super().uses, state="fixed feedback")
+
+    def feedback(self, name: str) -> Tensor:
+        return self._feedback[name]
+
+    def _held(self) -> dict[str, Tensor]:
+        return self._feedback

@@ -1,0 +1,44 @@
+"""Forward direct feedback alignment: feedback that becomes the mean Jacobian."""
+
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from dfa.rules.base import RULES, Patterns
+from dfa.rules.forward_mode import ForwardModeFeedback, ShakingOptions
+
+
+@RULES.register("fdfa")
+class ForwardDirectFeedback(ForwardModeFeedback):
+    """B_l ← (1 - β) B_l + β · mean over rows of s p_lᵀ (Bacho and Chu, 2022).
+
+    s = Σ_l J_l p_l is the error tensor's answer to a random shake p_l of every point, see `ForwardModeFeedback`: B_l
+    becomes a running mean of the Jacobian ∂(error tensor)/∂h_l.
+
+    Args:
+        model, points, error_at, silent, codec, around_identity, every: see `ForwardModeFeedback`.
+        beta: β, from 0 to 1.
+        Others: of the matrices at the start, see `FeedbackMatrices`.
+
+    Raises:
+        ValueError: β out of range.
+    """
+
+    name = "fdfa"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        beta: float = 0.01,
+        **options: Unpack[ShakingOptions],
+    ) -> None:
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta must be from 0 to 1, got {beta}")
+        super().__init__(model, points, error_at, silent, **options)
+        self.beta = beta
+
+    def move(self, matrix: Tensor, estimate: Tensor) -> None:
+        matrix.lerp_(estimate, self.beta)

@@ -1,0 +1,134 @@
+"""The error itself as signal: feedback along the residual path, without any matrix."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from dfa.errors import FeedbackError, PointError
+from dfa.patterns import find_modules
+from dfa.points import Point
+from dfa.rules.base import RULES, Patterns, Uses
+from dfa.rules.direct import DirectFeedbackAlignment, DirectOptions
+
+Otherwise = Literal["dfa", "zero"]
+
+
+@RULES.register("identity")
+class IdentityFeedback(DirectFeedbackAlignment):
+    """B_l = I: points with the error's shape get the error as it is.
+
+    In a residual network h_{l+1} = h_l + f(h_l), backpropagation's signal is e Π (I + ∂f/∂h): it holds e itself, by way
+    of the residual path alone, and this is what is sent. It is the first term, k = 0, of Highway-BP (Fagnou et al.,
+    *Accelerated Training through Iterative Gradient Propagation Along the Residual Path*, 2025). No weight is
+    transported, and no point waits for another.
+
+    Where the residual sum is normalised, h_{l+1} = LayerNorm(u) with u = h_l + f(h_l), the path has the Jacobian
+
+        ∂h_{l+1}/∂u = diag(α) (I - 1 1ᵀ/d - û ûᵀ/d) / σ,
+
+    û being the normalised u, σ the deviation of u over its d features (one a row) and α the gains. It is the
+    diagonal diag(α)/σ less a matrix of rank two. `norms` names such normalisations, and the signal of a point is then
+
+        s_l = e · δ^k · Π_n diag(α_n)/σ_n,    n over the normalisations that ran after point l,
+
+    where k counts the points of the error's shape from this one up to the error (0 for the topmost) and δ is `damping`,
+    which stands for what f turns away: 1 - γ of every step.
+
+    Args:
+        model, points, error_at, silent, memory, stages, codec: see `DirectRule`.
+        damping: factor per step towards the input.
+        norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
+            `nn.Identity`, which stands for none.
+        otherwise: what points of another shape receive: "dfa", the error times a random matrix, or "zero", nothing.
+        Others: of the random matrices, see `FeedbackMatrices`.
+
+    Raises:
+        PointError: a pattern of `norms` that matches nothing, or a module of another kind.
+    """
+
+    name = "identity"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        damping: float = 1.0,
+        norms: Patterns = (),
+        otherwise: Otherwise = "dfa",
+        **options: Unpack[DirectOptions],
+    ) -> None:
+        if otherwise not in ("dfa", "zero"):
+            raise PointError(f"unknown otherwise '{otherwise}'; known: dfa, zero")
+        on_path = find_modules(model, norms)
+        for name, module in on_path.items():
+            if not isinstance(module, (nn.LayerNorm, nn.Identity)):
+                raise PointError(f"norms: '{name}' is a {type(module).__name__}, not a LayerNorm")
+        super().__init__(model, points, error_at, silent, **options)
+        self.damping = damping
+        self.otherwise = otherwise
+        # Before the hooks of a point on the same module: the slope belongs to the point below it.
+        self._hooks = [
+            module.register_forward_hook(self._keep_slope, prepend=True)
+            for module in on_path.values()
+            if isinstance(module, nn.LayerNorm)
+        ]
+
+    @property
+    def uses(self) -> Uses:
+        held = "fixed feedback" if len(list(self.feedback.buffers())) else "none"
+        weights = "gains" if self._hooks else "none"
+        return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        others = [point for point in points if point.activation.shape != error.shape]
+        if self.otherwise == "dfa":
+            random = iter(super().signals(error_name, error, others))
+        else:
+            random = (error.new_zeros(point.activation.shape) for point in others)
+        straight = iter(self._straight(error, points))
+        return (next(straight) if point.activation.shape == error.shape else next(random) for point in points)
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        if self.otherwise == "dfa":
+            super().prepare(error_name, error, [point for point in points if point.activation.shape != error.shape])
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().close()
+
+    def _straight(self, error: Tensor, points: Sequence[Point]) -> list[Tensor]:
+        """Signals of the points of the error's shape, in their order."""
+        signals: list[Tensor] = []
+        passing = error
+        for point in reversed(points):
+            for inverse, gains in point.slopes:
+                if inverse.shape[:-1] != error.shape[:-1] or gains.shape != error.shape[-1:]:
+                    raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
+                passing = passing * inverse * gains
+            if point.activation.shape == error.shape:
+                signals.append(passing.to(point.activation.dtype))
+                passing = passing if self.damping == 1 else passing * self.damping
+        return signals[::-1]
+
+    @torch.no_grad()
+    def _keep_slope(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        open_points = self.taps.open_points()
+        if not open_points or self.taps.mode in ("off", "replay"):
+            return
+        assert isinstance(module, nn.LayerNorm)
+        features = tuple(range(-len(module.normalized_shape), 0))
+        variance = (
+            arguments[0]
+            .detach()
+            .to(torch.promote_types(arguments[0].dtype, torch.float32))
+            .var(features, correction=0, keepdim=True)
+        )
+        gains = torch.ones(module.normalized_shape, device=variance.device) if module.weight is None else module.weight
+        open_points[-1].slopes.append((torch.rsqrt(variance + module.eps), gains.detach()))

@@ -1,0 +1,62 @@
+"""Kolen and Pollack's rule: feedback weights that move with the weights, and meet them."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dfa.rules.base import RULES, Patterns, Uses
+from dfa.rules.sequential import SequentialRule, gaussian_like
+
+
+@RULES.register("kolen_pollack")
+class KolenPollack(SequentialRule):
+    """Weights and feedback change and decay by the same amounts (Kolen and Pollack, 1994; Akrout et al., 2019).
+
+        W ← (1 - λ) W + ΔW,    B ← (1 - λ) B + ΔW.
+
+    ΔW, which is what the optimiser does to W, can be had at both synapses, so no weight is transported. The difference
+    B - W does not depend on ΔW and shrinks by 1 - λ a batch; it is what is kept here, and B is made from it.
+
+    Args:
+        model, points, error_at, silent, weights: see `SequentialRule`.
+        decay: λ, for each `backward`; it falls on the model's weights too, on those that have a part in the way down.
+        seed: of the feedback weights at the start, which are drawn as those of `fa`.
+    """
+
+    name = "kolen_pollack"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        weights: Patterns = "**",
+        decay: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, points, error_at, silent, weights=weights)
+        self.decay = decay
+        with torch.no_grad():
+            drawn = gaussian_like(self.weights, seed)
+            self._differences = {name: feedback.sub_(self.weights[name]) for name, feedback in drawn.items()}
+
+    @property
+    def uses(self) -> Uses:
+        return replace(super().uses, state="learned feedback")
+
+    @torch.no_grad()
+    def feedback(self, name: str) -> Tensor:
+        return torch.empty_like(self._differences[name]).copy_(self.weights[name]).add_(self._differences[name])
+
+    def backward(self, loss: Tensor) -> None:
+        super().backward(loss)
+        with torch.no_grad():
+            for name in self.exchanged:
+                self.weights[name].mul_(1 - self.decay)
+                self._differences[name].mul_(1 - self.decay)
+
+    def _held(self) -> dict[str, Tensor]:
+        return self._differences

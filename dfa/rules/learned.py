@@ -1,0 +1,98 @@
+"""The frame for rules whose feedback matrices learn."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import TypedDict, Unpack
+
+from dfa.errors import PointError
+from dfa.points import Point
+from dfa.rules.base import Patterns, Uses
+from dfa.rules.direct import DirectFeedbackAlignment
+
+
+class StartOptions(TypedDict, total=False):
+    """Options of the matrices at the start, and of the error that reaches them."""
+
+    distribution: str
+    normalise: bool
+    scale: float
+    batch_dims: int | None
+    seed: int
+    codec: str | None
+
+
+class LearnedOptions(StartOptions, total=False):
+    """Options of `LearnedFeedback`."""
+
+    around_identity: bool
+
+
+class LearnedFeedback(DirectFeedbackAlignment):
+    """Direct feedback through matrices, one for each point, that `learn` changes whenever an error arrives.
+
+    Args:
+        model, points, error_at, silent, codec: see `DirectRule`.
+        around_identity: points of the error's shape have B = I + ΔB, with ΔB the matrix that learns.
+        distribution, normalise, scale, batch_dims, seed: of the matrices at the start, see `FeedbackMatrices`;
+            `scale=0` starts from zero.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        around_identity: bool = False,
+        **options: Unpack[StartOptions],
+    ) -> None:
+        self.around_identity = around_identity
+        super().__init__(model, points, error_at, silent, sharing="per_point", **options)
+
+    @property
+    def uses(self) -> Uses:
+        return replace(super().uses, state="learned feedback")
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        for point, signal in zip(points, self.projected(error_name, error, points), strict=True):
+            straight = self.around_identity and point.activation.shape == error.shape
+            yield signal + error.to(signal.dtype) if straight else signal
+
+    def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        """The error times the matrix of each point."""
+        return super().signals(error_name, error, points)
+
+    @abstractmethod
+    def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        """Change the matrices, after the signals of this error have been made."""
+
+    def send(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        error = self.coded(error)
+        signals = list(self.signals(error_name, error, points))
+        with torch.no_grad():
+            self.learn(error_name, error, points)
+        return signals
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        raise PointError(f"rule '{self.name}' cannot learn from within a compiled graph; compile parts of the model")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"feedback": super().state_dict(), **self._learning_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rest = dict(state)
+        super().load_state_dict(rest.pop("feedback"))
+        self._load_learning_state(rest)
+
+    def _learning_state(self) -> dict[str, Any]:
+        """What has to be saved beside the matrices."""
+        return {}
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
+        """Take over what `_learning_state` gave."""

@@ -1,0 +1,82 @@
+"""Feedback of low rank: the error goes through a narrow channel that learns what is worth sending."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from dfa.feedback import as_rows, seed_of
+from dfa.points import Point
+from dfa.rules.base import RULES, Patterns
+from dfa.rules.learned import LearnedFeedback, LearnedOptions
+
+
+@RULES.register("low_rank")
+class LowRankFeedback(LearnedFeedback):
+    """B_l = P Q_l: a shared P (error width × r) and random matrices Q_l (r × width), after Hanut and Kadmon (2025).
+
+    Of e only the r numbers e P are sent. P starts orthonormal and moves towards the r directions in which the error
+    varies most, by Oja's subspace rule on the errors e scaled to mean square one (η `lr`, rows r):
+
+        P ← P + η Σ_r (e_rᵀ y_r - P y_rᵀ y_r) / Σ_r |e_r|²,    y = e P.
+
+    Args:
+        model, points, error_at, silent, codec, around_identity: see `LearnedFeedback`.
+        rank: r, at most the error's width.
+        lr: η, from 0 (P stays random) to 1.
+        Others: of the matrices Q, see `FeedbackMatrices`.
+
+    Raises:
+        ValueError: a rank below 1.
+    """
+
+    name = "low_rank"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        rank: int = 16,
+        lr: float = 0.1,
+        **options: Unpack[LearnedOptions],
+    ) -> None:
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        super().__init__(model, points, error_at, silent, **options)
+        self.rank, self.lr, self.seed = rank, lr, options.get("seed", 0)
+        self.channels: dict[str, Tensor] = {}
+
+    def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        batch_dims = self.feedback.batch_dims or max(1, error.ndim - 1)
+        rows = as_rows(error, batch_dims)
+        sent = rows @ self._channel(error_name, rows)
+        return super().projected(error_name, sent.reshape(*error.shape[: min(batch_dims, error.ndim - 1)], -1), points)
+
+    def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        rows = as_rows(error, self.feedback.batch_dims or max(1, error.ndim - 1))
+        channel = self._channel(error_name, rows)
+        sent = rows @ channel
+        total = rows.square().sum()
+        change = (rows.T @ sent - channel @ (sent.T @ sent)) / total
+        channel += self.lr * torch.where(total > 0, change, torch.zeros_like(change))
+
+    def _channel(self, error_name: str, rows: Tensor) -> Tensor:
+        """P of an error tensor, drawn if this is the first time."""
+        if error_name not in self.channels:
+            width = rows.shape[1]
+            generator = torch.Generator().manual_seed(seed_of(self.seed, f"{error_name}:channel"))
+            gaussian = torch.randn(width, min(self.rank, width), generator=generator, dtype=torch.double)
+            self.channels[error_name] = torch.linalg.qr(gaussian)[0]
+        channel = self.channels[error_name] = self.channels[error_name].to(rows)
+        return channel
+
+    def _learning_state(self) -> dict[str, Any]:
+        return {"channels": dict(self.channels)}
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
+        self.channels = dict(state["channels"])

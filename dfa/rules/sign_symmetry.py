@@ -1,0 +1,64 @@
+"""Sign symmetry: backpropagation through the signs of the weights."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dfa.rules.base import RULES, Patterns, Uses
+from dfa.rules.sequential import SequentialRule, gaussian_like
+
+Magnitude = Literal["uniform", "fixed_random"]
+
+
+@RULES.register("sign_symmetry")
+class SignSymmetry(SequentialRule):
+    """δ_l = (δ_{l+1} V_l) ⊙ f'(a_l) with V_l = M_l ⊙ sign(W_l) (Liao et al., 2016).
+
+    Only the signs of the weights are transported. The magnitudes M stay what they were at the start: "uniform", the
+    mean of |W| (uSF), or "fixed_random", |Gaussian| with the standard deviation of W (frSF); the names are those of
+    Moskovitz et al. (2018).
+
+    Args:
+        model, points, error_at, silent, weights: see `SequentialRule`.
+        magnitude: "uniform" or "fixed_random".
+        seed: of the draw.
+
+    Raises:
+        ValueError: another magnitude.
+    """
+
+    name = "sign_symmetry"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        weights: Patterns = "**",
+        magnitude: Magnitude = "uniform",
+        seed: int = 0,
+    ) -> None:
+        if magnitude not in ("uniform", "fixed_random"):
+            raise ValueError(f"unknown magnitude '{magnitude}'; known: uniform, fixed_random")
+        super().__init__(model, points, error_at, silent, weights=weights)
+        self._magnitudes = {name: drawn.abs_() for name, drawn in gaussian_like(self.weights, seed).items()}
+        if magnitude == "uniform":
+            for name, weight in self.weights.items():
+                mean = weight.detach().abs().mean()
+                self._magnitudes[name].fill_(mean if mean > 0 else weight[0].numel() ** -0.5)
+
+    @property
+    def uses(self) -> Uses:
+        return replace(super().uses, forward_weights="signs", state="fixed feedback")
+
+    @torch.no_grad()
+    def feedback(self, name: str) -> Tensor:
+        # In the magnitudes' memory, and so in the weight's layout.
+        return torch.empty_like(self._magnitudes[name]).copy_(self.weights[name]).sign_().mul_(self._magnitudes[name])
+
+    def _held(self) -> dict[str, Tensor]:
+        return self._magnitudes

@@ -1,0 +1,283 @@
+"""Feedback that learns: each update against NumPy, where the updates lead, and going on after an interruption."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from dfa.points import Point
+from tests.dfa.reference import Array, as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
+from tests.dfa.test_rules import step
+
+Batch = tuple[Tensor, Tensor]
+LEARNED: dict[str, dict[str, Any]] = {
+    "dkp": {"lr": 0.1},
+    "dkp ": {"lr": 0.1, "optimizer": "sgd"},
+    "low_rank": {"rank": 2, "lr": 0.5},
+    "fdfa": {"beta": 0.3, "every": 2},
+    "grape": {"lr": 0.3},
+}
+
+
+def matrices(rule: dfa.DirectFeedbackAlignment) -> dict[str, Array]:
+    """The matrix of each point, by the point's name."""
+    return {name.split(":")[1]: as_array(matrix).astype(float) for name, matrix in rule.feedback.named_buffers()}
+
+
+def activations(mlp: nn.Sequential, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Of the network 5 → 8 → 6 → 3: before ReLU, after it, after tanh, logits."""
+    w1, b1, w2, b2, w3, b3 = (as_array(parameter) for parameter in mlp.parameters())
+    a1 = x @ w1.T + b1
+    h2 = np.tanh(np.maximum(a1, 0) @ w2.T + b2)
+    return a1, np.maximum(a1, 0), h2, h2 @ w3.T + b3
+
+
+def build(key: str, model: nn.Module, points: list[str], **more: Any) -> dfa.LearnedFeedback:
+    rule: dfa.LearnedFeedback = dfa.RULES.build(key.strip(), model, points, **LEARNED[key], **more)
+    return rule
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_signals_in_numpy(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """Parameter gradients of a step in the middle of training, given the matrices of that moment."""
+    rule = build(key, mlp, ["1", "3"])
+    for _ in range(3):
+        step(rule, mlp, batch)
+    held = matrices(rule)
+    channel = as_array(rule.channels[""]).copy() if isinstance(rule, dfa.LowRankFeedback) else np.eye(3)
+    frozen = isinstance(rule, dfa.ForwardModeFeedback)  # these learn before the error comes
+    loss = cross_entropy(mlp(batch[0]), batch[1])
+    held = matrices(rule) if frozen else held
+    mlp.zero_grad()
+    rule.backward(loss)
+    x = as_array(batch[0])
+    a1, h1, h2, logits = activations(mlp, x)
+    error = softmax_error(logits, batch[1].numpy())
+    assert_close(mlp[0].weight.grad, ((error @ channel @ held["1"]) * (a1 > 0)).T @ x)
+    assert_close(mlp[2].weight.grad, ((error @ channel @ held["3"]) * (1 - h2**2)).T @ h1)
+    assert_close(mlp[4].weight.grad, error.T @ h2)
+    assert rule.uses.state == "learned feedback"
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_around_the_identity(key: str, batch: Batch) -> None:
+    """With ΔB = 0 backpropagation, where identity is; elsewhere, and once it has learned, more than that."""
+    model = nn.Sequential(nn.Linear(5, 3), nn.Identity(), nn.Linear(3, 3)).double()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(3))
+    expected = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    more = {"around_identity": True, "scale": 0.0}
+    options = LEARNED[key] | ({"every": 10**6} if key in ("fdfa", "grape") else {})
+    rule = dfa.RULES.build(key.strip(), model, "0", **options, **more)
+    if key in ("fdfa", "grape"):
+        rule.taps.forwards = 1  # not this time
+    assert_same(step(rule, model, batch), expected, tolerance=1e-6)
+
+
+def test_dkp_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectKolenPollack(mlp, ["1", "3"], lr=0.2, decay=0.01, optimizer="sgd")
+    step(rule, mlp, batch)
+    before = matrices(rule)
+    step(rule, mlp, batch)
+    _, h1, h2, logits = activations(mlp, as_array(batch[0]))
+    error = softmax_error(logits, batch[1].numpy())
+    for name, activation in (("1", h1), ("3", h2)):
+        expected = before[name] - 0.2 * (error.T @ activation + 0.01 * before[name])
+        np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
+
+
+def test_dkp_meets_the_weights_of_a_linear_readout(mlp: nn.Sequential, batch: Batch) -> None:
+    """Kolen and Pollack's theorem: for the topmost point feedback and weights get the same updates, and decay alike."""
+    rule = dfa.DirectKolenPollack(mlp, ["3"], lr=0.1, decay=0.05, optimizer="sgd")
+    optimizer = torch.optim.SGD([mlp[4].weight], lr=0.1, weight_decay=0.05)
+    for _ in range(1200):
+        optimizer.zero_grad()
+        rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+        optimizer.step()
+    np.testing.assert_allclose(matrices(rule)["3"], as_array(mlp[4].weight), atol=0.01)
+
+
+def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array, Array, Array]:
+    """The perturbations that the rule draws after this seed, and s = Σ J p by the chain rule."""
+    torch.manual_seed(seed)
+    first, second = (as_array(torch.randn(7, width, dtype=torch.double)) for width in (8, 6))
+    _, _, h2, _ = activations(mlp, x)
+    response = ((first @ as_array(mlp[2].weight).T) * (1 - h2**2) + second) @ as_array(mlp[4].weight).T
+    return first, second, response
+
+
+def test_fdfa_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"], beta=0.3)
+    step(rule, mlp, batch)
+    before = matrices(rule)
+    first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
+    torch.manual_seed(11)
+    mlp(batch[0])
+    for name, shake in (("1", first), ("3", second)):
+        expected = 0.7 * before[name] + 0.3 * response.T @ shake / 7
+        np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
+
+
+def test_grape_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.GradientAlignedFeedback(mlp, ["1", "3"], lr=0.3)
+    step(rule, mlp, batch)
+    before = matrices(rule)
+    first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
+    torch.manual_seed(11)
+    mlp(batch[0])
+    for name, shake in (("1", first), ("3", second)):
+        wanted = response.T @ shake / 7
+        for column in range(wanted.shape[1]):
+            length = np.linalg.norm(before[name][:, column])
+            b, g = before[name][:, column] / length, wanted[:, column] / np.linalg.norm(wanted[:, column])
+            b = b + 0.3 * (g - (b @ g) * b)
+            np.testing.assert_allclose(matrices(rule)[name][:, column], length * b / np.linalg.norm(b), atol=1e-5)
+
+
+@pytest.mark.parametrize("around_identity", [False, True])
+def test_fdfa_finds_the_jacobian_of_a_linear_network(around_identity: bool) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    rule = dfa.ForwardDirectFeedback(model, ["0", "1"], beta=0.03, around_identity=around_identity)
+    x = torch.randn(2000, 5)
+    for _ in range(300):
+        model(x)
+        rule.discard()
+    jacobians = {"0": model[2].weight @ model[1].weight, "1": model[2].weight}
+    for name, jacobian in jacobians.items():
+        expected = as_array(jacobian) - (np.eye(4) if around_identity else 0)
+        np.testing.assert_allclose(matrices(rule)[name], expected, atol=0.02)
+
+
+def test_grape_turns_towards_the_jacobian() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 6))
+    rule = dfa.GradientAlignedFeedback(model, ["0"], lr=0.05)
+    x = torch.randn(500, 5)
+    model(x)
+    lengths = np.linalg.norm(matrices(rule)["0"], axis=0)
+    for _ in range(200):
+        model(x)
+        rule.discard()
+    found, jacobian = matrices(rule)["0"], as_array(model[1].weight)
+    cosines = (found * jacobian).sum(axis=0) / np.linalg.norm(found, axis=0) / np.linalg.norm(jacobian, axis=0)
+    assert cosines.min() > 0.98
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, rtol=1e-5)
+
+
+def test_shaking_changes_neither_values_nor_gradients_above(mlp: nn.Sequential, batch: Batch) -> None:
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    plain = mlp(batch[0]).detach()
+    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"])
+    logits = mlp(batch[0])
+    assert torch.equal(logits.detach(), plain)
+    mlp.zero_grad()
+    rule.backward(cross_entropy(logits, batch[1]))
+    assert torch.equal(gradients(mlp)["4.weight"], expected["4.weight"])
+
+
+def test_shaking_stops_with_the_forward_pass(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"])
+    with pytest.raises(RuntimeError):
+        mlp(torch.randn(2, 9, dtype=torch.double))
+    assert torch.autograd.forward_ad._current_level == -1
+    before = step(rule, mlp, batch)
+    assert before and torch.autograd.forward_ad._current_level == -1
+
+
+def test_low_rank_channel_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.LowRankFeedback(mlp, ["1"], rank=2, lr=0.5)
+    step(rule, mlp, batch)
+    before = as_array(rule.channels[""]).copy()
+    step(rule, mlp, batch)
+    error = softmax_error(activations(mlp, as_array(batch[0]))[3], batch[1].numpy())
+    sent = error @ before
+    change = (error.T @ sent - before @ sent.T @ sent) / (error**2).sum()
+    assert_close(rule.channels[""], before + 0.5 * change)
+
+
+def test_low_rank_channel_finds_the_main_directions() -> None:
+    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.3)
+    mixing = torch.randn(20, 20) * torch.tensor([5.0, 4.0] + [0.3] * 18)[:, None]
+    for _ in range(400):
+        rule.learn("", torch.randn(200, 20) @ mixing, [])
+    _, vectors = np.linalg.eigh(as_array(mixing.T @ mixing))
+    main = vectors[:, -2:] @ vectors[:, -2:].T
+    channel = as_array(rule.channels[""])
+    np.testing.assert_allclose(channel @ channel.T, main, atol=0.05)
+
+
+def test_rows_that_share_an_error() -> None:
+    """A point with two rows for each of the error's: the update is the transpose of the projection."""
+    feedback = dfa.FeedbackMatrices(sharing="per_point")
+    error, values = torch.randn(3, 4).double(), torch.randn(6, 5).double()
+    (signal,) = feedback.signals("", error, [Point("p", values)])
+    (matrix,) = feedback.buffers()
+    outer = feedback.outer(error, values, "p")
+    torch.testing.assert_close((signal * values).sum(), (outer * matrix.double()).sum())
+    assert feedback.matrices("", error, [Point("p", values)])["p"] is matrix
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_going_on_after_an_interruption(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = build(key, mlp, ["1", "3"])
+    optimizer = torch.optim.SGD(mlp.parameters(), lr=0.1)
+
+    def train(rule: dfa.Rule, steps: int) -> list[dict[str, Tensor]]:
+        found = []
+        for _ in range(steps):
+            found.append(step(rule, mlp, batch))
+            optimizer.step()
+        return found
+
+    train(rule, 3)
+    saved = copy.deepcopy((mlp.state_dict(), rule.state_dict(), torch.get_rng_state()))
+    expected = train(rule, 3)
+    rule.close()
+    mlp.load_state_dict(saved[0])
+    resumed = build(key, mlp, ["1", "3"], seed=8)
+    resumed.load_state_dict(saved[1])
+    torch.set_rng_state(saved[2])
+    for found, wanted in zip(train(resumed, 3), expected, strict=True):
+        assert_same(found, wanted, tolerance=0)
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_measuring_alignment_teaches_nothing(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = build(key, mlp, ["1", "3"])
+    step(rule, mlp, batch)
+    before = copy.deepcopy(rule.state_dict())
+    dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    assert str(before) == str(rule.state_dict())
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_learning_is_refused_in_a_compiled_graph(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    torch.compiler.reset()
+    rule = build(key, mlp, ["1", "3"])
+    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    with pytest.raises(Exception, match="compile"):
+        rule.backward(cross_entropy(compiled(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dkp", {"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ("low_rank", {"rank": 0}, "rank must be at least 1"),
+        ("fdfa", {"beta": 2.0}, "beta must be from 0 to 1"),
+        ("fdfa", {"every": 0}, "every must be at least 1"),
+        ("sign_symmetry", {"magnitude": "large"}, "unknown magnitude 'large'"),
+        ("identity", {"otherwise": "skip"}, "unknown otherwise 'skip'"),
+    ],
+)
+def test_impossible_options(name: str, options: dict[str, Any], message: str, mlp: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match=message):
+        dfa.RULES[name](mlp, ["1"], **options)
+    with pytest.raises(dfa.registry.OptionError, match=r"has no option '(memory|nonsense)'"):
+        dfa.RULES.build(
+            name, mlp, ["1"], **({"nonsense": 1} if name in ("identity", "sign_symmetry") else {"memory": "keep"})
+        )

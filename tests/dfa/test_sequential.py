@@ -1,0 +1,219 @@
+"""Rules that go backwards layer by layer through other weights than forwards, and exact batches now and then."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
+from tests.dfa.test_rules import step
+
+Batch = tuple[Tensor, Tensor]
+SEQUENTIAL = {
+    "fa": {},
+    "sign_symmetry": {"magnitude": "uniform"},
+    "sign_symmetry ": {"magnitude": "fixed_random"},
+    "kolen_pollack": {},
+}
+
+
+def with_weights_replaced(model: nn.Module, rule: dfa.SequentialRule) -> nn.Module:
+    """A copy whose every weight has a double: forward values by W, signals by B."""
+    twin = copy.deepcopy(model)
+    for name, module in list(twin.named_modules()):
+        weight = f"{name}.weight"
+        if weight in rule.weights:
+            parent = twin.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], Doubled(module, rule.feedback(weight)))
+    return twin
+
+
+class Doubled(nn.Module):
+    """y = f(x, W) for W's gradient, f(x, B) for x's."""
+
+    def __init__(self, module: nn.Module, feedback: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.other = copy.deepcopy(module).requires_grad_(False)
+        self.other.weight.copy_(feedback)
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_feedback = self.other(x)
+        return self.module(x.detach()) + by_feedback - by_feedback.detach()
+
+
+def networks() -> dict[str, tuple[nn.Module, Tensor]]:
+    dense = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    first, second = nn.Conv2d(1, 3, 3, bias=False), nn.Conv2d(3, 2, 2, stride=2, bias=False)
+    convolutions = nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    return {"linear": (dense, torch.randn(7, 5)), "convolution": (convolutions, torch.randn(7, 1, 6, 6))}
+
+
+@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_signals_take_the_other_weights(key: str, network: str) -> None:
+    model, x = networks()[network]
+    model, x, targets = model.double(), x.double(), torch.arange(7) % 3
+    rule = dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
+    assert isinstance(rule, dfa.SequentialRule) and rule.uses.sequential
+    twin = with_weights_replaced(model, rule)
+    cross_entropy(twin(x), targets).backward()
+    expected = {name.replace(".module", ""): gradient for name, gradient in gradients(twin).items()}
+    before = copy.deepcopy(model.state_dict())
+    assert_same(step(rule, model, (x, targets)), expected, tolerance=1e-12)
+    if key != "kolen_pollack":
+        weights = dict(model.named_parameters())
+        assert all(torch.equal(before[name], weight) for name, weight in weights.items())
+
+
+def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.FeedbackAlignment(mlp, seed=3)
+    found = step(rule, mlp, batch)
+    x = as_array(batch[0])
+    a1 = x @ as_array(mlp[0].weight).T + as_array(mlp[0].bias)
+    h2 = np.tanh(np.maximum(a1, 0) @ as_array(mlp[2].weight).T + as_array(mlp[2].bias))
+    error = softmax_error(h2 @ as_array(mlp[4].weight).T + as_array(mlp[4].bias), batch[1].numpy())
+    d2 = error @ as_array(rule.feedback("4.weight")) * (1 - h2**2)
+    d1 = d2 @ as_array(rule.feedback("2.weight")) * (a1 > 0)
+    assert_close(found["4.weight"], error.T @ h2)
+    assert_close(found["2.weight"], d2.T @ np.maximum(a1, 0))
+    assert_close(found["0.weight"], d1.T @ x)
+    spread = rule.feedback("2.weight").std() / mlp[2].weight.std()
+    assert 0.6 < spread < 1.5
+    assert not torch.equal(rule.feedback("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback("2.weight"))
+
+
+def test_signs_in_numpy(mlp: nn.Sequential) -> None:
+    rule = dfa.SignSymmetry(mlp, magnitude="uniform")
+    magnitude = np.abs(as_array(mlp[2].weight)).mean()
+    with torch.no_grad():
+        mlp[2].weight.neg_()
+    assert_close(rule.feedback("2.weight"), np.sign(as_array(mlp[2].weight)) * magnitude)
+    random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback("2.weight")
+    assert torch.equal(random.sign(), mlp[2].weight.sign()) and random.abs().std() > 0
+
+
+def test_weights_in_other_places(batch: Batch) -> None:
+    """Transposed, cut in two, joined, written across: what is exchanged is the feedback in the same place."""
+
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(5, 4)
+            self.one, self.two, self.three = (nn.Parameter(torch.randn(4, 3)) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.body(x)
+            both = hidden @ torch.cat([self.one, self.three], dim=1)
+            upper, lower = self.two.t().split(2, dim=1)
+            return both[:, :3] + both[:, 3:] + hidden[:, :2] @ upper.t() + hidden[:, 2:] @ lower.t()
+
+    model = Places().double()
+    rule = dfa.FeedbackAlignment(model, weights=["one", "two", "three"])
+    logits = model(batch[0])
+    logits.retain_grad()
+    rule.backward(cross_entropy(logits, batch[1]))
+    assert logits.grad is not None
+    total = rule.feedback("one") + rule.feedback("two") + rule.feedback("three")
+    assert_close(model.body.weight.grad, as_array((logits.grad @ total.T).T @ batch[0]))
+    assert rule.exchanged == {"one", "two", "three"}
+
+
+def test_attention_projections_are_exchanged() -> None:
+    """Zero feedback for the output projection: nothing reaches the rest of the attention."""
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    rule = dfa.FeedbackAlignment(model)
+    for name in rule.weights:
+        rule.feedback(name).zero_()
+    x = torch.randn(2, 5, 8)
+    rule.backward(model(x, x, x)[0].square().sum())
+    assert model.out_proj.weight.grad.abs().max() > 0
+    assert model.in_proj_weight.grad.abs().max() == 0
+
+
+def test_pauses_and_closing_are_exact(mlp: nn.Sequential, batch: Batch) -> None:
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.FeedbackAlignment(mlp)
+    with rule.paused():
+        cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert_same(gradients(mlp), expected, tolerance=0)
+    rule.close()
+    mlp.zero_grad()
+    cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert_same(gradients(mlp), expected, tolerance=0)
+
+
+def test_autocast_copies_are_refused(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.FeedbackAlignment(mlp.float())
+    with pytest.raises(dfa.PointError, match="cast to another precision"), torch.autocast("cpu", torch.bfloat16):
+        mlp(batch[0].float())
+    assert_same(step(rule, mlp, (batch[0].float(), batch[1])), gradients(mlp), tolerance=0)
+
+
+def test_nothing_to_exchange() -> None:
+    with pytest.raises(dfa.PointError, match="no weight of two dimensions or more matches head"):
+        dfa.FeedbackAlignment(nn.Linear(3, 3), weights="head")
+
+
+def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
+    """B - W shrinks by 1 - λ a step, whatever the optimiser does, and B moves by what W moves, decay aside."""
+    rule = dfa.KolenPollack(mlp, decay=0.05)
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=0.1)
+    first = rule.feedback("2.weight") - mlp[2].weight.detach()
+    for _ in range(20):
+        before, weight = rule.feedback("2.weight"), mlp[2].weight.detach().clone()
+        step(rule, mlp, batch)
+        decayed = mlp[2].weight.detach().clone()
+        torch.testing.assert_close(decayed, 0.95 * weight)
+        optimizer.step()
+        change = mlp[2].weight.detach() - decayed
+        torch.testing.assert_close(rule.feedback("2.weight"), 0.95 * before + change)
+    torch.testing.assert_close(rule.feedback("2.weight") - mlp[2].weight.detach(), first * 0.95**20)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_exact_batches_among_others(every: int, mlp: nn.Sequential, batch: Batch) -> None:
+    exact = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    plain = dfa.DirectFeedbackAlignment(mlp, ["1", "3"], seed=2)
+    direct = step(plain, mlp, batch)
+    plain.close()
+    rule = dfa.Calibrated(mlp, ["1", "3"], rule="dfa", every=every, seed=2)
+    for index in range(7):
+        assert_same(step(rule, mlp, batch), exact if index % every == 0 else direct, tolerance=1e-12)
+        with torch.no_grad():
+            mlp(batch[0])  # an evaluation in between
+    assert rule.uses == dfa.Uses(bp_batches=1 / every, state="fixed feedback")
+
+
+@pytest.mark.parametrize("inner", ["bp", "shallow", "fa"])
+def test_any_rule_can_be_calibrated(inner: str, mlp: nn.Sequential, batch: Batch) -> None:
+    plain = dfa.RULES.build(inner, mlp, ["1", "3"])
+    expected = step(plain, mlp, batch)
+    plain.close()
+    exact = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.Calibrated(mlp, ["1", "3"], rule=inner, every=2)
+    assert_same(step(rule, mlp, batch), exact, tolerance=1e-12)
+    assert_same(step(rule, mlp, batch), expected, tolerance=1e-12)
+
+
+def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.Calibrated(mlp, ["1", "3"], every=3)
+    for _ in range(4):
+        step(rule, mlp, batch)
+    state, expected = rule.state_dict(), [step(rule, mlp, batch) for _ in range(4)]
+    rule.close()
+    resumed = dfa.Calibrated(mlp, ["1", "3"], every=3, seed=9)
+    resumed.load_state_dict(state)
+    for found in expected:
+        assert_same(step(resumed, mlp, batch), found, tolerance=0)
+
+
+def test_calibration_refuses_what_is_impossible(mlp: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        dfa.Calibrated(mlp, every=0)
+    with pytest.raises(KeyError, match="unknown rule 'hebb'"):
+        dfa.Calibrated(mlp, rule="hebb")
