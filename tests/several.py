@@ -25,6 +25,7 @@ RULES = ("bp", "dfa", "shallow")
 # Adam with its usual eps would make whole steps of those.
 _EPS = "optimizer.options.eps=1e-3"
 # Every global batch has an odd number of rows.
+_FALLING = ["+task.options.worse=true", "trainer.epochs=9", "trainer.patience=2"]
 _LANGUAGE = ["task=wikitext103", "model=transformer_micro", "scale=smoke", "task.options.columns=5"]
 _CLICKS = [
     "task=click_log",
@@ -34,8 +35,8 @@ _CLICKS = [
     "task.options.batch_size=301",
 ]
 CASES = {
-    # Its last batch is a single row: one process has none.
-    "mlp": ["+task.options.samples=61", "trainer.epochs=2", "optimizer.lr=0.05"],
+    # The last batch of an epoch is a single row, so one process has none. It stops early: validation is made to fall.
+    "mlp": [*_FALLING, "+task.options.samples=61", "optimizer.lr=0.05"],
     "transformer": [*_LANGUAGE, "model.options.dropout=0.0", "trainer.steps=6", _EPS],
     "dcn": [*_CLICKS, "trainer.steps=6", "optimizer.lr=0.003", f"+{_EPS}"],
 }
@@ -77,6 +78,9 @@ def main(folder: Path, example: Path) -> None:
                 torch.save(steps, folder / f"{case}_{rule}_{rank}.pt")
     options = ["rule=dfa", "+model.options.dropout=0.3", "run.checkpoint_seconds=0"]
     execute(Toys(folder / "undisturbed").config(*options))
+    if rank == 1:
+        os.environ["TOY_FAULT"] = "nan@3"  # in this process alone
+    execute(Toys(folder / "diverged").config(*options))
     if rank == 1:
         os.environ |= {"TOY_FAULT": "kill@9", "TOY_FAULT_ONCE": str(folder / "killed")}
     execute(Toys(folder / "disturbed").config(*options))

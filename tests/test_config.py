@@ -13,8 +13,15 @@ from tests.conftest import Toys
 
 
 def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
-    settings = ["device=cuda:1", "data_dir=/elsewhere", "download=true", "wandb=online", "wandb_group=table_3"]
-    settings += ["progress=false", "checkpoint_seconds=1", "retry=true", "results_dir=/somewhere"]
+    settings = ["device=cuda:1", "data_dir=/elsewhere", "download=true", "wandb=online"]
+    settings += [
+        "wandb_group=table_3",
+        "wandb_name=x",
+        "progress=false",
+        "checkpoint_seconds=1",
+        "retry=true",
+        "results_dir=/somewhere",
+    ]
     plain = toys.config()
     assert {identity(toys.config(f"run.{setting}")) for setting in settings} == {identity(plain)}
     assert {setting.split("=")[0] for setting in settings} == set(vars(plain.run))

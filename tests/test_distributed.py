@@ -77,6 +77,7 @@ def test_parameters_follow_those_of_one_process(two: Path, tmp_path: Path, case:
         record = execute(config)
     moved = [name for name in alone[0] if not torch.equal(alone[0][name], alone[-1][name])]
     assert any("running_var" in name for name in moved) == (case == "dcn")
+    assert case != "mlp" or record["epochs"] == 3, "the end was decided by validation"
     _assert_equal(first, alone, 1e-5)
     _assert_equal(second, first, 0.0)
 
@@ -101,6 +102,12 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_to_the_sam
         outcomes.append((record["metrics"], folder.history(), folder.weights("last").read_bytes()))
         assert not folder.checkpoint.exists()
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_ends_the_run_in_all(two: Path) -> None:
+    record = RunFolder.of(Toys(two / "diverged").config("rule=dfa", "+model.options.dropout=0.3")).read()
+    assert record is not None and (record["status"], record["processes"]) == ("diverged", 2)
+    assert record["reason"] == "the training loss is nan at step 5"
 
 
 def test_the_loop_of_the_documentation_equals_one_process(two: Path) -> None:

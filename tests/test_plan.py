@@ -147,6 +147,7 @@ def test_smoke_always_takes_stand_ins_and_seeds_can_be_chosen(toys: Toys, withou
     plan = make_plan(Target(), "smoke", 4, toys.overrides[3:], 1)
     assert len(plan.runs) == 12 and {run.config.task.source for run in plan.runs} == {"stand_in"}
     assert {run.config.run.wandb_group for run in plan.runs} == {"table_0"}
+    assert len({run.config.run.wandb_name for run in plan.runs}) == 12, "also where a cell has several runs"
     assert len({RunFolder.of(run.config).path for run in plan.runs}) == 12
 
 
