@@ -42,6 +42,7 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+DefMemPerCPU=$((memory / $(nproc)))
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1

@@ -243,3 +243,21 @@ def test_slurm_itself_requeues_a_job_and_the_runs_are_the_serial_ones(
     time.sleep(1)
     assert [job.result()["status"] for job in jobs] == ["done", "done"]
     assert metrics(configs) == metrics(alone)
+
+
+def test_a_job_that_slurm_does_not_know_twice_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class SlurmJob(_Job):
+        pass
+
+    now = [0.0]
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
+    answers: list[set[str] | None] = [{"7_0", "7_1"}, {"7_1"}, None, {"7_1"}, {"7_1"}]
+    monkeypatch.setattr(slurm, "_queued", lambda: answers.pop(0))
+    queue, jobs = slurm._Queue(), [SlurmJob(tmp_path / str(place), job_id=f"7_{place}") for place in range(3)]
+    found = []
+    while answers:
+        now[0] += 21.0
+        found.append([queue.is_over(job) for job in jobs[:2]])
+    assert found == [[False, False]] * 4 + [[True, False]]
+    jobs[2].outcome = {}
+    assert queue.is_over(jobs[2])
