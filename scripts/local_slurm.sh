@@ -46,7 +46,7 @@ DefMemPerCPU=$((memory / $(nproc)))
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-KillWait=30
+KillWait=5
 ReturnToService=2
 SchedulerParameters=sched_interval=2,bf_interval=2
 AccountingStorageType=accounting_storage/none

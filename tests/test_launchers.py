@@ -1,11 +1,14 @@
 """Launchers: the same numbers from each, workers that die, runs that others hold, launchers that are not there."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +163,30 @@ def test_a_driver_that_is_asked_to_stop_stops_its_workers_at_a_checkpoint(toys: 
     # 300 steps each: not the whole run again.
     state = folders[0].load_checkpoint()
     assert state is not None and state["position"]["step"] > 5
+
+
+def test_a_worker_is_asked_to_stop_when_its_driver_is_gone() -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    driver = context.Process(target=_driver_that_is_killed, args=(theirs,))
+    driver.start()
+    worker = psutil.Process(ours.recv())
+    ours.send("now")
+    driver.join()
+    assert driver.exitcode == -signal.SIGKILL and left_over([worker], 10) == []
+
+
+def _driver_that_is_killed(channel: Connection) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=_idle_worker)
+    worker.start()
+    channel.send(worker.pid)
+    channel.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _idle_worker() -> None:
+    threading.Thread(target=local._stop_with_parent, daemon=True).start()
+    time.sleep(60)
 
 
 def wait_until(condition: Any, seconds: float = 60.0) -> None:

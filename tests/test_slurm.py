@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,8 +238,12 @@ def test_slurm_itself_requeues_a_job_and_the_runs_are_the_serial_ones(
     assert isinstance(launcher, Slurm)
     jobs = launcher._submit(configs)
     wait_until(lambda: RunFolder.of(configs[0]).has_checkpoint)
-    subprocess.run(["scontrol", "requeue", jobs[0].job_id], check=True)
-    time.sleep(1)
+    name = jobs[0].job_id
+    subprocess.run(["scontrol", "requeue", name], check=True)
+    ask = ["squeue", "--noheader", "--jobs", name, "--format=%T"]
+    wait_until(lambda: subprocess.run(ask, capture_output=True, text=True).stdout.strip() == "PENDING")
+    # Slurm would hold it back for two minutes.
+    subprocess.run(["scontrol", "update", f"JobId={name}", "StartTime=now"], check=True)
     assert [job.result()["status"] for job in jobs] == ["done", "done"]
     assert metrics(configs) == metrics(alone)
 
