@@ -1,10 +1,13 @@
 """The command line: bad input in one line and with the right exit code, sweeps that go on, the same folders always."""
 
+import errno
 import importlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.plugins import Plugins
 
 from benchmarks import cli, data
@@ -14,6 +17,7 @@ from benchmarks.launchers import base
 from benchmarks.launchers.report import describe
 from benchmarks.records import RunFolder
 from tests.conftest import TOY, Command, Toys
+from tests.test_execute import _leave_at
 
 
 @pytest.mark.parametrize(
@@ -111,12 +115,13 @@ def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
 ) -> None:
     monkeypatch.setenv("TOY_FAULT", "nan@2")
     monkeypatch.setenv("TOY_FAULT_SEED", "1")
-    code, _, err = command(cli.main, "-m", *toys.overrides, "seed=0,1,2", "trainer.epochs=1")
+    code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1,2", "trainer.epochs=1")
     assert code == 1
     assert err.splitlines() == ["error: toy toy_mlp bp seed 1: diverged: the training loss is nan at step 5"]
     states = [RunFolder.of(toys.config(f"seed={seed}", "trainer.epochs=1")).read() for seed in range(3)]
     assert [state and state["status"] for state in states] == ["done", "diverged", "done"]
-    code, _, err = command(cli.main, "-m", *toys.overrides, "seed=0,1", "model.points=[blocks.9.act],[blocks.0.act]")
+    points = "model.points=[blocks.9.act],[blocks.0.act]"
+    code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1", points)
     assert code == 2
     assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
     assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
@@ -209,3 +214,47 @@ def test_a_sweep_tells_its_sweeper_the_best_value_on_validation(
     command(cli.main, "-m", *toys.overrides, "seed=0,1", "launcher=serial")
     records = [RunFolder.of(toys.config(f"seed={seed}")).read() for seed in (0, 1)]
     assert [job.return_value for job in returned] == [record and record["best_valid"] for record in records]
+
+
+@pytest.mark.parametrize("trouble", ["full disk", "read-only", "damaged checkpoint", "two damaged checkpoints"])
+def test_trouble_with_the_results_folder_is_one_line(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    options = [*toys.overrides, "run.checkpoint_seconds=0"]
+    config = toys.config("run.checkpoint_seconds=0")
+    folder = RunFolder.of(config)
+    if "damaged" in trouble:
+        _leave_at(monkeypatch, config, 9)
+        for path in (folder.checkpoint, folder.previous_checkpoint)[: 2 if "two" in trouble else 1]:
+            path.write_bytes(path.read_bytes()[:1000])
+    if trouble == "full disk":
+        monkeypatch.setattr(torch, "save", _raise(OSError(errno.ENOSPC, "No space left on device")))
+    if trouble == "read-only":
+        genuine, refuse = Path.mkdir, _raise(OSError(errno.EROFS, "Read-only file system"))
+        monkeypatch.setattr(
+            Path,
+            "mkdir",
+            lambda path, *args, **options: (refuse if path == folder.path else genuine)(path, *args, **options),
+        )
+    code, _, err = command(cli.main, *options)
+    assert (code, err) == {
+        "full disk": (2, f"error: cannot write to the results folder '{folder.path}': No space left on device\n"),
+        "read-only": (2, f"error: cannot write to the results folder '{folder.path}': Read-only file system\n"),
+        "damaged checkpoint": (
+            0,
+            f"warning: unreadable checkpoint '{folder.checkpoint}'; going on from the one before it\n",
+        ),
+        "two damaged checkpoints": (
+            2,
+            f"error: unreadable checkpoints '{folder.checkpoint}' and '{folder.previous_checkpoint}'; "
+            "delete them to start over\n",
+        ),
+    }[trouble]
+    assert not list(toys.results.rglob("*.tmp"))
+
+
+def _raise(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail

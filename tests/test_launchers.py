@@ -1,11 +1,14 @@
 """Launchers: the same numbers from each, workers that die, runs that others hold, launchers that are not there."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +135,7 @@ _DRIVER = (
 )
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_workers_stop_with_their_driver_and_what_they_left_is_gone_on_with(
-    toys: Toys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
+def test_a_driver_that_is_asked_to_stop_stops_its_workers_at_a_checkpoint(toys: Toys, tmp_path: Path) -> None:
     configs = [toys.config(f"seed={seed}", "trainer.epochs=60") for seed in range(3)]
     (tmp_path / "configs.json").write_text(json.dumps([to_dict(config) for config in configs]))
     (tmp_path / "driver.py").write_text(_DRIVER)
@@ -150,20 +150,43 @@ def test_workers_stop_with_their_driver_and_what_they_left_is_gone_on_with(
     folders = [RunFolder.of(config) for config in configs]
     wait_until(lambda: sum(folder.metrics.exists() and folder.metrics.stat().st_size > 0 for folder in folders) == 2)
     children = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(signal.Signals[name])
+    driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=30)
     assert left_over(children, 10) == []
-    if name == "SIGTERM":
-        assert driver.returncode == 143
-        assert err.splitlines() == [
-            "stopping 2 runs at a checkpoint; a second signal stops at once",
-            "interrupted; the same command goes on from the last checkpoint",
-        ]
+    assert driver.returncode == 143
+    assert err.splitlines() == [
+        "stopping 2 runs at a checkpoint; a second signal stops at once",
+        "interrupted; the same command goes on from the last checkpoint",
+    ]
     assert [folder.has_checkpoint for folder in folders] == [True, True, False]
     assert not any(folder.result.exists() or folder.is_held() for folder in folders)
     # 300 steps each: not the whole run again.
     state = folders[0].load_checkpoint()
     assert state is not None and state["position"]["step"] > 5
+
+
+def test_a_worker_is_asked_to_stop_when_its_driver_is_gone() -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    driver = context.Process(target=_driver_that_is_killed, args=(theirs,))
+    driver.start()
+    worker = psutil.Process(ours.recv())
+    ours.send("now")
+    driver.join()
+    assert driver.exitcode == -signal.SIGKILL and left_over([worker], 10) == []
+
+
+def _driver_that_is_killed(channel: Connection) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=_idle_worker)
+    worker.start()
+    channel.send(worker.pid)
+    channel.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _idle_worker() -> None:
+    threading.Thread(target=local._stop_with_parent, daemon=True).start()
+    time.sleep(60)
 
 
 def wait_until(condition: Any, seconds: float = 60.0) -> None:

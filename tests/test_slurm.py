@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,7 +238,29 @@ def test_slurm_itself_requeues_a_job_and_the_runs_are_the_serial_ones(
     assert isinstance(launcher, Slurm)
     jobs = launcher._submit(configs)
     wait_until(lambda: RunFolder.of(configs[0]).has_checkpoint)
-    subprocess.run(["scontrol", "requeue", jobs[0].job_id], check=True)
-    time.sleep(1)
+    name = jobs[0].job_id
+    subprocess.run(["scontrol", "requeue", name], check=True)
+    ask = ["squeue", "--noheader", "--jobs", name, "--format=%T"]
+    wait_until(lambda: subprocess.run(ask, capture_output=True, text=True).stdout.strip() == "PENDING")
+    # Slurm would hold it back for two minutes.
+    subprocess.run(["scontrol", "update", f"JobId={name}", "StartTime=now"], check=True)
     assert [job.result()["status"] for job in jobs] == ["done", "done"]
     assert metrics(configs) == metrics(alone)
+
+
+def test_a_job_that_slurm_does_not_know_twice_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class SlurmJob(_Job):
+        pass
+
+    now = [0.0]
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
+    answers: list[set[str] | None] = [{"7_0", "7_1"}, {"7_1"}, None, {"7_1"}, {"7_1"}]
+    monkeypatch.setattr(slurm, "_queued", lambda: answers.pop(0))
+    queue, jobs = slurm._Queue(), [SlurmJob(tmp_path / str(place), job_id=f"7_{place}") for place in range(3)]
+    found = []
+    while answers:
+        now[0] += 21.0
+        found.append([queue.is_over(job) for job in jobs[:2]])
+    assert found == [[False, False]] * 4 + [[True, False]]
+    jobs[2].outcome = {}
+    assert queue.is_over(jobs[2])

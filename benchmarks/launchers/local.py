@@ -16,9 +16,11 @@ import torch
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.interruption import Interrupted, deferred, heeding, stop_if_asked
-from benchmarks.launchers.base import ATTEMPTS, LAUNCHERS, Deaths, Launcher, attempt
+from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
+
+_STILLBORN = 10  # workers in a row that end before they listen, until we stop trying
 
 
 @LAUNCHERS.register("local")
@@ -94,22 +96,26 @@ def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_oth
                 return busy
             at = {worker.channel: place for place, worker in enumerate(workers)}
             for channel in wait(list(at)):
-                worker = workers[at[channel]]  # type: ignore[index]
-                began, config, outcome = worker.ready, *worker.take()
-                if outcome is None or "interrupted" in outcome:
-                    worker.stop()
-                    workers[at[channel]] = worker.successor()  # type: ignore[index]
-                    stillborn = 0 if began else stillborn + 1
-                    if stillborn == ATTEMPTS:
-                        raise ResultsError(
-                            f"worker processes end before they begin (exit code {worker.process.exitcode})"
-                        )
-                    given_up = deaths.give_up(config, "worker process") if config else None
-                    if config and given_up is None:
+                place = at[channel]  # type: ignore[index]
+                worker = workers[place]
+                config, outcome = worker.take()
+                if outcome is not None and "interrupted" not in outcome:
+                    stillborn = 0
+                    if config and not report.take(config, outcome):
+                        busy.append(config)
+                    continue
+                worker.stop()
+                stillborn += not worker.ready
+                if stillborn == _STILLBORN:
+                    code = worker.process.exitcode
+                    raise ResultsError(f"worker processes end before they begin, the last with exit code {code}")
+                workers[place] = worker.successor()
+                if config is not None:
+                    given_up = deaths.give_up(config, "worker process")
+                    if given_up is None:
                         queue.append(config)
-                    outcome = given_up
-                if config and outcome and not report.take(config, outcome):
-                    busy.append(config)
+                    elif not report.take(config, given_up):
+                        busy.append(config)
     except Interrupted:
         at_work = sum(worker.run is not None for worker in workers)
         print(f"stopping {at_work} runs at a checkpoint; a second signal stops at once", file=sys.stderr, flush=True)

@@ -69,7 +69,7 @@ class Slurm(Launcher):
         try:
             while waiting:
                 for job in list(waiting):
-                    if job.done() or queue.has_lost(job):
+                    if queue.is_over(job):
                         report.take(waiting[job], _outcome(job, waiting[job]))
                         del waiting[job]
                 time.sleep(_LOOK_EVERY)
@@ -136,19 +136,22 @@ class Sitting:
 
 
 class _Queue:
-    """Slurm's queue, asked now and then, since jobs that vanish without a result show in accounting only."""
+    """Tells which jobs are over. Asks Slurm's queue now and then, since not every cluster keeps accounts."""
 
     def __init__(self) -> None:
         self._asked = time.monotonic()
-        self._ids: set[str] | None = None
+        self._here: list[set[str]] = []
 
-    def has_lost(self, job: Any) -> bool:
-        """Whether the job is known to be neither waiting nor running."""
+    def is_over(self, job: Any) -> bool:
+        """Whether there is a result, or will be none: the job is neither waiting nor running, twice in a row."""
+        if job.paths.result_pickle.exists():
+            return True
         if type(job).__name__ != "SlurmJob":
-            return False
+            return bool(job.done())
         if time.monotonic() - self._asked > _ASK_QUEUE_EVERY:
-            self._asked, self._ids = time.monotonic(), _queued()
-        return self._ids is not None and job.job_id not in self._ids
+            self._asked, answer = time.monotonic(), _queued()
+            self._here = [] if answer is None else [*self._here, answer][-2:]
+        return len(self._here) == 2 and all(job.job_id not in here for here in self._here)
 
 
 def _queued() -> set[str] | None:
