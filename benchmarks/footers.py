@@ -168,7 +168,8 @@ def _uses(uses: Mapping[str, Any]) -> str:
             "exact backpropagation" + (f" on {uses['bp_batches']:.1%} of the batches" if uses["bp_batches"] < 1 else "")
         )
     if uses["extra_forwards"]:
-        parts.append(f"{uses['extra_forwards']:g} more forward passes a batch")
+        passes = "pass" if uses["extra_forwards"] == 1 else "passes"
+        parts.append(f"{uses['extra_forwards']:g} more forward {passes} a batch")
     if uses["state"] != "none":
         parts.append(uses["state"])
     return ", ".join(parts) or "nothing else"

@@ -108,7 +108,7 @@ def _blocks(spec: TableSpec, rows: Sequence[Entry], reduced: bool) -> list[_Bloc
             blocks.append(_block(spec, entries, title, reduced))
     for metric in spec.added_metrics:
         entries = [entry for entry in rows if entry.metric == metric and entry.cell.rule]
-        blocks.append(_block(spec, entries, spec.metrics[metric].label.capitalize(), reduced))
+        blocks.append(_block(spec, entries, _with_capital(spec.metrics[metric].label), reduced))
     return blocks
 
 
@@ -242,6 +242,10 @@ def _all_stand_in(entries: Sequence[Entry]) -> bool:
 
 def _tag(name: str, stand_in: bool) -> str:
     return f"{name} ({STAND_IN})" if stand_in else name
+
+
+def _with_capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -113,9 +113,10 @@ class TableSpec:
 
     @property
     def added_metrics(self) -> tuple[str, ...]:
-        """Metrics that the published table does not report."""
+        """Metrics in blocks of their own: those that the published table does not report or that relate rows."""
         reported = load_reference(self.file.reference).metrics if self.file.reference else tuple(self.metrics)
-        return tuple(metric for metric in self.metrics if metric not in reported)
+        related = [metric for metric, settings in self.metrics.items() if settings.relative_to]
+        return tuple(metric for metric in self.metrics if metric not in reported or metric in related)
 
     def seeds(self, cell: Cell, scale: str) -> int:
         """Number of seeds of a cell."""

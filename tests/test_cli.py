@@ -25,7 +25,7 @@ from tests.test_execute import _leave_at
     [
         (["task=imagenet"], r"unknown task 'imagenet'; known: .*cora"),
         (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
-        (["rule=hebb"], r"unknown rule 'hebb'; known: bp, dfa, .*shallow"),
+        (["rule=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
         (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
         (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
         (["task.name=imagenet"], r"unknown task 'imagenet'; known: .*toy"),

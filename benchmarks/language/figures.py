@@ -70,7 +70,8 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     by_point.xaxis.get_major_locator().set_params(integer=True)
     for axes in (over_steps, by_point):
         axes.grid(color="0.9")
-    over_steps.legend(frameon=False, fontsize=8)
+    shown = over_steps.get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.suptitle(_data_name(runs[reference]), fontsize=11)
     return figure
 

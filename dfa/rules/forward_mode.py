@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from typing_extensions import Unpack
 
-from dfa.errors import PointError
 from dfa.points import Point, Taps
-from dfa.rules.base import Patterns, Uses
+from dfa.rules.base import Patterns, Uses, enter_uncompiled
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 
@@ -122,11 +121,10 @@ class ShakingTaps(Taps):
         super()._start(module, arguments)
         if self.mode != "cut" or not self._active or not self.points:
             return
-        if torch.compiler.is_compiling():
-            raise PointError(f"rule '{self._rule.name}' cannot run inside torch.compile")
         self._shaking = self.forwards % self._rule.every == 0
         self.forwards += 1
         if self._shaking:
+            enter_uncompiled(self._level, self._rule.name)
             self._level.enter_context(forward_ad.dual_level())
             self._level.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only one with a forward mode
 

@@ -12,7 +12,7 @@ from dfa.errors import PointError
 from dfa.feedback import seed_of
 from dfa.patterns import find_modules, inner_model, matches
 from dfa.points import Taps
-from dfa.rules.base import Patterns, Rule, Uses, check_differentiable
+from dfa.rules.base import Patterns, Rule, Uses, check_differentiable, enter_uncompiled
 
 _REARRANGING = {
     "TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0", "UnsafeViewBackward0", "AliasBackward0",
@@ -131,8 +131,7 @@ class SequentialRule(Rule):
         self._keeping.close()
         if self.taps.mode == "off" or not torch.is_grad_enabled():
             return
-        if torch.compiler.is_compiling():
-            raise PointError(f"rule '{self.name}' cannot run inside torch.compile")
+        enter_uncompiled(self._keeping, self.name)
         self._names = {weight.untyped_storage().data_ptr(): name for name, weight in self.weights.items()}
         self._keeping.enter_context(saved_tensors_hooks(self._pack, self._unpack))
 

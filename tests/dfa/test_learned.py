@@ -281,3 +281,11 @@ def test_impossible_options(name: str, options: dict[str, Any], message: str, ml
         dfa.RULES.build(
             name, mlp, ["1"], **({"nonsense": 1} if name in ("identity", "sign_symmetry") else {"memory": "keep"})
         )
+
+
+@pytest.mark.parametrize("name", ["fdfa", "grape", "fa", "sign_symmetry", "kolen_pollack"])
+def test_rules_that_a_compiler_would_spoil_refuse(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    torch.compiler.reset()
+    dfa.RULES.build(name, mlp, ["1", "3"])
+    with pytest.raises(dfa.PointError, match=f"'{name}' cannot run inside torch.compile"):
+        torch.compile(mlp, backend="aot_eager")(batch[0])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.execute import execute
 from benchmarks.figures import load_figure
 from benchmarks.language.bench import Setting, bench, expected_first_loss, peak_memory
-from benchmarks.language.figures import learning_curves
+from benchmarks.language.figures import learning_curves, perplexity_ratio_by_depth, perplexity_ratios
 from benchmarks.language.sample import continuation, main, sample_text
 from benchmarks.records import RunFolder
 from tests.conftest import Command
@@ -97,6 +98,31 @@ def test_curves_are_the_histories_and_the_best_possible(run: Config) -> None:
     RunFolder.of(run).metrics.unlink()
     with pytest.raises(ResultsError, match="no history to draw"):
         learning_curves({"DFA": run})
+
+
+def test_ratios_are_those_of_the_histories(run: Config) -> None:
+    folder = RunFolder.of(run)
+    history, found = folder.history(), folder.read()
+    assert found is not None
+    other = replace(run, seed=run.seed + 1)
+    for row in history:
+        RunFolder.of(other).path.mkdir(parents=True, exist_ok=True)
+        RunFolder.of(other).append_metrics(row | {"valid/perplexity": 2.5 * row["valid/perplexity"]})
+    aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
+    RunFolder.of(other).finish(found | {"metrics": aligned})
+    over_steps, by_point = perplexity_ratios({"bp": run, "other": other}).axes
+    assert over_steps.lines[0].get_ydata().tolist() == pytest.approx([2.5, 2.5])
+    assert over_steps.lines[0].get_xdata().tolist() == [3, 6]
+    assert by_point.lines[0].get_ydata().tolist() == [0.3, 0.9]
+    (axes,) = perplexity_ratio_by_depth({"bp, 2": run, "bp, 4": other, "x, 2": other, "x, 4": run}).axes
+    assert axes.lines[0].get_xdata().tolist() == [2, 4]
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([2.5, 1 / 2.5])
+
+
+@pytest.mark.parametrize("name", ["figure_6", "figure_6_wikitext2", "figure_6_depth"])
+def test_figure_6_begins_with_backpropagation(name: str) -> None:
+    spec = load_figure(name)
+    assert spec.cells[0].rule == "bp" and len({cell.overrides for cell in spec.cells}) == len(spec.cells)
 
 
 @pytest.mark.parametrize("name", ["figure_l1", "figure_l2"])
