@@ -33,6 +33,7 @@ def outline(config: Config) -> Record:
         "task": config.task.name,
         "model": config.model.name,
         "rule": config.rule.name,
+        "uses": {},
         "seed": config.seed,
         "scale": config.scale,
         "config_hash": identity(config),

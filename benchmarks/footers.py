@@ -148,7 +148,7 @@ def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
     rows: dict[str, dict[str, None]] = {}
     for cell, outcome in outcomes.items():
         for record in outcome.records:
-            if "uses" in record:
+            if record.get("uses"):  # nothing is said of a run that never trained
                 rows.setdefault(cell.row, {})[_uses(record["uses"])] = None
     return [f"{row} uses {' or '.join(found)}." for row, found in rows.items()]
 
