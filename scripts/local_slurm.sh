@@ -82,6 +82,13 @@ start() {
 }
 
 stop() {
+    [ -e "$folder" ] || return 0
+    # Jobs would outlive the daemons and wait for them.
+    timeout 5 scancel --me 2> /dev/null || true
+    for _ in $(seq 30); do
+        [ -z "$(timeout 5 squeue --noheader 2> /dev/null)" ] && break
+        sleep 0.5
+    done
     for program in slurmd slurmctld munged; do
         if [ -s "$folder/$program.pid" ]; then
             kill "$(cat "$folder/$program.pid")" 2> /dev/null || true
