@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, one_line, report
+from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, one_line, report_error
 from benchmarks.config import CONFIG_DIR, Config, register, resolve
 from benchmarks.distributed import is_first, several_started
 from benchmarks.errors import ConfigError, SuiteError
@@ -87,7 +87,7 @@ def main() -> None:
             raise ConfigError("torchrun carries out one run at a time; leave out -m")
         _train()
         for line in (*_unusable, *_unsuccessful):
-            report(line)
+            report_error(line)
         if _unusable:
             return EXIT_UNUSABLE
         return EXIT_RUNS_FAILED if _unsuccessful else EXIT_DONE

@@ -29,7 +29,7 @@ def guarded(command: Callable[[], int]) -> int:
         with heeding():
             return command()
     except USER_ERRORS as error:
-        report(one_line(error))
+        report_error(one_line(error))
         return EXIT_UNUSABLE
     except (KeyboardInterrupt, Interrupted) as request:
         if is_first():
@@ -38,7 +38,7 @@ def guarded(command: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
 
 
-def report(line: str) -> None:
+def report_error(line: str) -> None:
     """An error, told by the first of several processes."""
     if is_first():
         print(f"error: {line}", file=sys.stderr)

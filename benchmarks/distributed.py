@@ -153,14 +153,6 @@ class Processes:
             for norm in norms:
                 norm.process_group = None
 
-    def any(self, here: bool) -> bool:
-        """Whether something is so in any of the processes."""
-        if not self.several:
-            return here
-        there = torch.tensor(int(here))
-        distributed.all_reduce(there, op=distributed.ReduceOp.MAX)
-        return bool(there)
-
     def spread(self, model: nn.Module) -> None:
         """Give all processes the first one's parameters and buffers."""
         if self.several:
@@ -188,6 +180,14 @@ class Processes:
         total = loss.clone() if weight else torch.zeros_like(loss)  # the mean of no rows is not a number
         distributed.all_reduce(total)
         return total
+
+    def any_of(self, signal: int) -> int:
+        """The greatest of the signals that processes have received, 0 for none: they stop after the same step."""
+        if not self.several:
+            return signal
+        greatest = torch.tensor(signal)
+        distributed.all_reduce(greatest, op=distributed.ReduceOp.MAX)
+        return int(greatest)
 
     def gradient_sum(self, model: nn.Module) -> "GradientSum":
         """What adds up the gradients of a model."""
@@ -254,8 +254,6 @@ class _Onlooker(RunFolder):
 
     def finish(self, record: Record) -> None: ...
 
-    def start_over(self) -> None: ...
-
     def append_metrics(self, row: dict[str, Any]) -> None: ...
 
     def truncate_history(self, rows: int) -> None: ...
@@ -263,6 +261,8 @@ class _Onlooker(RunFolder):
     def save_checkpoint(self, state: dict[str, Any]) -> None: ...
 
     def save_weights(self, which: str, model: nn.Module) -> None: ...
+
+    def start_over(self) -> None: ...
 
 
 def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 SIGNALS = tuple(
     signal.Signals[name]
@@ -37,15 +36,6 @@ def received() -> tuple[int, ...]:
     return tuple(_received)
 
 
-def stop() -> NoReturn:
-    """Obey a request that was noted here, or by another process of the run.
-
-    Raises:
-        Interrupted: always.
-    """
-    raise Interrupted(_received[0] if _received else signal.SIGTERM)
-
-
 def stop_if_asked() -> None:
     """Obey a request that was noted.
 
@@ -53,7 +43,7 @@ def stop_if_asked() -> None:
         Interrupted: there was one.
     """
     if _received:
-        stop()
+        raise Interrupted(_received[0])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.config import Config
 from benchmarks.distributed import Processes
-from benchmarks.interruption import deferred, received, stop
+from benchmarks.interruption import Interrupted, deferred, received
 from benchmarks.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.progress import Progress
 from benchmarks.records import RunFolder
@@ -217,10 +217,9 @@ class Trainer:
             self._save_checkpoint()
 
     def _stop_if_asked(self) -> None:
-        # A signal may reach the processes of a run at different steps.
-        if self.everyone.any(bool(received())):
+        if asked := self.everyone.any_of(next(iter(received()), 0)):
             self._save_checkpoint()
-            stop()
+            raise Interrupted(asked)
 
     def _save_checkpoint(self) -> None:
         self.position.seconds, self._sitting_began = self.seconds(), time.monotonic()

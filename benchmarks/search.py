@@ -34,16 +34,14 @@ class Effort:
     Attributes:
         trials: settings proposed.
         seeds: runs of each; their mean counts.
-        at_once: proposals made before their results are known; part of what determines the search, unlike `jobs`.
+        at_once: proposals made before their results are known; part of what determines the search.
         sampler_seed: of the proposals.
-        jobs: runs at once; None: as the launcher's configuration says.
     """
 
     trials: int = 20
     seeds: int = 1
     at_once: int = 4
     sampler_seed: int = 0
-    jobs: int | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_intermixed_args(arguments)
 
     def command() -> int:
-        effort = Effort(options.trials, options.seeds, options.at_once, options.sampler_seed, options.jobs)
-        found = search(options.space, options.choice, effort, options.name)
+        effort = Effort(options.trials, options.seeds, options.at_once, options.sampler_seed)
+        jobs = [] if options.jobs is None else [f"launcher.jobs={options.jobs}"]
+        found = search(options.space, [*options.choice, *jobs], effort, options.name)
         folder = Path(compose_config(options.choice).run.results_dir) / "search"
         written = write_search(found, folder)
         print(f"\n{to_markdown(found)}\nwritten: {', '.join(map(str, written))}")
@@ -108,13 +107,11 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
 
-    launcher = configured.launcher if effort.jobs is None else {**configured.launcher, "jobs": effort.jobs}
-
     def attempt(proposals: Mapping[int, Mapping[str, Any]]) -> list[Tried]:
         """Run proposals, by number."""
         runs = {number: _configs(name, number, settings, choice, effort) for number, settings in proposals.items()}
         unique = {identity(config): config for configs in runs.values() for config in configs}
-        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), launcher)}
+        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), configured.launcher)}
         found = []
         for number, configs in runs.items():
             records = [record for config in configs if (record := RunFolder.of(config).read()) is not None]
@@ -139,7 +136,14 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
             study.tell(trial, None if failed else result.mean, failed)
     sampling = f"Optuna {optuna.__version__}, tree-structured Parzen estimator, seed {effort.sampler_seed}"
     sampling += f", {effort.at_once} proposals at a time"
-    return Search(name, [item for item in choice if not item.startswith("run.")], axes, sampling, effort.seeds, tried)
+    return Search(
+        name,
+        [item for item in choice if not item.startswith(("run.", "launcher"))],
+        axes,
+        sampling,
+        effort.seeds,
+        tried,
+    )
 
 
 def read_space(space: str) -> dict[str, Axis]:
