@@ -143,7 +143,7 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
     ("arguments", "message"),
     [
         (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
-        (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, "),
+        (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
         (["--parts", "all"], "--parts: unknown 'all'; known: steps, memory, overhead"),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
