@@ -1,10 +1,14 @@
 """The toy task, as a choice of the configuration; nothing in the tests reaches the network or W&B's servers."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Tests run side by side, in processes that would otherwise all ask for every core; theirs inherit it. Before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -137,8 +137,8 @@ def test_every_row_is_in_one_part_and_the_weights_add_up(rows: int, world: int) 
     "choice",
     [
         ["task=click_log", "model=dcn"],
-        ["task=wikitext103", "model=transformer_macro"],
-        ["task=blender_lego", "model=nerf"],
+        ["task=wikitext103", "model=transformer_macro", "task.source=stand_in"],
+        ["task=blender_lego", "model=nerf", "task.source=stand_in"],
     ],
     ids=lambda choice: choice[0],
 )

@@ -141,7 +141,7 @@ def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_n
         pytest.skip("nothing to send feedback to")
     overrides = ["task=criteo", f"model={model_name}", f"rule={rule_name}", "scale=smoke", "run.results_dir=unused"]
     config = resolve(compose_config(overrides))
-    options = {**config.task.options, "batch_size": 256, "stand_in_rows": 1000}
+    options = {**config.task.options, "batch_size": 256, "stand_in_rows": 5000}
     built = TASKS.build(
         "criteo", seed=0, source="real" if real else "stand_in", data_dir=folder, download=False, **options
     )
@@ -158,7 +158,7 @@ def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_n
         optimizer.step()
         losses.append(loss.item())
     assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0]
+    assert sum(losses[-3:]) < sum(losses[:3])  # of other rows, so that one batch says little
     frozen = rule_name == "shallow" and model_name in ("dcn", "autoint", "afn")
     gradient = model.embedding.table.weight.grad
     assert gradient is None or not frozen
