@@ -1,7 +1,7 @@
 """How fast and how lean a training step is under every rule: `make bench`.
 
-Writes steps, memory and overhead as JSON, Markdown and plots to `results/bench`. For numbers worth keeping, measure on
-a machine that does nothing else.
+Writes steps, memory, overhead and profile as JSON, Markdown and plots to `results/bench`. For numbers worth keeping,
+measure on a machine that does nothing else.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from benchmarks.bench_depth import bench_depth
 from benchmarks.bench_overhead import bench_overhead
+from benchmarks.bench_profile import bench_profile
 from benchmarks.bench_report import (
     Row,
     depth_figure,
     depth_text,
     overhead_text,
+    profile_text,
     steps_figure,
     steps_text,
     write_report,
@@ -33,7 +35,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.execute import find_device
 from dfa import RULES
 
-PARTS = ("steps", "memory", "overhead")
+PARTS = ("steps", "memory", "overhead", "profile")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,6 +106,9 @@ def bench(options: argparse.Namespace) -> int:
         )
     if "overhead" in parts:
         _write(options, "overhead", bench_overhead(device, 10 * options.rounds), facts, overhead_text)
+    if "profile" in parts:
+        models = options.models.split(",") if options.models else []
+        _write(options, "profile", bench_profile(models, device, options.rounds), facts, profile_text)
     return EXIT_RUNS_FAILED if failed else EXIT_DONE
 
 

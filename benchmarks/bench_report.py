@@ -102,6 +102,22 @@ def overhead_text(rows: Sequence[Row]) -> str:
     return f"# Overhead\n\n{_table(('what', 'ms of the latter', 'ratio'), body)}\n\n{_surroundings(rows)}\n"
 
 
+def profile_text(rows: Sequence[Row]) -> str:
+    """The table of `profile.md`."""
+    head = ("model", "operator", "ms, bp", "ms, dfa", "calls, bp", "calls, dfa")
+    body = [
+        (
+            row["model"],
+            f"`{row['operator']}`" if row["operator"] not in ("others", "all") else row["operator"],
+            *(_number(row[f"{rule}_ms"], 2) for rule in ("bp", "dfa")),
+            *(_number(row[f"{rule}_calls"], 0) for rule in ("bp", "dfa")),
+        )
+        for row in rows
+    ]
+    note = "Time of each operator itself in one training step, of the calling thread, as PyTorch's profiler sees it."
+    return f"# Where the time of a step goes\n\n{_table(head, body)}\n\n{note}\n\n{_surroundings(rows)}\n"
+
+
 def steps_figure(rows: Sequence[Row]) -> Figure:
     """Ratios to backpropagation as bars, with a mark where the arithmetic would put them."""
     matplotlib.use("Agg")

@@ -130,7 +130,10 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
     folder = tmp_path / "bench"
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{kind}" for name in ("steps", "memory") for kind in ("json", "md", "png")
-    } | {"overhead.json", "overhead.md"}
+    } | {f"{name}.{kind}" for name in ("overhead", "profile") for kind in ("json", "md")}
+    (whole,) = [row for row in json.loads((folder / "profile.json").read_text()) if row["operator"] == "all"]
+    parts = [row for row in json.loads((folder / "profile.json").read_text()) if row["operator"] != "all"]
+    assert whole["dfa_ms"] == pytest.approx(sum(row["dfa_ms"] for row in parts)) and whole["dfa_calls"] > 100
     rows = json.loads((folder / "steps.json").read_text())
     wanted = {"model", "rule", "mode", "device", "median_ms", "ratio_to_bp", "peak_mb", "flop_ratio", "threads", "size"}
     assert [row["rule"] for row in rows] == ["bp", "dfa"]
@@ -145,7 +148,7 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
-        (["--parts", "all"], "--parts: unknown 'all'; known: steps, memory, overhead"),
+        (["--parts", "all"], "--parts: unknown 'all'; known: steps, memory, overhead, profile"),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
         (["--threads", "0"], "--threads and --rounds must be at least 1"),
     ],
