@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks.errors import ResultsError
 from benchmarks.files import atomic_path, write_text
@@ -14,8 +15,8 @@ from benchmarks.files import atomic_path, write_text
 Row = dict[str, Any]
 _METHODS = {
     "bp": "backpropagation",
-    "bp_checkpoint": "backpropagation, a checkpoint per block",
     "dfa": "DFA",
+    "bp_checkpoint": "backpropagation, a checkpoint per block",
     "dfa_recompute": "DFA, memory=recompute",
 }
 
@@ -146,10 +147,13 @@ def depth_figure(rows: Sequence[Row]) -> Figure:
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for method, label in _METHODS.items():
             mine = [row for row in rows if row["title"] == title and row["method"] == method]
-            axes.plot([row["blocks"] for row in mine], [row["peak_mb"] for row in mine], marker="o", label=label)
+            line = "--" if method == "bp_checkpoint" else "-"  # may lie on another
+            axes.plot([row["blocks"] for row in mine], [row["peak_mb"] for row in mine], line, marker="o", label=label)
         axes.set(title=title, xlabel="blocks", ylabel="peak activation memory, MB", xscale="log", yscale="log")
         axes.set_xticks(sorted({row["blocks"] for row in rows}), minor=False)
         axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
     figure.axes[0].legend(fontsize=7)
     return figure
