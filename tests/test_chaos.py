@@ -73,7 +73,7 @@ def test_a_record_that_is_written_again_is_seen_and_so_is_a_sweep_that_fails(tmp
     folder = tmp_path / "runs/a/b/c/d"
     folder.mkdir(parents=True)
     code = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]) / 'result.json'\n"
-    code += "for text in '12': p.write_text(text); time.sleep(0.3)"
+    code += "for text in '12': (q := p.with_suffix('.tmp')).write_text(text); q.replace(p); time.sleep(0.3)"
     done = torment([sys.executable, "-c", code, str(folder)], tmp_path, 0, (0, 0), random.Random())
     assert done.rewritten == [folder / "result.json"]
     with pytest.raises(ResultsError, match="ended with code 3"):
