@@ -46,11 +46,10 @@ def bench_profile(models: Sequence[str], device: torch.device, steps: int) -> li
 
 def _profiled(step: Step, steps: int) -> dict[str, tuple[float, float]]:
     """By operator: milliseconds of its own and calls, of one step."""
-    for _ in range(3):
-        step()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps):
-            step()
+    for _ in range(2):  # what the first gives is left out: the profiler, too, has to warm up
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(steps):
+                step()
     events = profiler.key_averages()
     return {event.key: (event.self_cpu_time_total / 1e3 / steps, event.count / steps) for event in events}
 

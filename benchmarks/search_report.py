@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
+from benchmarks.best import mean_and_spread
 from benchmarks.errors import ResultsError
 from benchmarks.files import write_text
 from benchmarks.footers import duration
@@ -113,7 +114,7 @@ def to_markdown(search: Search) -> str:
         [
             "configured" if one.number == CONFIGURED else one.number,
             *one.settings.values(),
-            _mean_and_spread(one.values),
+            mean_and_spread(one.values),
             len(one.values),
             len(one.records) - len(one.values),
         ]
@@ -181,10 +182,3 @@ def _described(axis: Axis) -> str:
         return f"one of {', '.join(map(str, axis))}"
     how = ", logarithmic" if axis.get("log") else f" in steps of {axis['step']}" if "step" in axis else ""
     return f"from {axis['low']} to {axis['high']}{how}"
-
-
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}"

@@ -116,8 +116,8 @@ class FeedbackMatrices(nn.Module):
         """
         if not points:
             return iter(())
-        batch_dims = self.batch_dims or max(1, error.ndim - 1)
-        error_rows = as_rows(error, batch_dims)
+        batch_dims = self._batch_dims(error)
+        error_rows = self.rows(error)
         error_rows = error_rows.to(torch.promote_types(error.dtype, torch.float32))
         shapes = [_row_shape(point.activation, batch_dims) for point in points]
         repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
@@ -145,6 +145,13 @@ class FeedbackMatrices(nn.Module):
             rows = rows if rows.shape[1] == width else rows[:, :width]
             yield rows.reshape(point.activation.shape).to(point.activation.dtype)
 
+    def rows(self, error: Tensor) -> Tensor:
+        """The error as (rows, width): what is projected row by row."""
+        return as_rows(error, self._batch_dims(error))
+
+    def _batch_dims(self, error: Tensor) -> int:
+        return self.batch_dims or max(1, error.ndim - 1)
+
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
         """Draw what is not drawn yet, on the device of `error`, of which the shape alone matters.
 
@@ -154,7 +161,7 @@ class FeedbackMatrices(nn.Module):
         Raises:
             FeedbackError: a width differs from the first time.
         """
-        batch_dims = self.batch_dims or max(1, error.ndim - 1)
+        batch_dims = self._batch_dims(error)
         widths: dict[str, int] = {}
         for point in points:  # a module used twice may differ in width
             widths[point.name] = max(_row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
@@ -179,9 +186,8 @@ class FeedbackMatrices(nn.Module):
         Where `values`, of the point `name`, has k rows for each of the error's, their sum divided by √k counts: what
         `signals` does to an error, transposed.
         """
-        batch_dims = self.batch_dims or max(1, error.ndim - 1)
-        error_rows = as_rows(error, batch_dims)
-        rows = as_rows(values, batch_dims)
+        batch_dims = self._batch_dims(error)
+        error_rows, rows = self.rows(error), as_rows(values, batch_dims)
         repeats = _repeats(len(rows), len(error_rows), name)
         if repeats > 1:
             rows = rows.unflatten(0, (-1, repeats)).sum(1) / sqrt(repeats)

@@ -15,7 +15,9 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
 from benchmarks.config import Config, compose_config, resolve
+from benchmarks.errors import ConfigError
 from benchmarks.execute import execute
+from benchmarks.interruption import Interrupted, heeding
 from benchmarks.runner import Trainer
 from tests.conftest import _CHOICES, Toys
 
@@ -81,6 +83,18 @@ def main(folder: Path, example: Path) -> None:
     if rank == 1:
         os.environ["TOY_FAULT"] = "nan@3"  # in this process alone
     execute(Toys(folder / "diverged").config(*options))
+    if rank == 1:
+        os.environ |= {"TOY_FAULT": "SIGTERM@7", "TOY_FAULT_ONCE": str(folder / "signalled")}
+    with heeding():
+        try:
+            execute(Toys(folder / "asked").config(*options))
+        except Interrupted as request:
+            (folder / f"stopped_{rank}").write_text(str(request))
+    execute(Toys(folder / "asked").config(*options))
+    try:
+        execute(Toys(folder / "learned").config("rule=dkp"))
+    except ConfigError as error:
+        (folder / f"refused_{rank}").write_text(str(error))
     if rank == 1:
         os.environ |= {"TOY_FAULT": "kill@9", "TOY_FAULT_ONCE": str(folder / "killed")}
     execute(Toys(folder / "disturbed").config(*options))

@@ -93,8 +93,22 @@ def test_parameters_follow_those_of_one_process(two: Path, tmp_path: Path, case:
 
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_to_the_same_end(two: Path) -> None:
     assert (two / "killed").exists()
+    _assert_same_end(two, "undisturbed", "disturbed")
+
+
+def test_a_request_to_stop_that_reaches_one_process_stops_all_after_the_same_step(two: Path) -> None:
+    assert [(two / f"stopped_{rank}").read_text() for rank in range(2)] == ["SIGTERM", "SIGTERM"]
+    _assert_same_end(two, "undisturbed", "asked")
+
+
+def test_rules_that_learn_feedback_from_what_they_see_refuse(two: Path) -> None:
+    for rank in range(2):
+        assert (two / f"refused_{rank}").read_text().startswith("rule 'dkp' learns its feedback from the rows it sees")
+
+
+def _assert_same_end(two: Path, *names: str) -> None:
     outcomes = []
-    for name in ("undisturbed", "disturbed"):
+    for name in names:
         config = Toys(two / name).config("rule=dfa", "+model.options.dropout=0.3")
         folder = RunFolder.of(config)
         record = folder.read()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from dfa.errors import FeedbackError
-from dfa.feedback import as_rows
 from dfa.points import Point
 from dfa.rules.base import RULES
 from dfa.rules.direct import DirectFeedbackAlignment
@@ -30,12 +29,12 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     name = "drtp"
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        batch_dims = self.feedback.batch_dims or max(1, error.ndim - 1)
-        negative = as_rows(error < 0, batch_dims)
+        error_rows = self.feedback.rows(error)
+        negative = error_rows < 0
         if (negative.sum(1) > 1).any():
             raise FeedbackError(
                 "rule 'drtp' is for classification: the error must be taken at the class scores (model.error_at), but"
                 f" that of '{error_name or 'the model output'}' has several negative entries in a row"
             )
-        rows = as_rows(error, batch_dims).any(1).sum().clamp(min=1)  # those that the loss looks at
+        rows = error_rows.any(1).sum().clamp(min=1)  # those that the loss looks at
         return super().signals(error_name, -(error < 0).to(error.dtype) / rows, points)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.feedback import as_rows, seed_of
+from dfa.feedback import seed_of
 from dfa.points import Point
 from dfa.rules.base import RULES, Patterns
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
@@ -52,13 +52,13 @@ class LowRankFeedback(LearnedFeedback):
         self.channels: dict[str, Tensor] = {}
 
     def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        batch_dims = self.feedback.batch_dims or max(1, error.ndim - 1)
-        rows = as_rows(error, batch_dims)
+        rows = self.feedback.rows(error)
         sent = rows @ self._channel(error_name, rows)
-        return super().projected(error_name, sent.reshape(*error.shape[: min(batch_dims, error.ndim - 1)], -1), points)
+        leading = min(self.feedback.batch_dims or error.ndim, error.ndim - 1)
+        return super().projected(error_name, sent.reshape(*error.shape[:leading], -1), points)
 
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        rows = as_rows(error, self.feedback.batch_dims or max(1, error.ndim - 1))
+        rows = self.feedback.rows(error)
         channel = self._channel(error_name, rows)
         sent = rows @ channel
         total = rows.square().sum()

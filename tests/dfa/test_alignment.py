@@ -21,7 +21,9 @@ def rows_cosine(first: Array, second: Array) -> Array:
     return (first * second).sum(axis=1) / norms
 
 
-def test_against_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+@pytest.mark.parametrize("piece", [1, 20, 1 << 20])
+def test_against_numpy(mlp: nn.Sequential, batch: Batch, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr("dfa.alignment.PIECE_ENTRIES", piece)
     x, targets = batch
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(x), targets))

@@ -1,0 +1,50 @@
+"""Synthetic records and their places in tables, for the tests of tables."""
+
+from typing import Any
+
+from benchmarks.reference import load_reference
+from benchmarks.tables import (
+    CellOutcome,
+    Entry,
+    summarise,
+)
+from benchmarks.tablespec import Cell, TableSpec, load_spec
+
+
+def record(
+    metrics: dict[str, float], seed: int = 0, name: str = "cora", kind: str = "real", scale: str = "paper", **more: Any
+) -> dict[str, Any]:
+    data = {"name": name, "kind": kind, "checksums": {}, "notes": more.pop("notes", {})}
+    fixed = {"seconds": 60.0, "peak_memory_mb": 200.0, "device": "cpu: a_b", "versions": {"torch": "2.6"}}
+    description = {"status": "done", "commit": "abc1234", "git_dirty": False, "data": data}
+    return {"metrics": metrics, "seed": seed, "scale": scale, "config_hash": ""} | fixed | description | more
+
+
+def accuracies(*values: float, **more: Any) -> list[dict[str, Any]]:
+    return [record({"test/accuracy": value}, seed=seed, **more) for seed, value in enumerate(values)]
+
+
+def cell_of(spec: TableSpec, row: str, column: str = "") -> Cell:
+    (found,) = [cell for cell in spec.cells if (cell.row, cell.column) == (row, column)]
+    return found
+
+
+def done(records: list[dict[str, Any]]) -> CellOutcome:
+    return CellOutcome(records, len(records), "done")
+
+
+def entry_of(rows: list[Entry], row: str, column: str = "", metric: str = "") -> Entry:
+    (found,) = [e for e in rows if (e.cell.row, e.cell.column) == (row, column) and e.metric in (metric or e.metric,)]
+    return found
+
+
+def one_cell(values: list[float], row: str = "gcn/dfa", status: str = "done", **more: Any) -> Entry:
+    spec = load_spec("table_3")
+    cell = cell_of(spec, row, "cora")
+    outcome = CellOutcome(accuracies(*values, **more), len(values) + (status != "done"), status)
+    return entry_of(summarise(spec, {cell: outcome}, more.get("scale", "paper")), row, "cora")
+
+
+def numbers_of(table: str) -> set[str]:
+    """Every published number of a table, as Markdown would print it."""
+    return {f"{value:.1f}" for value in load_reference(table).values.values()}
