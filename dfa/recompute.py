@@ -3,28 +3,40 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
-from dfa.points import check_trainable, first_tensor, map_tensors
+from dfa.lanes import Lanes
+from dfa.points import Point, check_trainable, first_tensor, map_tensors
 from dfa.stages import RUNNING, StageCall, StagedPass, StagedTaps
 
 AfterStage = Callable[[list[nn.Parameter]], None]
 Signals = Callable[[StagedPass], Iterator[Tensor]]
+Reached = list[tuple[Tensor, Tensor]]
+"""Inputs that want a gradient, and leaves in their place that hold it."""
 
 
-def run_again(taps: StagedTaps, passes: Sequence[StagedPass], signals: Signals, after_stage: AfterStage | None) -> None:
+def run_again(
+    taps: StagedTaps,
+    passes: Sequence[StagedPass],
+    signals: Signals,
+    after_stage: AfterStage | None = None,
+    parallel: int = 1,
+) -> None:
     """Add the gradients of all parameters in the stages of `passes`, and of what their inputs came from.
 
     Each stage starts from the output of the one before, in the order of the forward pass; its graph is gone before the
-    next one is built, so memory does not grow with their number.
+    next one is built, or the one after `parallel` others, so memory does not grow with their number.
 
     Args:
         signals: the signals of a pass, in the order of its points.
-        after_stage: called with parameters whose gradient is complete.
+        after_stage: called with parameters whose gradient is complete, never twice at once.
+        parallel: through how many stages signals may go at the same time. Where stages share parameters it is one.
 
     Raises:
         PointError: a stage that did not run as before, or lets gradient out.
@@ -32,31 +44,44 @@ def run_again(taps: StagedTaps, passes: Sequence[StagedPass], signals: Signals, 
     uses = Counter(parameter for record in passes for call in record.calls for parameter in _parameters(call))
     outer: list[Tensor] = []
     outer_gradients: list[Tensor] = []
+    finishing = Lock()
+
+    def arrived(leaves: Reached) -> None:
+        reached = [(tensor, leaf.grad) for tensor, leaf in leaves if leaf.grad is not None]
+        outer.extend(tensor for tensor, _ in reached)
+        outer_gradients.extend(gradient for _, gradient in reached)
+
+    def send(call: StageCall, points: Sequence[Point], arriving: Sequence[Tensor], leaves: Reached) -> Reached:
+        torch.autograd.backward([point.activation for point in points], arriving)
+        with finishing:
+            uses.subtract(_parameters(call))
+            if after_stage is not None:
+                after_stage([parameter for parameter in _parameters(call) if uses[parameter] == 0])
+        return leaves
+
     devices = sorted({record.leaf.device.index for record in passes if record.leaf.is_cuda})
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    count = parallel if max(uses.values(), default=0) == 1 and len(devices) < 2 else 1
+    device = passes[0].leaf.device if passes else torch.device("cpu")
+    with torch.random.fork_rng(devices=devices), torch.enable_grad(), Lanes(count, device, arrived) as lanes:
         for record in passes:
             running: Tensor | None = None
-            arriving = signals(record)
+            to_points = signals(record)
             for call in record.calls:
-                running, leaves = _run(taps, call, running, arriving)
-                reached = [(tensor, leaf.grad) for tensor, leaf in leaves if leaf.grad is not None]
-                outer += [tensor for tensor, _ in reached]
-                outer_gradients += [gradient for _, gradient in reached]
-                uses.subtract(_parameters(call))
-                if after_stage is not None:
-                    after_stage([parameter for parameter in _parameters(call) if uses[parameter] == 0])
+                arriving = [next(to_points) for _ in call.points]
+                with lanes.job(arriving if running is None else [running, *arriving]):
+                    running, points, leaves = _run(taps, call, running)
+                    lanes.second(partial(send, call, points, arriving, leaves))
+                    del points, leaves, arriving  # the graph is the job's alone, and goes with it
     if outer:
         torch.autograd.backward(outer, outer_gradients)
 
 
-def _run(
-    taps: StagedTaps, call: StageCall, running: Tensor | None, signals: Iterator[Tensor]
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Run one stage and send its signals through it; its output, and its inputs that want a gradient as leaves."""
+def _run(taps: StagedTaps, call: StageCall, running: Tensor | None) -> tuple[Tensor, list[Point], Reached]:
+    """Run one stage; its output, its points, and its inputs that want a gradient as leaves."""
     name = call.stage.name
     if any(tensor._version != version for tensor, version in call.versions):
         raise PointError(f"stage '{name}': an input has been written to since the forward pass")
-    leaves: list[tuple[Tensor, Tensor]] = []
+    leaves: Reached = []
 
     def given(value: Tensor) -> Tensor:
         if value is RUNNING:
@@ -83,8 +108,7 @@ def _run(
     if output.requires_grad:
         raise PointError(f"stage '{name}': its output must be a feedback point, or depend on the stage through one")
     check_trainable(points)
-    torch.autograd.backward([point.activation for point in points], [next(signals) for _ in points])
-    return output, leaves
+    return output, points, leaves
 
 
 @contextmanager

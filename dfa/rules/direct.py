@@ -37,6 +37,7 @@ class PassOptions(TypedDict, total=False):
 
     memory: Memory
     stages: Patterns | None
+    parallel: int
     codec: str | None
 
 
@@ -62,13 +63,16 @@ class DirectRule(Rule):
         memory: "keep" or "recompute".
         stages: patterns of the modules to be run again. None: each point's own module, or in a plain `nn.Sequential`
             all modules since the point before.
+        parallel: with memory="recompute", through how many stages signals go at the same time: by threads on a CPU, by
+            CUDA streams on a GPU. The gradients are the same, and as many graphs are held. Stages that share parameters
+            or lie on several devices take their turns.
         codec: what becomes of the error on its way to the points: None, "sign", "ternary:<threshold>", "bits:<n>" or
             "noise:<level>", see `dfa.codecs`. What lies above the error tensor learns from the error as it is.
 
     Attributes:
         after_stage: with memory="recompute", called during `backward` with the parameters of a stage as soon as their
             gradients are complete, so that an optimiser may step and free them there (not for parameters that are used
-            outside the stages as well).
+            outside the stages as well). With `parallel` it is called from other threads, never twice at once.
     """
 
     after_stage: AfterStage | None = None
@@ -82,14 +86,18 @@ class DirectRule(Rule):
         *,
         memory: Memory = "keep",
         stages: Patterns | None = None,
+        parallel: int = 1,
         codec: str | None = None,
     ) -> None:
         if memory not in ("keep", "recompute"):
             raise PointError(f"unknown memory '{memory}'; known: keep, recompute")
         if stages is not None and memory != "recompute":
             raise PointError("stages are for memory='recompute'")
+        if parallel < 1 or (parallel > 1 and memory != "recompute"):
+            raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")
         self.memory = memory
         self.stages = stages
+        self.parallel = parallel
         self._codec = parse_codec(codec)
         super().__init__(model, points, error_at, silent)
 
@@ -157,7 +165,7 @@ class DirectRule(Rule):
             assert record.leaf.grad is not None
             return iter(self.send(record.error_name, record.leaf.grad, record.points))
 
-        run_again(taps, passes, signals, self.after_stage)
+        run_again(taps, passes, signals, self.after_stage, self.parallel)
 
 
 @RULES.register("dfa")
@@ -167,7 +175,7 @@ class DirectFeedbackAlignment(DirectRule):
     The signal of point l is e B_l instead of backpropagation's e ∂(error tensor)/∂h_l, with B_l fixed and random.
 
     Args:
-        model, points, error_at, silent, memory, stages, codec: see `DirectRule`.
+        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
         distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
     """
 
@@ -191,12 +199,13 @@ class DirectFeedbackAlignment(DirectRule):
         keep: bool = True,
         memory: Memory = "keep",
         stages: Patterns | None = None,
+        parallel: int = 1,
         codec: str | None = None,
     ) -> None:
         self.feedback = FeedbackMatrices(
             distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
         )
-        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, codec=codec)
+        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, parallel=parallel, codec=codec)
 
     @property
     def uses(self) -> Uses:

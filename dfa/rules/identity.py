@@ -38,7 +38,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     which stands for what f turns away: 1 - γ of every step.
 
     Args:
-        model, points, error_at, silent, memory, stages, codec: see `DirectRule`.
+        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
         damping: factor per step towards the input.
         norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
             `nn.Identity`, which stands for none.

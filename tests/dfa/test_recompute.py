@@ -1,7 +1,9 @@
 """memory="recompute": the gradients of the ordinary mode, from stages that are run again one at a time."""
 
 import copy
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -91,11 +93,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_same_steps_as_the_ordinary_mode(case: str, batch: Batch) -> None:
+def test_same_steps_as_the_ordinary_mode(case: str, parallel: int, batch: Batch) -> None:
     build, options = CASES[case]
     ordinary = {key: value for key, value in options.items() if key != "stages"}
-    found, state, random = train(build, batch, memory="recompute", **options)
+    found, state, random = train(build, batch, memory="recompute", parallel=parallel, **options)
     expected, expected_state, expected_random = train(build, batch, **ordinary)
     assert_same(found, expected, tolerance=1e-12)
     for name, value in state.items():  # batch norm's statistics among them, which must not be updated twice
@@ -113,6 +116,80 @@ def test_sequential_model(batch: Batch) -> None:
     assert_same(found, expected, tolerance=1e-12)
     torch.testing.assert_close(state["1.running_var"], expected_state["1.running_var"])
     assert torch.equal(random, expected_random)
+
+
+class _Meeting(torch.autograd.Function):
+    """The identity, whose backward waits for others to be in theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, barrier: threading.Barrier) -> Tensor:
+        ctx.barrier = barrier
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ctx.barrier.wait()
+        return gradient, None
+
+
+class Meeting(nn.Module):
+    """A linear layer that can only be trained together with others of the same barrier."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        super().__init__()
+        self.linear, self.barrier = nn.Linear(5, 5), barrier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Meeting.apply(self.linear(x), self.barrier)
+
+
+@pytest.mark.parametrize(("parallel", "meet"), [(1, False), (2, True)])
+def test_stages_learn_at_the_same_time(parallel: int, meet: bool, batch: Batch) -> None:
+    barrier = threading.Barrier(2, timeout=10 if meet else 0.1)
+    model = nn.Sequential(*(Meeting(barrier) for _ in range(4)), nn.Linear(5, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, ["0", "1", "2", "3"], memory="recompute", parallel=parallel)
+    with nullcontext() if meet else pytest.raises(threading.BrokenBarrierError):
+        step(rule, model, batch)
+
+
+def test_no_more_graphs_than_lanes(batch: Batch) -> None:
+    """A graph lives from the forward of its stage to the end of its backward."""
+    alive, most = 0, 0
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Any:
+            nonlocal alive
+            alive -= 1
+            return gradient
+
+    class Stage(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            output = super().forward(x)
+            return Counted.apply(output) if torch.is_grad_enabled() else output
+
+    model = nn.Sequential(*(Stage(5, 5) for _ in range(9)), nn.Linear(5, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, [str(i) for i in range(9)], memory="recompute", parallel=2)
+    step(rule, model, batch)
+    assert alive == 0
+    assert 1 <= most <= 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_streams_on_a_gpu() -> None:
+    batch = torch.randn(10, 5, dtype=torch.float64, device="cuda"), torch.arange(10, device="cuda") % 3
+    found, state, _ = train(lambda: Chain().cuda(), batch, steps=5, points="blocks.*", memory="recompute", parallel=3)
+    expected, expected_state, _ = train(lambda: Chain().cuda(), batch, steps=5, points="blocks.*", memory="recompute")
+    assert_same(found, expected, tolerance=0)
+    for name, value in state.items():
+        assert torch.equal(value, expected_state[name]), name
 
 
 def test_several_passes(batch: Batch) -> None:
@@ -156,17 +233,19 @@ def test_only_inputs_that_no_stage_gives_are_kept(batch: Batch) -> None:
     assert all(point.activation.is_meta for point in record.points)
 
 
-def test_optimiser_step_fused_into_the_backward(batch: Batch) -> None:
+@pytest.mark.parametrize("shares", [False, True])
+def test_optimiser_step_fused_into_the_backward(shares: bool, batch: Batch) -> None:
     """Every parameter steps once, on the same gradient, and those of the stages keep none."""
 
-    def build(memory: str) -> tuple[nn.Module, dfa.DirectFeedbackAlignment]:
+    def build(memory: str, **options: Any) -> tuple[nn.Module, dfa.DirectFeedbackAlignment]:
         torch.manual_seed(2)
         model = Chain().double()
-        shared = model.blocks[0].mix  # used by two stages: complete only after the second
-        model.blocks[2].mix = shared
-        return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory)  # type: ignore[arg-type]
+        if shares:
+            shared = model.blocks[0].mix  # used by two stages: complete only after the second
+            model.blocks[2].mix = shared
+        return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory, **options)  # type: ignore[arg-type]
 
-    model, rule = build("recompute")
+    model, rule = build("recompute", parallel=3)
     stepped: list[nn.Parameter] = []
 
     def after(parameters: list[nn.Parameter]) -> None:
@@ -246,6 +325,8 @@ def test_close_restores_the_model(batch: Batch) -> None:
     [
         ({"points": "blocks.*", "memory": "little"}, "unknown memory 'little'; known: keep, recompute"),
         ({"points": "blocks.*", "stages": "blocks.*"}, "stages are for memory='recompute'"),
+        ({"points": "blocks.*", "parallel": 2}, "parallel must be 1, or above with memory='recompute'; got 2"),
+        ({"points": "blocks.*", "memory": "recompute", "parallel": 0}, "parallel must be 1, or above"),
         ({"points": ["blocks.*", "embed"], "stages": "blocks.*", "memory": "recompute"}, "in no stage: embed"),
         ({"points": "blocks.*", "stages": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
         ({"points": "blocks.*", "error_at": "blocks.3.act", "memory": "recompute"}, "'blocks.3.act' lies inside"),
