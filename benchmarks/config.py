@@ -115,6 +115,7 @@ class RunSettings:
     wandb_name: str | None = None
     progress: bool = True
     checkpoint_seconds: float = 60.0
+    alignment: str = "end"
     retry: bool = False
 
 
@@ -185,6 +186,7 @@ def resolve(config: DictConfig) -> Config:
     _one_of("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))
     _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
     _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
+    _one_of("run.alignment", resolved.run.alignment, ("end", "evaluations"))
     for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate", "threads"):
         value = getattr(resolved.trainer, name)
         if value is not None and value < 1:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.alignment import alignment_metrics
 from benchmarks.config import Config
 from benchmarks.description import description, failed, out_of_memory, outline
 from benchmarks.distributed import Processes, join
@@ -24,7 +25,7 @@ from benchmarks.registry import MODELS, TASKS
 from benchmarks.runner import Diverged, Trainer, evaluate
 from benchmarks.task import Task
 from benchmarks.wandb_copy import WandbCopy
-from dfa import RULES, Calibrated, DirectRule, FeedbackError, PointError, Rule, measure_alignment
+from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
 
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
@@ -277,7 +278,7 @@ def _train_and_test(trainer: Trainer) -> Record:
 def _test(trainer: Trainer) -> dict[str, float]:
     """Metrics of a trained model, whose weights are kept."""
     with trainer.everyone.first_alone(trainer.model):
-        metrics = _alignment(trainer)
+        metrics = alignment_metrics(trainer.task, trainer.model, trainer.rule)
         trainer.folder.save_weights("last", trainer.model)
         if trainer.best_weights is not None:
             trainer.restore_best()
@@ -285,25 +286,4 @@ def _test(trainer: Trainer) -> dict[str, float]:
         for split in ("valid", "test"):
             found = evaluate(trainer.task, trainer.model, split)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
-    return metrics
-
-
-def _alignment(trainer: Trainer) -> dict[str, float]:
-    """Alignment with backpropagation at the end of training: of the deepest point, and of every point by name."""
-    task, model = trainer.task, trainer.model
-    rule = trainer.rule.inner if isinstance(trainer.rule, Calibrated) else trainer.rule
-    measured = type(task).alignment_loss is not Task.alignment_loss
-    if not (measured and isinstance(rule, DirectRule) and rule.taps.points):
-        return {}
-    model.train()  # with the dropout masks of training, the same for both signals
-    aligned = measure_alignment(rule, lambda: task.alignment_loss(model))
-    metrics: dict[str, float] = {}
-    for index, (name, point) in enumerate(aligned.items()):
-        for prefix in ["alignment"] * (index == 0) + [f"alignment/{name}"]:
-            metrics |= {f"{prefix}/mean": point.mean, f"{prefix}/std": point.std, f"{prefix}/idle": point.idle}
-        metrics |= {
-            f"norm/{name}/activation": point.activation_norm,
-            f"norm/{name}/signal": point.signal_norm,
-            f"norm/{name}/bp": point.bp_norm,
-        }
     return metrics

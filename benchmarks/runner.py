@@ -4,11 +4,13 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.alignment import alignment_metrics
 from benchmarks.config import Config
 from benchmarks.distributed import Processes
 from benchmarks.interruption import Interrupted, deferred, received
@@ -173,7 +175,7 @@ class Trainer:
         spoilt = [name for name, parameter in self.model.named_parameters() if not parameter.sum().isfinite()]
         if spoilt:
             raise Diverged(f"parameter '{spoilt[0]}' is not finite at step {position.step}")
-        metrics = self.everyone.from_first(lambda: evaluate(self.task, self.forward, "valid"))
+        metrics, aligned = self.everyone.from_first(self._look)
         value = metrics[self.task.metric]
         if math.isnan(value):
             raise Diverged(f"validation {self.task.metric} is {value} at step {position.step}")
@@ -188,10 +190,19 @@ class Trainer:
             position.stale += 1
         after_evaluation(self.schedule, value)
         row = {"epoch": epoch, "step": position.step, "train/loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
-        row |= {f"valid/{name}": metric for name, metric in metrics.items()}
+        row |= {f"valid/{name}": metric for name, metric in metrics.items()} | aligned
         self.folder.append_metrics(row)
         self.wandb.log(row)
         progress.update(position.step, {"loss": loss, self.task.metric: value})
+
+    def _look(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics on validation, and mean alignment at every point where it is asked for."""
+        aligned: dict[str, float] = {}
+        if self.config.run.alignment == "evaluations":
+            with self.everyone.first_alone(self.model):
+                aligned = alignment_metrics(self.task, self.model, self.rule)
+        means = {name: value for name, value in aligned.items() if fnmatchcase(name, "alignment/?*/mean")}
+        return evaluate(self.task, self.forward, "valid"), means
 
     def _improves(self, value: float) -> bool:
         best = self.position.best_value

@@ -187,6 +187,18 @@ def test_alignment_is_recorded_for_direct_rules_only_and_changes_nothing(toys: T
     assert not [name for name in toys.run("rule=bp")[0]["metrics"] if name.startswith("alignment")]
 
 
+def test_alignment_over_training_is_measured_without_a_trace(toys: Toys) -> None:
+    """Random numbers, running statistics and so the weights are those of a run that does not look."""
+    noisy = ("rule=dfa", "+model.options.dropout=0.3", "+model.options.norm=true")
+    record, plain = toys.run(*noisy)
+    looked, folder = toys.elsewhere("looked").run(*noisy, "run.alignment=evaluations")
+    assert _equal(_last(plain), _last(folder)) and looked["metrics"] == record["metrics"]
+    names = {f"alignment/blocks.{index}.act/mean" for index in (0, 1)}
+    for row, old in zip(folder.history(), plain.history(), strict=True):
+        assert row == old | {name: row[name] for name in names}
+    assert {name: folder.history()[-1][name] for name in names} == {name: record["metrics"][name] for name in names}
+
+
 def test_a_compiled_model_is_trained_through_its_wrapper(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **options: torch._dynamo.optimize("eager")(model))
     _, compiled = toys.run("trainer.compile=true", "rule=dfa")

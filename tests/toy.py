@@ -131,16 +131,17 @@ def _fault(batch: int, seed: int) -> str:
 
 
 class Block(nn.Module):
-    """Linear, activation, dropout."""
+    """Linear, batch norm if asked for, activation, dropout."""
 
-    def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
+    def __init__(self, in_features: int, out_features: int, dropout: float, norm: bool) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features)
+        self.norm = nn.BatchNorm1d(out_features) if norm else nn.Identity()
         self.act = nn.Tanh()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.dropout(self.act(self.linear(inputs)))
+        return self.dropout(self.act(self.norm(self.linear(inputs))))
 
 
 @MODELS.register("toy_mlp")
@@ -153,11 +154,12 @@ class ToyMlp(nn.Module):
         classes: int,
         hidden: int = 16,
         dropout: float = 0.0,
+        norm: bool = False,
         output: Literal["scores", "detached", "decisions"] = "scores",
     ) -> None:
         super().__init__()
         sizes = (in_features, hidden, hidden)
-        self.blocks = nn.Sequential(*(Block(below, above, dropout) for below, above in pairwise(sizes)))
+        self.blocks = nn.Sequential(*(Block(below, above, dropout, norm) for below, above in pairwise(sizes)))
         self.unused = nn.Identity()
         self.output = nn.Linear(hidden, classes)
         self.kind = output

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import ceil
 
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -10,6 +13,9 @@ from benchmarks.config import Config
 from benchmarks.errors import ResultsError
 from benchmarks.figures import FIGURES
 from benchmarks.records import RunFolder
+
+_COLUMNS = 5
+"""Of the small panels, one a rule."""
 
 
 @FIGURES.register("learning_curves")
@@ -47,32 +53,40 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
 
 @FIGURES.register("perplexity_ratios")
 def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
-    """Validation perplexity over the first run's (backpropagation) at the same step, beside alignment at every point.
+    """Validation perplexity over the first run's (backpropagation) at the same step; below, each rule's alignment at
+    every point over training.
 
     Raises:
         ResultsError: a run has no history, or none of the first run's steps.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    over_steps, by_point = figure.subplots(1, 2)
     curves = {label: _perplexities(label, config) for label, config in runs.items()}
     reference, *others = curves
+    aligned = {label: steps for label in others if (steps := _alignments(runs[label]))}
+    rows = ceil(len(aligned) / _COLUMNS)
+    figure = Figure(figsize=(10, 3.8 + 2 * rows), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=[2.2] + [1.0] * rows)
+    over_steps = figure.add_subplot(grid[0, :])
     for label in others:
         shared = [step for step in curves[label] if step in curves[reference]]
         if not shared:
             raise ResultsError(f"the runs '{label}' and '{reference}' were evaluated at different steps")
         ratios = [curves[label][step] / curves[reference][step] for step in shared]
-        (line,) = over_steps.plot(shared, ratios, marker=".", label=label)
-        aligned = _alignments(runs[label])
-        by_point.plot(range(1, len(aligned) + 1), aligned, marker="o", color=line.get_color(), label=label)
+        over_steps.plot(shared, ratios, marker=".", label=label)
     over_steps.axhline(1, color="0.5", linestyle="--", linewidth=1)
     over_steps.set(xlabel="optimiser steps", ylabel=f"validation perplexity / that of {reference}")
-    by_point.set(xlabel="feedback point, from the input up", ylabel=f"cosine with {reference} after training")
-    by_point.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (over_steps, by_point):
-        axes.grid(color="0.9")
-    shown = over_steps.get_legend_handles_labels()
-    figure.legend(*shown, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    over_steps.grid(color="0.9")
+    over_steps.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(_data_name(runs[reference]), fontsize=11)
+    first: Axes | None = None
+    for index, (label, steps) in enumerate(aligned.items()):
+        axes = figure.add_subplot(grid[1 + index // _COLUMNS, index % _COLUMNS], sharex=over_steps, sharey=first)
+        first = first or axes
+        _draw_alignments(axes, steps)
+        axes.set_title(label, fontsize=9)
+        if index % _COLUMNS == 0:
+            axes.set_ylabel(f"cosine with {reference}", fontsize=8)
+    if first is not None:
+        first.legend(fontsize=7, frameon=False, title="point, from the input up", title_fontsize=7, ncols=2)
     return figure
 
 
@@ -108,10 +122,28 @@ def _perplexities(label: str, config: Config) -> dict[int, float]:
     return {row["step"]: row["valid/perplexity"] for row in history}
 
 
-def _alignments(config: Config) -> list[float]:
-    """Of every point, from the input up; empty where the rule has none."""
-    record = RunFolder.of(config).read() or {"metrics": {}}
-    return [value for key, value in record["metrics"].items() if fnmatchcase(key, "alignment/?*/mean")]
+def _alignments(config: Config) -> dict[str, dict[int, float]]:
+    """Cosine by point, from the input up, and step: after training at least, and at evaluations where measured."""
+    folder = RunFolder.of(config)
+    history, record = folder.history(), folder.read() or {"metrics": {}}
+    at_end = {name: value for name, value in record["metrics"].items() if fnmatchcase(name, "alignment/?*/mean")}
+    last = history[-1]["step"] if history else 0
+    return {
+        name: {row["step"]: row[name] for row in history if name in row} | {last: value}
+        for name, value in at_end.items()
+    }
+
+
+def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) -> None:
+    """One curve a point, the darker the nearer to the input."""
+    for index, over_steps in enumerate(by_point.values()):
+        shade = colormaps["viridis"](index / max(1, len(by_point) - 1) * 0.85)
+        steps = sorted(over_steps)
+        values = [over_steps[step] for step in steps]
+        axes.plot(steps, values, marker=".", color=shade, linewidth=1, label=str(index + 1))
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.grid(color="0.9")
+    axes.tick_params(labelsize=7)
 
 
 def _data_name(config: Config) -> str:

@@ -105,15 +105,18 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
     history, found = folder.history(), folder.read()
     assert found is not None
     other = replace(run, seed=run.seed + 1)
-    for row in history:
+    for row, cosine in zip(history, (0.1, 0.2), strict=True):
         RunFolder.of(other).path.mkdir(parents=True, exist_ok=True)
-        RunFolder.of(other).append_metrics(row | {"valid/perplexity": 2.5 * row["valid/perplexity"]})
+        changed = {"valid/perplexity": 2.5 * row["valid/perplexity"], "alignment/blocks.0/mean": cosine}
+        RunFolder.of(other).append_metrics(row | changed)
     aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
     RunFolder.of(other).finish(found | {"metrics": aligned})
-    over_steps, by_point = perplexity_ratios({"bp": run, "other": other}).axes
+    over_steps, alignments = perplexity_ratios({"bp": run, "other": other}).axes
     assert over_steps.lines[0].get_ydata().tolist() == pytest.approx([2.5, 2.5])
     assert over_steps.lines[0].get_xdata().tolist() == [3, 6]
-    assert by_point.lines[0].get_ydata().tolist() == [0.3, 0.9]
+    assert alignments.get_title() == "other"
+    lowest, highest, _ = ([list(line.get_xdata()), list(line.get_ydata())] for line in alignments.lines)
+    assert lowest == [[3, 6], [0.1, 0.3]] and highest == [[6], [0.9]]
     (axes,) = perplexity_ratio_by_depth({"bp, 2": run, "bp, 4": other, "x, 2": other, "x, 4": run}).axes
     assert axes.lines[0].get_xdata().tolist() == [2, 4]
     assert axes.lines[0].get_ydata().tolist() == pytest.approx([2.5, 1 / 2.5])
