@@ -19,6 +19,7 @@ def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
         "wandb_name=x",
         "progress=false",
         "checkpoint_seconds=1",
+        "alignment=evaluations",
         "retry=true",
         "results_dir=/somewhere",
     ]
