@@ -31,6 +31,9 @@ from dfa.registry import OptionError, UnknownNameError
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
 """What the library and the registries raise when names, options or points do not fit together."""
 
+WHOLE_EPOCH = "epoch"
+"""Value of a rule's option that stands for the batches of an epoch."""
+
 _ALL_THREADS = torch.get_num_threads()
 
 
@@ -211,15 +214,19 @@ def _accepts(model: str, option: str) -> bool:
     return True
 
 
-def build_rule(config: Config, model: nn.Module) -> Rule:
+def build_rule(config: Config, model: nn.Module, epoch: int = 1) -> Rule:
     """The rule, hooked on the model.
+
+    Args:
+        epoch: batches in an epoch, which the value "epoch" of an option becomes.
 
     Raises:
         ConfigError: unknown, with options it does not have, or patterns that fit nothing.
     """
     placement = {"points": config.model.points, "error_at": config.model.error_at, "silent": config.model.silent}
     with _building(f"rule '{config.rule.name}'"):
-        rule: Rule = RULES.build(config.rule.name, model, **placement, **config.rule.options)
+        options = {name: epoch if value == WHOLE_EPOCH else value for name, value in config.rule.options.items()}
+        rule: Rule = RULES.build(config.rule.name, model, **placement, **options)
     return rule
 
 
@@ -247,7 +254,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     model = build_model(config, task).to(device)
     everyone.share_batch_norms(model, device)
     task.to(device)
-    rule = build_rule(config, model)
+    rule = build_rule(config, model, task.steps_per_epoch())
     if everyone.several and rule.uses.state == "learned feedback":
         raise ConfigError(
             f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {everyone.world} processes"

@@ -121,6 +121,13 @@ def test_what_a_rule_has_learned_outlives_the_process(
     _assert_same(whole, broken.run(*options))
 
 
+def test_an_exact_batch_once_an_epoch(toys: Toys) -> None:
+    batches = toys.run("rule=calibrate", "rule.options.every=5")  # 60 samples, 12 a batch
+    epoch = toys.run("rule=calibrate", "rule.options.every=epoch")
+    assert batches[1].history() == epoch[1].history() and batches[0]["metrics"] == epoch[0]["metrics"]
+    assert epoch[0]["uses"]["bp_batches"] == 0.2
+
+
 def test_a_run_is_taken_up_where_its_checkpoint_lies_and_not_from_the_start(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
