@@ -1,7 +1,7 @@
 """How fast and how lean a training step is under every rule: `make bench`.
 
-Writes steps, memory, overhead and profile as JSON, Markdown and plots to `results/bench`. For numbers worth keeping,
-measure on a machine that does nothing else.
+Writes steps, rules, memory, overhead and profile as JSON, Markdown and plots to `results/bench`. For numbers worth
+keeping, measure on a machine that does nothing else.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.bench_report import (
     steps_text,
     write_report,
 )
-from benchmarks.bench_steps import bench_steps
+from benchmarks.bench_steps import bench_rules, bench_steps
 from benchmarks.bench_workloads import MODES
 from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, guarded
 from benchmarks.config import REPOSITORY
@@ -35,7 +35,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.execute import find_device
 from dfa import RULES
 
-PARTS = ("steps", "memory", "overhead", "profile")
+PARTS = ("steps", "rules", "memory", "overhead", "profile")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,18 +87,16 @@ def bench(options: argparse.Namespace) -> int:
     torch.set_num_threads(options.threads)
     facts = _surroundings(device, options.threads)
     failed = False
+    models = [model for model in options.models.split(",") if model]
+    turns = str(device), options.threads, options.rounds, options.seconds
     if "steps" in parts:
-        rows = bench_steps(
-            options.models.split(",") if options.models else [],
-            rules,
-            modes,
-            str(device),
-            options.threads,
-            options.rounds,
-            options.seconds,
-        )
+        rows = bench_steps(models, rules, modes, *turns)
         failed = any("failure" in row for row in rows)
         _write(options, "steps", rows, facts, steps_text, steps_figure)
+    if "rules" in parts:
+        rows = bench_rules(models, *turns)
+        failed |= any("failure" in row for row in rows)
+        _write(options, "rules", rows, facts, steps_text)
     if "memory" in parts:
         depths = [int(number) for number in options.depths.split(",") if number]
         _write(
@@ -107,7 +105,6 @@ def bench(options: argparse.Namespace) -> int:
     if "overhead" in parts:
         _write(options, "overhead", bench_overhead(device, 10 * options.rounds), facts, overhead_text)
     if "profile" in parts:
-        models = options.models.split(",") if options.models else []
         _write(options, "profile", bench_profile(models, device, options.rounds), facts, profile_text)
     return EXIT_RUNS_FAILED if failed else EXIT_DONE
 

@@ -47,6 +47,21 @@ def bench_steps(
     return rows
 
 
+def bench_rules(models: Sequence[str], device: str, threads: int, rounds: int, seconds: float) -> list[Row]:
+    """Rows of `rules.json`, like those of `bench_steps`: the models and rules of `configs/bench/rules.yaml`, eager.
+
+    Args:
+        models: of that file; empty: all.
+        device, threads, rounds, seconds: see `bench_steps`.
+    """
+    rules_of: dict[str, list[str]] = load_settings("rules")
+    rows: list[Row] = []
+    for name, rules in rules_of.items():
+        if not models or name in models:
+            rows += bench_steps([name], rules, ["eager"], device, threads, rounds, seconds)
+    return rows
+
+
 def _chosen(models: Sequence[str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = load_settings("steps")
     known = [entry["name"] for entry in entries]

@@ -15,6 +15,7 @@ from benchmarks.bench_overhead import bench_overhead
 from benchmarks.bench_steps import bench_steps
 from benchmarks.bench_turns import paired_ratios
 from benchmarks.bench_workloads import Step, Workload, build_workload, load_settings, make_step
+from benchmarks.config import CONFIG_DIR
 from benchmarks.errors import ConfigError
 from tests.conftest import Command
 
@@ -108,6 +109,22 @@ def test_steps_side_by_side() -> None:
     assert recomputed["flop_ratio"] > dfa["flop_ratio"]
 
 
+def test_every_rule_on_a_model_of_each_family(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules_of = load_settings("rules")
+    assert rules_of.keys() <= {entry["name"] for entry in load_settings("steps")}
+    known = {path.stem for path in (CONFIG_DIR / "rule").glob("*.yaml")}
+    assert {rule for rules in rules_of.values() for rule in rules} == known
+    settings = {"rules": {"gcn": ["bp", "dkp"], "dcn": ["bp"]}, "steps": load_settings("steps")}
+    monkeypatch.setattr("benchmarks.bench_steps.load_settings", settings.__getitem__)
+    arguments = ("--parts", "rules", "--models", "gcn", "--rounds", "2", "--seconds", "0.01")
+    assert command(main, *arguments, "--results", str(tmp_path))[0] == 0
+    rows = json.loads((tmp_path / "bench" / "rules.json").read_text())
+    assert [(row["model"], row["rule"]) for row in rows] == [("gcn", "bp"), ("gcn", "dkp")]
+    assert all(row["ratio_to_bp"] > 0 for row in rows)
+
+
 def half_a_step(workload: Workload) -> Step:
     """A peer that only runs the model forward."""
     return lambda: forward(workload.model, workload.loss)
@@ -125,6 +142,7 @@ def broken(workload: Workload) -> Step:
 
 def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) -> None:
     arguments = ("--models", "gcn", "--rules", "bp,dfa", "--rounds", "2", "--seconds", "0.01", "--depths", "2")
+    arguments += ("--parts", "steps,memory,overhead,profile")
     code, out, err = command(main, *arguments, "--results", str(tmp_path))
     assert (code, err) == (0, "")
     folder = tmp_path / "bench"
@@ -148,7 +166,7 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
-        (["--parts", "all"], "--parts: unknown 'all'; known: steps, memory, overhead, profile"),
+        (["--parts", "all"], "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile"),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
         (["--threads", "0"], "--threads and --rounds must be at least 1"),
     ],
