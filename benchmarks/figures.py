@@ -8,11 +8,12 @@ import matplotlib
 import yaml
 from matplotlib.figure import Figure
 
+from benchmarks.cells import Cell, as_pairs
 from benchmarks.config import CONFIG_DIR, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.execute import load_components
 from benchmarks.files import atomic_path
-from benchmarks.tablespec import Cell, as_pairs, heading, load_spec
+from benchmarks.tablespec import heading, load_spec
 from dfa.registry import Registry
 
 FIGURE_FOLDER = CONFIG_DIR / "figure"

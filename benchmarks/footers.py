@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from benchmarks.cells import Cell
 from benchmarks.summaries import PAPER_SCALE, CellOutcome, Entry, Record, summarise
 from benchmarks.tablefile import matches
-from benchmarks.tablespec import Cell, TableSpec
+from benchmarks.tablespec import TableSpec
 
 
 def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str = "") -> list[str]:

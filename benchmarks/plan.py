@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.cells import Cell
 from benchmarks.config import SCALES, Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.execute import load_components
 from benchmarks.footers import duration
 from benchmarks.records import Record, RunFolder
-from benchmarks.tablespec import Cell
 
 AUTO_HOURS = 3.0
 """The automatic scale takes the paper's protocol where this device finishes it in so many hours."""

@@ -16,9 +16,9 @@ from benchmarks.launchers.report import Problem, run_name
 from benchmarks.plan import Plan, PlannedRun, make_plan
 from benchmarks.records import RunFolder
 from benchmarks.summaries import CellOutcome, summarise
-from benchmarks.tablefile import read_table_file
+from benchmarks.tablefile import known_tables, read_table_file
 from benchmarks.tables import write_tables
-from benchmarks.tablespec import TableSpec, known_tables, load_spec
+from benchmarks.tablespec import TableSpec, load_spec
 from benchmarks.wandb_copy import copy_files
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells import Cell
 from benchmarks.errors import ResultsError
 from benchmarks.tablefile import matches
-from benchmarks.tablespec import Cell, TableSpec
+from benchmarks.tablespec import TableSpec
 
 STATUSES = ("done", "partial", "missing", "failed", "diverged")
 STAND_IN = "stand-in"

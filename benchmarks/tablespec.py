@@ -1,10 +1,10 @@
-"""The cells of a table: what has to be run for it, and what it is compared with."""
+"""A table: its cells, what has to be run for them, and what they are compared with."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.cells import Cell, cell_names, cells_of_rule, make_cell, marked_controls
 from benchmarks.errors import ConfigError
 from benchmarks.reference import ReferenceTable, known_references, load_reference
 from benchmarks.tablefile import (
@@ -17,57 +17,6 @@ from benchmarks.tablefile import (
     matches,
     read_table_file,
 )
-
-__all__ = ["Cell", "Metric", "TableSpec", "Tolerance", "known_tables", "load_spec"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a table.
-
-    Attributes:
-        row, column: names as in the reference file; column is "" in a table without columns.
-        overrides: configuration shared by the cell's runs, e.g. `("task=cora", "model=gcn", "rule=dfa")`.
-        control: whether it is the frozen control rather than a row of the table proper.
-        members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
-        only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
-        data: pattern of the names that the paper's own data set has in records.
-        reference: published table that holds the cell's number; "" where none does.
-        quoted: taken over by the paper from others; never run.
-    """
-
-    row: str
-    column: str
-    overrides: tuple[str, ...]
-    control: bool = False
-    members: tuple[str, ...] = ()
-    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    data: str = "*"
-    reference: str = ""
-    quoted: bool = False
-
-    @property
-    def name(self) -> str:
-        """ "row:column", or the row alone."""
-        return f"{self.row}:{self.column}" if self.column else self.row
-
-    @property
-    def runs(self) -> tuple[tuple[str, ...], ...]:
-        """Overrides of each run that one seed of the cell takes: one for an ordinary cell."""
-        if self.quoted:
-            return ()
-        return tuple((*self.overrides, member) for member in self.members) or (self.overrides,)
-
-    def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
-        """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
-        wanted = dict(self.only).get(scale)
-        return self.runs if wanted is None else tuple(run for run in self.runs if any(item in run for item in wanted))
-
-    @property
-    def rule(self) -> str:
-        """The training rule of the cell, from its overrides."""
-        rules = [override.split("=", 1)[1] for override in self.overrides if override.startswith("rule=")]
-        return rules[-1] if rules else ""
 
 
 @dataclass(frozen=True)
@@ -170,12 +119,12 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
         raise ConfigError(f"table file {name}.yaml: every cell is quoted, nothing can be run")
     if file.controls in known_tables(folder):
         controls = load_spec(file.controls, folder=folder).cells
-        runnable += [replace(cell, control=True) for cell in controls if cell.name not in _names(runnable)]
+        runnable += [replace(cell, control=True) for cell in controls if cell.name not in cell_names(runnable)]
     elif file.controls:
-        runnable += _cells_of_rule(file, runnable, file.controls, control=True)
+        runnable += cells_of_rule(file, runnable, file.controls, control=True)
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
-        runnable += _cells_of_rule(file, runnable, rule, control=False)
+        runnable += cells_of_rule(file, runnable, rule, control=False)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
     return TableSpec(
@@ -215,114 +164,29 @@ def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> l
     """Cells the paper reports, in its order; a place the paper leaves blank is no cell. Without it, all places."""
     places = [(row, column) for row in reference.rows for column in reference.columns]
     wanted = [place for place in places if not file.reference or reference.reports(*place)]
-    printed = [_make_cell(name, file, row, column) for row, column in wanted]
+    printed = [make_cell(name, file, row, column) for row, column in wanted]
     added = [(row, column) for row in reference.rows for column in file.added_columns]
-    printed += [replace(_make_cell(name, file, row, column), reference="") for row, column in added]
+    printed += [replace(make_cell(name, file, row, column), reference="") for row, column in added]
     if not file.extras:
         return printed
-    extra = [_make_cell(name, file, row, column) for row, column in reference.extra]
-    return printed + _marked_controls(extra, printed)
+    extra = [make_cell(name, file, row, column) for row, column in reference.extra]
+    return printed + marked_controls(extra, printed)
 
 
 def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
     """Cells that the paper does not have."""
     places = [(row, column) for row, columns in file.added.items() for column in columns]
-    added = [replace(_make_cell(name, file, row, column), reference="") for row, column in places]
-    taken = [cell.name for cell in added if cell.name in _names(own)]
+    added = [replace(make_cell(name, file, row, column), reference="") for row, column in places]
+    taken = [cell.name for cell in added if cell.name in cell_names(own)]
     if taken or len(set(places)) < len(places):
         raise ConfigError(f"table file {name}.yaml: {', '.join(taken) or 'a cell'} is added, but already there")
-    return _marked_controls(added, own)
-
-
-def _marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell]:
-    """Cells of the frozen control are marked as such, unless the paper prints the control as a row among others."""
-    among_others = any(cell.rule == "shallow" and not cell.control for cell in printed)
-    return [replace(cell, control=cell.rule == "shallow" and not among_others) for cell in cells]
-
-
-def _make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
-    place = Cell(row, column, ())
-    if any(matches(pattern, row, column, place.name) for pattern in file.quoted):
-        return replace(place, reference=file.reference, quoted=True)
-    words = _fields(name, file.row, row) | _fields(name, file.column, column)
-    words |= {"row": row, "column": column}
-    words = {key: file.names.get(key, {}).get(word, word) for key, word in words.items()}
-    templates = [*file.overrides, *_matching(file.overrides_for, place)]
-    return replace(
-        place,
-        overrides=tuple(_fill(name, template, words) for template in templates),
-        members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
-        only=as_pairs(file.only),
-        data=_fill(name, file.data, words),
-        reference=file.reference if file.compared else "",
-    )
+    return marked_controls(added, own)
 
 
 def heading(kind: str, name: str) -> str:
     """How a table or figure is called: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
     number, *rest = name.split("_")[1:]
     return " ".join([kind, number.upper(), *rest])
-
-
-def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """A mapping of lists in a form that can be hashed."""
-    return tuple((key, tuple(items)) for key, items in entries.items())
-
-
-def _cells_of_rule(file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
-    """The cells again under another rule.
-
-    Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
-    backpropagation alone has nothing for a local rule to act on.
-    """
-    taken = set(_names(cells))
-    added: list[Cell] = []
-    for cell in cells:
-        if cell.rule == "bp" or cell.control:
-            continue
-        row = _with_rule(file.row, cell.row, rule)
-        column = _with_rule(file.column, cell.column, rule)
-        if "{rule}" not in file.row + file.column:
-            row = f"{cell.row}/{rule}"
-        overrides = tuple(f"rule={rule}" if item.startswith("rule=") else item for item in cell.overrides)
-        new = replace(cell, row=row, column=column, overrides=overrides, control=control, reference="")
-        if new.name not in taken:
-            taken.add(new.name)
-            added.append(new)
-    return added
-
-
-def _with_rule(pattern: str, text: str, rule: str) -> str:
-    if "{rule}" not in pattern:
-        return text
-    return pattern.format(**(_fields("", pattern, text) | {"rule": rule}))
-
-
-def _fields(name: str, pattern: str, text: str) -> dict[str, str]:
-    """Split "gcn/dfa" by "{model}/{rule}"."""
-    parts = re.split(r"\{(\w+)\}", pattern)
-    expression = "".join(f"(?P<{part}>[^/]*)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
-    found = re.fullmatch(expression, text)
-    if found is None:
-        raise ConfigError(f"table file {name}.yaml: '{text}' does not have the form '{pattern}'")
-    return found.groupdict()
-
-
-def _fill(name: str, template: str, words: Mapping[str, str]) -> str:
-    try:
-        return template.format(**words)
-    except (KeyError, IndexError, ValueError):
-        known = ", ".join(f"{{{word}}}" for word in words)
-        raise ConfigError(f"table file {name}.yaml: cannot fill in '{template}'; known: {known}") from None
-
-
-def _matching(entries: Mapping[str, Sequence[str]], cell: Cell) -> list[str]:
-    chosen = (items for pattern, items in entries.items() if matches(pattern, cell.row, cell.name))
-    return [item for items in chosen for item in items]
-
-
-def _names(cells: Iterable[Cell]) -> list[str]:
-    return [cell.name for cell in cells]
 
 
 def _in_order(first: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from benchmarks.config import REPOSITORY, Config, compose_config, resolve
 from benchmarks.execute import execute
 from benchmarks.records import Record, RunFolder
+from benchmarks.tablespec import TableSpec, load_spec
 
 TOY = REPOSITORY / "tests" / "toy.py"
 
@@ -100,3 +101,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(ended.value.code or 0), out, err
 
     return call
+
+
+@pytest.fixture
+def spec() -> TableSpec:
+    """Table 3, which has all that a table can have."""
+    return load_spec("table_3")

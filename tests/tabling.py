@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from benchmarks.cells import Cell
 from benchmarks.reference import load_reference
 from benchmarks.tables import (
     CellOutcome,
     Entry,
     summarise,
 )
-from benchmarks.tablespec import Cell, TableSpec, load_spec
+from benchmarks.tablespec import TableSpec, load_spec
 
 
 def record(

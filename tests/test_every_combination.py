@@ -18,7 +18,8 @@ from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
 from benchmarks.execute import build_model, build_rule, build_task, execute, load_components
 from benchmarks.optim import make_optimizer
 from benchmarks.registry import TASKS
-from benchmarks.tablespec import known_tables, load_spec
+from benchmarks.tablefile import known_tables
+from benchmarks.tablespec import load_spec
 from dfa import FeedbackError
 
 _RULES = tuple(sorted(file.stem for file in (CONFIG_DIR / "rule").glob("*.yaml")))

@@ -7,10 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks import reproduce
+from benchmarks.cells import Cell
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.figures import FIGURES, FigureSpec, draw_figure, known_figures, load_figure
-from benchmarks.tablespec import Cell
 from tests.conftest import TOY, Command, Toys
 
 _FILE = """

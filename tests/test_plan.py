@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plan as plan_module
+from benchmarks.cells import Cell
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError
 from benchmarks.execute import execute
 from benchmarks.plan import AUTO_HOURS, make_plan, missing_data
 from benchmarks.records import RunFolder
-from benchmarks.tablespec import Cell
 from tests.conftest import Toys
 
 _CELLS = (

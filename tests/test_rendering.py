@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cells import Cell
 from benchmarks.errors import ResultsError
 from benchmarks.rendering import escape_latex
 from benchmarks.tables import (
@@ -21,15 +22,10 @@ from benchmarks.tables import (
     to_markdown,
     write_tables,
 )
-from benchmarks.tablespec import Cell, TableSpec, load_spec
+from benchmarks.tablespec import TableSpec, load_spec
 from tests.tabling import accuracies, cell_of, done, entry_of, numbers_of, record
 
 HEADER = "table,row,column,metric,paper,mean,std,n,difference,within_tolerance,scale,data,status"
-
-
-@pytest.fixture
-def spec() -> TableSpec:
-    return load_spec("table_3")
 
 
 def test_a_reduced_table_holds_only_what_belongs_to_its_scale() -> None:

@@ -11,10 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks import reproduce
+from benchmarks.cells import Cell
 from benchmarks.config import REPOSITORY, Config
 from benchmarks.figures import FIGURES, FigureSpec
 from benchmarks.records import RunFolder
-from benchmarks.tablespec import Cell, TableSpec, load_spec
+from benchmarks.tablespec import TableSpec, load_spec
 from tests.conftest import TOY, Command, Toys
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import plan as plan_module
 from benchmarks import status
+from benchmarks.cells import Cell
 from benchmarks.execute import execute
 from benchmarks.records import RunFolder
-from benchmarks.tablespec import Cell
 from tests.conftest import TOY, Command, Toys
 from tests.test_execute import _leave_at
 from tests.test_reproduce import toy_table

@@ -5,19 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks.cells import Cell
 from benchmarks.errors import ResultsError
 from benchmarks.summaries import within_tolerance
 from benchmarks.tables import (
     CellOutcome,
     summarise,
 )
-from benchmarks.tablespec import Cell, TableSpec, load_spec
+from benchmarks.tablespec import TableSpec, load_spec
 from tests.tabling import accuracies, cell_of, done, entry_of, one_cell, record
-
-
-@pytest.fixture
-def spec() -> TableSpec:
-    return load_spec("table_3")
 
 
 def test_mean_and_sample_deviation_over_all_seeds() -> None:
