@@ -43,6 +43,9 @@ reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A
 reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3; 6 (ours)
 	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
 
+tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6
+	$(RUN) scripts/tune.py table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
+
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
 	$(RUN) scripts/bench.py $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
 	  $(if $(PARTS),--parts $(PARTS)) $(if $(THREADS),--threads $(THREADS)) $(if $(DEVICE),--device $(DEVICE))

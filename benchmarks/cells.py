@@ -18,6 +18,7 @@ class Cell:
         control: whether it is the frozen control rather than a row of the table proper.
         members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
         only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
+        chosen: scale → overrides that were found best on validation there; as pairs.
         data: pattern of the names that the paper's own data set has in records.
         reference: published table that holds the cell's number; "" where none does.
         quoted: taken over by the paper from others; never run.
@@ -29,6 +30,7 @@ class Cell:
     control: bool = False
     members: tuple[str, ...] = ()
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
     data: str = "*"
     reference: str = ""
     quoted: bool = False
@@ -41,14 +43,18 @@ class Cell:
     @property
     def runs(self) -> tuple[tuple[str, ...], ...]:
         """Overrides of each run that one seed of the cell takes: one for an ordinary cell."""
-        if self.quoted:
-            return ()
-        return tuple((*self.overrides, member) for member in self.members) or (self.overrides,)
+        return self._runs(())
 
     def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
         """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
-        wanted = dict(self.only).get(scale)
-        return self.runs if wanted is None else tuple(run for run in self.runs if any(item in run for item in wanted))
+        runs, wanted = self._runs(dict(self.chosen).get(scale, ())), dict(self.only).get(scale)
+        return runs if wanted is None else tuple(run for run in runs if any(item in run for item in wanted))
+
+    def _runs(self, further: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        if self.quoted:
+            return ()
+        shared = (*self.overrides, *further)
+        return tuple((*shared, member) for member in self.members) or (shared,)
 
     @property
     def rule(self) -> str:

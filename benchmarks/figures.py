@@ -95,7 +95,7 @@ def _panel(
         raise ConfigError(
             f"panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
         )
-    return Cell(label, "", found.runs[0], only=only or found.only)
+    return Cell(label, "", found.runs[0], only=only or found.only, chosen=found.chosen)
 
 
 def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.cells import Cell
 from benchmarks.summaries import PAPER_SCALE, CellOutcome, Entry, Record, summarise
-from benchmarks.tablefile import matches
+from benchmarks.tablefile import Rates, matches
 from benchmarks.tablespec import TableSpec
 
 
@@ -21,6 +21,7 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: 
         _spread_line(entries),
         *_control_lines(spec, entries),
         f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
+        *_rate_lines(spec, entries[0].scale),
         _paper_line(spec),
     ]
     uses = _uses_lines(outcomes) if spec.file.uses else []
@@ -41,6 +42,17 @@ def describe_gaps(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
+def describe_rates(rates: Rates, scale: str) -> str:
+    """How the learning rates of a table are chosen."""
+    factors = ", ".join(f"{factor:g}" for factor in rates.factors)
+    short = "".join(f", {setting}" for setting in rates.settings.get(scale, ()))
+    each, where = ("row", f" of {rates.column}") if rates.column else ("cell", "")
+    return (
+        f"Learning rates: for every {each} the one that did best on validation of {factors} times the configured one,"
+        f" in runs{where} with seed {rates.seed}{short}."
+    )
+
+
 def duration(seconds: float) -> str:
     """ "42 s", "3 min 5 s", "2 h 7 min"."""
     whole = round(seconds)
@@ -57,6 +69,11 @@ def _paper_line(spec: TableSpec) -> str:
         f"The paper's numbers: {spec.file.paper_numbers}. They are shown only beside runs on the paper's own "
         "data set; whether the tolerance holds is said only of runs at the paper's scale."
     )
+
+
+def _rate_lines(spec: TableSpec, scale: str) -> list[str]:
+    chosen = any(dict(cell.chosen).get(scale) for cell in spec.cells)
+    return [f"{describe_rates(spec.file.rates, scale)[:-1]} (search/{spec.name}-{scale}.md)."] if chosen else []
 
 
 def _scale_line(spec: TableSpec, scale: str) -> str:

@@ -1,6 +1,6 @@
 """What a file in `configs/table/` may say, and reading one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +77,23 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """The learning rates that every cell of a table is tried with, to keep the best on validation.
+
+    Attributes:
+        factors: of the configured rate.
+        column: where a row's rate is found for all of its columns; "": every cell has one of its own.
+        seed: of the runs that decide, which none of the table's should have.
+        settings: scale → further overrides for them, to make them short.
+    """
+
+    factors: list[float] = MISSING
+    column: str = ""
+    seed: int = 1000
+    settings: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TableFile:
     """The content of a table's file. Patterns such as "gcn/*" match a cell's row or its "row:column".
 
@@ -99,6 +116,7 @@ class TableFile:
         added: row → columns of cells that the paper does not have.
         seeds: scale → number of seeds.
         seeds_for: scale → pattern → number of seeds of the cells it matches; the first match counts.
+        rates: `Rates`; None where the configured learning rates stand.
         stand_in: whether generated data may take the place of data that are not here.
         tolerance: pattern of a rule or "rule:metric" → `Tolerance`; the first match counts.
         quoted: patterns of cells that the paper quotes from others: shown, never run.
@@ -136,6 +154,7 @@ class TableFile:
     added: dict[str, list[str]] = field(default_factory=dict)
     seeds: dict[str, int] = MISSING
     seeds_for: dict[str, dict[str, int]] = field(default_factory=dict)
+    rates: Any = None
     stand_in: bool = True
     tolerance: dict[str, Any] = field(default_factory=dict)
     quoted: list[str] = field(default_factory=list)
@@ -175,6 +194,8 @@ def read_table_file(name: str, folder: Path = TABLE_FOLDER) -> TableFile:
             raise ConfigError(f"table file {path.name}: there is no other table '{content.base}' to start from")
         content = OmegaConf.merge(_load(base), content)
     table = _typed(TableFile, content, path.name)
+    if table.rates is not None:
+        table = replace(table, rates=_typed(Rates, table.rates, f"{path.name}, rates"))
     for key, metric in table.metrics.items():
         table.metrics[key] = _typed(Metric, metric, f"{path.name}, metric '{key}'")
     for key, tolerance in table.tolerance.items():

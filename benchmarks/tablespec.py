@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.cells import Cell, cell_names, cells_of_rule, make_cell, marked_controls
+from benchmarks.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
+from benchmarks.chosen import read_chosen
 from benchmarks.errors import ConfigError
 from benchmarks.reference import ReferenceTable, known_references, load_reference
 from benchmarks.tablefile import (
@@ -125,6 +126,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
         runnable += cells_of_rule(file, runnable, rule, control=False)
+    runnable = _with_chosen(name, file, runnable, folder)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
     return TableSpec(
@@ -136,6 +138,17 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
         rows=_in_order(reference.rows, [cell.row for cell in (*runnable, *quoted)]),
         columns=_in_order(reference.columns, [cell.column for cell in (*runnable, *quoted)]),
     )
+
+
+def _with_chosen(name: str, file: TableFile, cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The cells with what was found best for them."""
+    if file.rates is None:
+        return list(cells)
+    chosen = read_chosen(name, folder, [*cell_names(cells), *(cell.row for cell in cells)])
+    return [
+        replace(cell, chosen=as_pairs({scale: of.get(cell.name, of.get(cell.row, ())) for scale, of in chosen.items()}))
+        for cell in cells
+    ]
 
 
 def _reference(name: str, file: TableFile) -> ReferenceTable:

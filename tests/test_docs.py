@@ -20,6 +20,9 @@ from benchmarks.reproduce import make_parser, targets
 from benchmarks.search import make_parser as make_search_parser
 from benchmarks.search import read_space
 from benchmarks.status import make_parser as make_status_parser
+from benchmarks.tablespec import load_spec
+from benchmarks.tuning import make_parser as make_tuning_parser
+from benchmarks.tuning import make_trials
 from dfa import RULES
 
 _DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]
@@ -76,6 +79,8 @@ def test_every_command_exists(line: str) -> None:
         options = _parsed(make_search_parser(), arguments)
         read_space(options.space)
         _check_overrides(options.choice)
+    elif program == "tune":
+        make_trials(load_spec(_parsed(make_tuning_parser(), arguments).table), "smoke")
     elif program == "status":
         targets(_parsed(make_status_parser(), arguments).target or ["all"])
     elif program == "sample_text":

@@ -1,0 +1,215 @@
+"""The learning rates of a table: every cell is tried with the same few, and the best on validation is kept.
+
+The runs that decide have a seed of their own and are recorded like any others, so a search that was ended goes on. Test
+scores are not looked at.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmarks.cells import Cell
+from benchmarks.chosen import read_chosen, write_chosen
+from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, guarded
+from benchmarks.config import SCALES, Config, compose_config, identity, resolve
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.files import write_text
+from benchmarks.footers import describe_rates, duration
+from benchmarks.launchers import launch
+from benchmarks.plan import missing_data
+from benchmarks.records import Record, RunFolder
+from benchmarks.tablefile import TABLE_FOLDER, Rates
+from benchmarks.tablespec import TableSpec, load_spec
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A cell with one learning rate.
+
+    Attributes:
+        factor: of the configured rate.
+        rate: the rate itself.
+        configs: its runs, one for each that the cell averages over.
+    """
+
+    cell: Cell
+    factor: float
+    rate: float
+    configs: Sequence[Config]
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the runs that have one."""
+        return [record for config in self.configs if (record := RunFolder.of(config).read()) is not None]
+
+    @property
+    def value(self) -> float | None:
+        """Mean of the best validation metrics; None unless all runs finished."""
+        values = [float(record["best_valid"]) for record in self.records if record["status"] == "done"]
+        return float(np.mean(values)) if len(values) == len(self.configs) else None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `scripts/tune.py`."""
+    options = make_parser().parse_args(arguments)
+
+    def command() -> int:
+        spec = load_spec(options.table, folder=TABLE_FOLDER)
+        jobs = [] if options.jobs is None else [f"launcher.jobs={options.jobs}"]
+        trials = make_trials(spec, options.scale, [*options.set, *jobs])
+        print(describe(spec, trials, options.scale), flush=True)
+        if options.dry:
+            return EXIT_DONE
+        problems = launch(_unique(trials), trials[0].configs[0].launcher)
+        results = Path(trials[0].configs[0].run.results_dir) / "search"
+        written = [*_write_report(spec, trials, options.scale, results), _keep(spec, trials, options.scale)]
+        print(f"\n{to_markdown(spec, trials, options.scale)}\nwritten: {', '.join(map(str, written))}")
+        return EXIT_RUNS_FAILED if problems else EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="tune", description=__doc__)
+    parser.add_argument("table", help="a table whose file has `rates`, e.g. table_6")
+    parser.add_argument("--scale", default="mini", help="paper | mini (default) | smoke")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+    parser.add_argument("--dry", action="store_true", help="say what would be run and stop")
+    return parser
+
+
+def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> list[Trial]:
+    """Every cell with every rate.
+
+    Raises:
+        ConfigError: an unknown scale, a table without rates or with nothing to run, or data that are missing.
+    """
+    if scale not in SCALES:
+        raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
+    rates = _rates(spec)
+    trials = []
+    for cell in spec.cells:
+        if rates.column not in ("", cell.column):
+            continue
+        runs = Cell(cell.row, cell.column, cell.overrides, members=cell.members, only=cell.only).runs_at(scale)
+        shared = [f"scale={scale}", f"seed={rates.seed}", f"run.wandb_group=tune {spec.name}"]
+        shared += [*rates.settings.get(scale, ()), *settings]
+        for factor in rates.factors if runs else ():
+            configs = [_config([*overrides, *shared], factor, spec.stand_in) for overrides in runs]
+            trials.append(Trial(cell, factor, float(configs[0].optimizer.lr), configs))
+    if not trials:
+        raise ConfigError(f"{spec.heading} has no runs at scale {scale}")
+    return trials
+
+
+def _rates(spec: TableSpec) -> Rates:
+    rates = spec.file.rates
+    if rates is None:
+        raise ConfigError(f"table file {spec.name}.yaml names no `rates` to try")
+    assert isinstance(rates, Rates)
+    return rates
+
+
+def _config(overrides: Sequence[str], factor: float, stand_in: bool) -> Config:
+    configured = resolve(compose_config(overrides))
+    config = resolve(compose_config([*overrides, f"optimizer.lr={float(f'{configured.optimizer.lr * factor:.3g}')}"]))
+    if config.scale == "smoke":
+        config.task.source = "stand_in"
+    elif reason := missing_data(config):
+        if not stand_in or config.scale == "paper":
+            raise ConfigError(reason)
+        config.task.source = "stand_in"
+    return config
+
+
+def best(trials: Sequence[Trial]) -> Trial | None:
+    """The best of a cell's trials, the rate nearest to the configured one among equals; None where none finished."""
+    finished = [trial for trial in trials if trial.value is not None]
+    if not finished:
+        return None
+    sign = -1.0 if finished[0].records[0]["higher_is_better"] else 1.0
+    return min(finished, key=lambda trial: (sign * (trial.value or 0.0), abs(np.log(trial.factor))))
+
+
+def _unique(trials: Sequence[Trial]) -> list[Config]:
+    return list({identity(config): config for trial in trials for config in trial.configs}.values())
+
+
+def _by_cell(trials: Sequence[Trial]) -> dict[Cell, list[Trial]]:
+    groups: dict[Cell, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.cell, []).append(trial)
+    return groups
+
+
+def _keep(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
+    """Write what was chosen beside the table's file; what was for other scales stays."""
+    whole_row = bool(_rates(spec).column)
+    found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in _by_cell(trials).items()}
+    chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
+    before = read_chosen(spec.name, TABLE_FOLDER, [name for cell in spec.cells for name in (cell.name, cell.row)])
+    command = f"python scripts/tune.py {spec.name}"
+    return write_chosen(spec.name, TABLE_FOLDER, {**before, scale: chosen}, command)
+
+
+def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
+    """What will be run."""
+    unique, cells = _unique(trials), len(_by_cell(trials))
+    to_do = [config for config in unique if RunFolder.of(config).read() is None]
+    return f"{spec.heading}, scale {scale}: {cells} cells, {len(unique)} runs, {len(to_do)} of them to do"
+
+
+def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
+    """One line a cell, one column a factor; the chosen value is bold."""
+    factors = _rates(spec).factors
+    lines = []
+    for cell, of_cell in _by_cell(trials).items():
+        kept = best(of_cell)
+        values = [_shown(trial, kept) for trial in of_cell]
+        metric = next((record["valid_metric"] for trial in of_cell for record in trial.records), "")
+        lines.append([cell.row, cell.column, metric, *values, "none" if kept is None else f"{kept.rate:g}"])
+    heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
+    records = [record for config in _unique(trials) if (record := RunFolder.of(config).read()) is not None]
+    cost = duration(sum(float(record["seconds"]) for record in records))
+    table = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+    notes = [describe_rates(_rates(spec), scale), f"Cost: {cost} for {len(records)} runs."]
+    return f"# Learning rates of {spec.heading}, {scale}\n\n{table}\n\n" + "\n".join(f"- {n}" for n in notes) + "\n"
+
+
+def _shown(trial: Trial, kept: Trial | None) -> str:
+    if trial.value is None:
+        return ", ".join(dict.fromkeys(record["status"] for record in trial.records)) or "not run"
+    return f"**{trial.value:.4g}**" if trial is kept else f"{trial.value:.4g}"
+
+
+def to_csv(trials: Sequence[Trial]) -> str:
+    """One line a trial, full precision."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["row", "column", "factor", "lr", "value", "chosen"])
+    for cell, of_cell in _by_cell(trials).items():
+        kept = best(of_cell)
+        for trial in of_cell:
+            value = "" if trial.value is None else f"{trial.value:.10g}"
+            writer.writerow([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
+    return stream.getvalue()
+
+
+def _write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path) -> list[Path]:
+    texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
+    written = [folder / f"{spec.name}-{scale}.{suffix}" for suffix in texts]
+    try:
+        for path, text in zip(written, texts.values(), strict=True):
+            write_text(path, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write to {folder}: {error.strerror or error}") from None
+    return written

@@ -1,0 +1,147 @@
+"""Learning rates of a table: found on validation, kept beside its file, used by its runs and told below it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import tuning
+from benchmarks.chosen import read_chosen
+from benchmarks.config import compose_config
+from benchmarks.errors import ConfigError
+from benchmarks.figures import load_figure
+from benchmarks.footers import describe_runs
+from benchmarks.plan import make_plan
+from benchmarks.records import RunFolder
+from benchmarks.tablespec import TableSpec, load_spec
+from tests.conftest import TOY, Command, Toys
+from tests.tabling import cell_of, done
+
+TABLE = f"""
+heading: Toys
+title: Toys
+rows: [bp, dfa]
+columns: [small, wide]
+overrides: ["task=toy", "rule={{row}}", "plugins=[{TOY}]", "trainer.epochs=2", "run.wandb=disabled"]
+overrides_for: {{"*:small": [model=toy_mlp], "*:wide": [model=toy_wide]}}
+data: "*"
+metrics: {{accuracy: {{record: test/accuracy, label: accuracy}}}}
+seeds: {{paper: 2, mini: 2, smoke: 1}}
+selection: best
+cost_seconds: {{paper: {{default: 1}}, mini: {{default: 1}}, smoke: {{default: 1}}}}
+rates: {{factors: [0.0001, 1, 10], settings: {{mini: [trainer.epochs=1]}}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "toys.yaml").write_text(TABLE, encoding="utf-8")
+    monkeypatch.setattr(tuning, "TABLE_FOLDER", folder)
+    return folder
+
+
+def _arguments(toys: Toys, *more: str) -> list[str]:
+    return ["toys", "--set", f"run.results_dir={toys.results}", "--set", "launcher=serial", *more]
+
+
+def _rates(spec: TableSpec, scale: str) -> dict[str, float]:
+    """Rate of the first run of every cell."""
+    return {
+        cell.name: float(compose_config([*cell.runs_at(scale)[0], f"scale={scale}"]).optimizer.lr)
+        for cell in spec.cells
+    }
+
+
+def test_the_best_on_validation_is_kept_and_used(folder: Path, toys: Toys, command: Command) -> None:
+    configured = _rates(load_spec("toys", folder=folder), "mini")
+    code, out, err = command(tuning.main, *_arguments(toys))
+    assert (code, err) == (0, "") and "12 runs, 12 of them to do" in out
+    with (toys.results / "search" / "toys-mini.csv").open(encoding="utf-8") as file:
+        trials = list(csv.DictReader(file))
+    assert [float(t["lr"]) for t in trials[:3]] == pytest.approx([configured["bp:small"] * f for f in (1e-4, 1, 10)])
+    records = [RunFolder(path.parent).read() for path in toys.results.rglob("result.json")]
+    assert {(record["seed"], record["epochs"]) for record in records if record} == {(1000, 1)}
+    spec = load_spec("toys", folder=folder)
+    used = _rates(spec, "mini")
+    for name in configured:
+        of_cell = [trial for trial in trials if f"{trial['row']}:{trial['column']}" == name]
+        found = [record["best_valid"] for record in records if record and record["rule"] == name.split(":")[0]]
+        assert all(pytest.approx(float(trial["value"])) in found for trial in of_cell)
+        best = max(float(trial["value"]) for trial in of_cell)
+        (chosen,) = [trial for trial in of_cell if trial["chosen"] == "1"]
+        assert float(chosen["value"]) == best and used[name] == float(chosen["lr"])
+        assert float(of_cell[0]["value"]) < best, "a ten-thousandth of the rate learns nothing"
+    assert _rates(spec, "paper") == configured, "other scales keep theirs"
+    outcomes = {cell: done([record for record in records if record][:1]) for cell in spec.cells}
+    footer = "\n".join(describe_runs(spec, outcomes, "mini"))
+    assert "best on validation of 0.0001, 1, 10 times the configured one" in footer
+    assert "seed 1000, trainer.epochs=1 (search/toys-mini.md)" in footer
+
+
+def test_a_second_search_runs_nothing_and_finds_the_same(folder: Path, toys: Toys, command: Command) -> None:
+    command(tuning.main, *_arguments(toys))
+    files = {path: path.read_bytes() for path in (*folder.rglob("*.yaml"), *(toys.results / "search").iterdir())}
+    code, out, _ = command(tuning.main, *_arguments(toys))
+    assert code == 0 and "12 runs, 0 of them to do" in out
+    assert all(path.read_bytes() == content for path, content in files.items())
+    kept = yaml.safe_load((folder / "chosen" / "toys.yaml").read_text())
+    (folder / "chosen" / "toys.yaml").write_text(yaml.safe_dump({"paper": {"bp": ["optimizer.lr=7"]}}))
+    command(tuning.main, *_arguments(toys))
+    assert yaml.safe_load((folder / "chosen" / "toys.yaml").read_text()) == kept | {"paper": {"bp": ["optimizer.lr=7"]}}
+
+
+def test_a_row_can_take_the_rate_of_one_column(folder: Path, toys: Toys, command: Command) -> None:
+    content = TABLE.replace("rates: {", "rates: {column: wide, ")
+    (folder / "toys.yaml").write_text(content, encoding="utf-8")
+    assert "6 runs" in command(tuning.main, *_arguments(toys))[1]
+    spec = load_spec("toys", folder=folder)
+    assert cell_of(spec, "dfa", "small").chosen == cell_of(spec, "dfa", "wide").chosen != ()
+    assert len(read_chosen("toys", folder, ["bp", "dfa"])["mini"]) == 2
+
+
+def test_rates_that_diverge_are_not_chosen(folder: Path, toys: Toys, command: Command) -> None:
+    (folder / "toys.yaml").write_text(TABLE.replace("0.0001", "1e45"), encoding="utf-8")
+    code, out, _ = command(tuning.main, *_arguments(toys))
+    assert code == 1 and "diverged" in out
+    assert all(rate < 1 for rate in _rates(load_spec("toys", folder=folder), "mini").values())
+
+
+def test_runs_of_a_plan_have_the_chosen_rate(folder: Path, toys: Toys) -> None:
+    (folder / "chosen").mkdir()
+    (folder / "chosen" / "toys.yaml").write_text("mini: {'dfa:small': [optimizer.lr=0.125]}", encoding="utf-8")
+    plan = make_plan(load_spec("toys", folder=folder), "mini", None, [f"run.results_dir={toys.results}"], 1)
+    rates = {(run.cell.name, run.config.seed): run.config.optimizer.lr for run in plan.runs}
+    assert rates["dfa:small", 0] == rates["dfa:small", 1] == 0.125 and rates["bp:small", 0] != 0.125
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mini: {'dfa:large': []}", "there is no row or cell 'dfa:large' in toys"),
+        ("mini: [dfa]", "must map scales to cells"),
+        ("mini: {dfa: lr}", "must map scales to cells"),
+        ("mini: {", "not valid YAML"),
+    ],
+)
+def test_mistakes_in_what_was_chosen_are_told(folder: Path, text: str, message: str) -> None:
+    (folder / "chosen").mkdir()
+    (folder / "chosen" / "toys.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_spec("toys", folder=folder)
+
+
+def test_what_cannot_be_tuned_is_told(toys: Toys, command: Command) -> None:
+    code, _, err = command(tuning.main, "table_3")
+    assert code == 2 and err == "error: table file table_3.yaml names no `rates` to try\n"
+    code, _, err = command(tuning.main, "table_6", "--scale", "large")
+    assert code == 2 and "unknown scale 'large'" in err
+
+
+def test_panels_of_a_figure_share_the_runs_of_the_table() -> None:
+    table, figure = load_spec("table_6_wikitext2"), load_figure("figure_6_wikitext2")
+    by_name = {cell.name: cell for cell in table.cells}
+    assert figure.cells[0].runs_at("mini") == by_name["bp:macro"].runs_at("mini")
+    assert figure.cells[0].chosen == by_name["bp:macro"].chosen
