@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
 
     def command() -> int:
-        spec = load_spec(options.table, folder=TABLE_FOLDER)
+        spec = load_spec(options.table.replace("-", "_").lower(), folder=TABLE_FOLDER)
         jobs = [] if options.jobs is None else [f"launcher.jobs={options.jobs}"]
         trials = make_trials(spec, options.scale, [*options.set, *jobs])
         print(describe(spec, trials, options.scale), flush=True)
