@@ -25,7 +25,7 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     Raises:
         ResultsError: a run has no history.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
     best: dict[str, float] = {}
     described: dict[str, None] = {}
@@ -47,7 +47,7 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     axes.yaxis.set_minor_formatter(ScalarFormatter() if max(axes.get_ylim()) < 1000 else NullFormatter())
     axes.grid(color="0.9")
     axes.set_title(", ".join(described), fontsize=11)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
