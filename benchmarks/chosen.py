@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.files import write_text
+from benchmarks.errors import ConfigError
+from benchmarks.files import write_result
 
 Chosen = Mapping[str, Mapping[str, Sequence[str]]]
 """Scale → name of a cell, or of a row for all its cells → overrides."""
@@ -46,13 +46,8 @@ def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
     Raises:
         ResultsError: it cannot be written.
     """
-    path = chosen_path(name, folder)
     text = f"# Best on validation, found by:  {command}\n" + yaml.safe_dump(_plain(chosen), sort_keys=False)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
-    return path
+    return write_result(chosen_path(name, folder), text)
 
 
 def chosen_path(name: str, folder: Path) -> Path:

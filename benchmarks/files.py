@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.errors import ResultsError
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -36,6 +38,19 @@ def write_text(target: Path, text: str) -> None:
     """Atomically replace `target` by `text` (UTF-8)."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_result(target: Path, text: str) -> Path:
+    """The same for a file that a command leaves for its user; gives the path back.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
+    return target
 
 
 def _umask() -> int:

@@ -150,10 +150,8 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
                 config = resolve(composed)
                 if seed == 0:
                     missing = missing_data(config)
-                replaced = scale == "smoke" or (missing and scale != "paper" and target.stand_in)
-                if replaced:
-                    config.task.source = "stand_in"
-                runs.append(_planned_run(target, cell, config, "" if replaced else missing, scale))
+                left = settle_data(config, missing, target.stand_in)
+                runs.append(_planned_run(target, cell, config, left, scale))
     return tuple(runs)
 
 
@@ -169,6 +167,22 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
         missing = ""
     seconds = 0.0 if record else target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
     return PlannedRun(cell, config, record, missing, seconds)
+
+
+def settle_data(config: Config, missing: str, stand_in: bool) -> str:
+    """Have a run take generated data where its scale wants them or may have them instead of what is missing.
+
+    Args:
+        missing: what `missing_data` says of it.
+        stand_in: whether generated data may take the place.
+
+    Returns:
+        What is missing still.
+    """
+    if config.scale == "smoke" or (missing and config.scale != "paper" and stand_in):
+        config.task.source = "stand_in"
+        return ""
+    return missing
 
 
 def missing_data(config: Config) -> str:

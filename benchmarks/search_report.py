@@ -12,8 +12,7 @@ import yaml
 from tabulate import tabulate
 
 from benchmarks.best import mean_and_spread
-from benchmarks.errors import ResultsError
-from benchmarks.files import write_text
+from benchmarks.files import write_result
 from benchmarks.footers import duration
 from benchmarks.records import Record
 
@@ -97,14 +96,7 @@ def write_search(search: Search, folder: Path) -> list[Path]:
     texts = {f"{search.name}.md": to_markdown(search), f"{search.name}.csv": to_csv(search)}
     if search.chosen is not None:
         texts[f"chosen/{search.name}.yaml"] = to_config(search, search.chosen, folder)
-    written = []
-    for name, text in texts.items():
-        try:
-            write_text(folder / name, text)
-        except OSError as error:
-            raise ResultsError(f"cannot write {folder / name}: {error.strerror or error}") from None
-        written.append(folder / name)
-    return written
+    return [write_result(folder / name, text) for name, text in texts.items()]
 
 
 def to_markdown(search: Search) -> str:

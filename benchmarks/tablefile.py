@@ -196,6 +196,8 @@ def read_table_file(name: str, folder: Path = TABLE_FOLDER) -> TableFile:
     table = _typed(TableFile, content, path.name)
     if table.rates is not None:
         table = replace(table, rates=_typed(Rates, table.rates, f"{path.name}, rates"))
+        if not table.rates.factors or min(table.rates.factors) <= 0:
+            raise ConfigError(f"table file {path.name}, rates: factors must be positive numbers")
     for key, metric in table.metrics.items():
         table.metrics[key] = _typed(Metric, metric, f"{path.name}, metric '{key}'")
     for key, tolerance in table.tolerance.items():

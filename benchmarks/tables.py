@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.errors import ResultsError
-from benchmarks.files import write_text
+from benchmarks.files import write_result
 from benchmarks.footers import describe_gaps, describe_runs
 from benchmarks.rendering import CSV_COLUMNS, to_csv, to_latex, to_markdown
 from benchmarks.summaries import CellOutcome, Entry, summarise
@@ -36,12 +35,4 @@ def write_tables(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str], 
         "csv": to_csv(spec, rows, footer),
         "tex": to_latex(spec, rows, footer),
     }
-    written = []
-    for suffix, text in texts.items():
-        target = folder / f"{spec.name}.{suffix}"
-        try:
-            write_text(target, text)
-        except OSError as error:
-            raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
-        written.append(target)
-    return written
+    return [write_result(folder / f"{spec.name}.{suffix}", text) for suffix, text in texts.items()]

@@ -19,11 +19,11 @@ from benchmarks.cells import Cell
 from benchmarks.chosen import read_chosen, write_chosen
 from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, guarded
 from benchmarks.config import SCALES, Config, compose_config, identity, resolve
-from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.files import write_text
+from benchmarks.errors import ConfigError
+from benchmarks.files import write_result
 from benchmarks.footers import describe_rates, duration
 from benchmarks.launchers import launch
-from benchmarks.plan import missing_data
+from benchmarks.plan import missing_data, settle_data
 from benchmarks.records import Record, RunFolder
 from benchmarks.tablefile import TABLE_FOLDER, Rates
 from benchmarks.tablespec import TableSpec, load_spec
@@ -122,12 +122,8 @@ def _rates(spec: TableSpec) -> Rates:
 def _config(overrides: Sequence[str], factor: float, stand_in: bool) -> Config:
     configured = resolve(compose_config(overrides))
     config = resolve(compose_config([*overrides, f"optimizer.lr={float(f'{configured.optimizer.lr * factor:.3g}')}"]))
-    if config.scale == "smoke":
-        config.task.source = "stand_in"
-    elif reason := missing_data(config):
-        if not stand_in or config.scale == "paper":
-            raise ConfigError(reason)
-        config.task.source = "stand_in"
+    if missing := settle_data(config, missing_data(config), stand_in):
+        raise ConfigError(missing)
     return config
 
 
@@ -206,10 +202,4 @@ def to_csv(trials: Sequence[Trial]) -> str:
 
 def _write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path) -> list[Path]:
     texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
-    written = [folder / f"{spec.name}-{scale}.{suffix}" for suffix in texts]
-    try:
-        for path, text in zip(written, texts.values(), strict=True):
-            write_text(path, text)
-    except OSError as error:
-        raise ResultsError(f"cannot write to {folder}: {error.strerror or error}") from None
-    return written
+    return [write_result(folder / f"{spec.name}-{scale}.{suffix}", text) for suffix, text in texts.items()]

@@ -4,17 +4,14 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.cells import Cell
 from benchmarks.errors import ResultsError
 from benchmarks.rendering import escape_latex
 from benchmarks.tables import (
     CellOutcome,
-    Entry,
     describe_runs,
     summarise,
     to_csv,
@@ -23,7 +20,7 @@ from benchmarks.tables import (
     write_tables,
 )
 from benchmarks.tablespec import TableSpec, load_spec
-from tests.tabling import accuracies, cell_of, done, entry_of, numbers_of, record
+from tests.tabling import accuracies, cell_of, done, entry_of, language_entries, numbers_of, record
 
 HEADER = "table,row,column,metric,paper,mean,std,n,difference,within_tolerance,scale,data,status"
 
@@ -107,29 +104,6 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     assert r"\multicolumn{1}{c}{AUC}" in to_latex(spec, rows)
 
 
-@pytest.mark.parametrize(
-    ("dfa", "frozen", "said"),
-    [
-        ((0.80, 0.82), (0.70, 0.70), False),  # 0.11 apart, deviations 0.014 and 0
-        ((0.80, 0.82), (0.80, 0.80), True),  # 0.01 apart
-        ((0.80, 0.80), (0.70, 0.90), True),  # the control's deviation of 0.14 counts as well
-        ((0.80, 0.80), (0.90, 0.90), True),  # worse than the control
-    ],
-)
-def test_a_rule_that_gains_nothing_over_the_frozen_control_is_named(
-    dfa: tuple[float, ...], frozen: tuple[float, ...], said: bool
-) -> None:
-    spec = load_spec("table_movielens")
-
-    def runs(values: tuple[float, ...]) -> CellOutcome:
-        metrics = [{"test/auc": value, "test/log_loss": 0.5} for value in values]
-        return done([record(found, seed, "movielens_100k", scale="mini") for seed, found in enumerate(metrics)])
-
-    outcomes = {cell_of(spec, "dcn/dfa"): runs(dfa), cell_of(spec, "dcn/shallow"): runs(frozen)}
-    lines = describe_runs(spec, outcomes, "mini")
-    assert ("The frozen control is as good, to a standard deviation in AUC, as dcn/dfa." in lines) is said
-
-
 def test_csv_columns_and_lines(spec: TableSpec) -> None:
     cell = cell_of(spec, "gcn/bp", "cora")
     text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
@@ -204,25 +178,6 @@ def test_reduced_runs_show_the_paper_in_markdown_only_and_without_verdict(spec: 
     assert "Scale: mini" in "\n".join(describe_runs(spec, outcomes))
 
 
-def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
-    runs = accuracies(0.8, 0.9)
-    runs[1] |= {"seconds": 3605.0, "peak_memory_mb": 512.4, "commit": "fff0000", "git_dirty": True}
-    outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs)}
-    footer = "\n".join(describe_runs(spec, outcomes))
-    assert "Cost: 1 h 1 min in all for 2 finished runs, peak memory 512 MB." in footer
-    assert "Hardware: cpu: a_b." in footer
-    assert "Commit: abc1234, fff0000 with uncommitted changes. Versions: torch 2.6." in footer
-    assert "sample standard deviation over n seeds; n = 2." in footer
-    assert "epoch of the best validation accuracy" in footer
-    assert "one run with one seed" in footer
-
-
-def test_a_run_that_two_cells_share_costs_once(spec: TableSpec) -> None:
-    run = accuracies(0.8, config_hash="same")
-    outcomes = {cell_of(spec, row, "cora"): done(run) for row in ("gcn/bp", "gcn/dfa")}
-    assert "1 min 0 s in all for 1 finished runs" in "\n".join(describe_runs(spec, outcomes))
-
-
 def test_a_difference_that_rounds_to_nothing_has_no_minus(spec: TableSpec) -> None:
     rows = summarise(spec, {cell_of(spec, "gcn/bp", "cora"): done(accuracies(0.8008))})
     (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| gcn/bp")]
@@ -277,25 +232,6 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, spec: TableSpec) -
         write_tables(spec, summarise(spec, {}, "smoke"), [], tmp_path / "tables")
 
 
-def _language_entries() -> tuple[TableSpec, list[Entry], dict[Cell, CellOutcome]]:
-    """Table 5 with a few cells: one with three seeds, as its file asks of that column at the mini scale."""
-    spec = load_spec("table_5")
-    alignment = {"alignment/blocks.0/mean": 0.5, "alignment/blocks.0.hidden/mean": 0.1, "alignment/last/mean": 0.25}
-
-    def run(perplexity: float, seed: int = 0) -> dict[str, Any]:
-        metrics = {"valid/perplexity": perplexity, "valid/word_perplexity": 2 * perplexity}
-        more = {name: value + seed for name, value in alignment.items()}
-        return record(metrics | more, seed, "wikitext103", "stand-in", "mini")
-
-    outcomes = {
-        cell_of(spec, "dfa_macro", "baseline"): done([run(20.0)]),
-        cell_of(spec, "dfa_macro", "one_cycle"): done([run(15.0), run(17.0, 1)]),
-        cell_of(spec, "bp", "baseline"): done([run(10.0)]),
-        cell_of(spec, "shallow", "baseline"): done([run(50.0)]),
-    }
-    return spec, summarise(spec, outcomes, "mini"), outcomes
-
-
 def _lines(text: str, row: str) -> list[list[str]]:
     return [
         [part.strip() for part in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith(f"| {row} ")
@@ -303,7 +239,7 @@ def _lines(text: str, row: str) -> list[list[str]]:
 
 
 def test_a_metric_the_paper_lacks_gets_a_block_of_its_own() -> None:
-    spec, rows, _ = _language_entries()
+    spec, rows, _ = language_entries()
     text = to_markdown(spec, rows)
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings[1:] == ["## Frozen control", "## Perplexity per word"]
@@ -316,52 +252,7 @@ def test_a_metric_the_paper_lacks_gets_a_block_of_its_own() -> None:
 
 
 def test_seeds_are_counted_in_every_cell_where_they_differ() -> None:
-    spec, rows, _ = _language_entries()
+    spec, rows, _ = language_entries()
     text = to_markdown(spec, rows)
     assert _lines(text, "dfa_macro")[0][-1] == "16.0 ± 1.4 (n = 2)"
     assert "20.0 (n = 1)" in _lines(text, "dfa_macro")[0]
-
-
-def test_profiles_list_the_matching_metrics_in_order() -> None:
-    spec, _, outcomes = _language_entries()
-    (line,) = [line for line in describe_runs(spec, outcomes, "mini") if line.startswith("Alignment")]
-    # Means over the seeds; the point inside a block does not match, and backpropagation has no alignment to show.
-    assert line.endswith("dfa_macro: baseline 0.50, 0.25; one_cycle 1.00, 0.75.")
-
-
-def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
-    """The rows of table 1 differ in their scenes alone: those of one kind are no control of the other's."""
-    spec = load_spec("table_1")
-
-    def psnr(row: str, column: str, scene: str, value: float) -> tuple[Cell, CellOutcome]:
-        return cell_of(spec, row, column), done([record({"test/psnr": value}, name=scene, scale="mini")])
-
-    outcomes = dict(
-        [
-            psnr("nerf_synthetic", "nerf/dfa", "blender_lego", 15.3),
-            psnr("nerf_synthetic", "nerf/shallow", "blender_lego", 9.2),
-            psnr("llff_real", "nerf/dfa", "llff_fern", 20.2),
-            psnr("llff_real", "nerf/shallow", "llff_fern", 17.5),
-        ]
-    )
-    assert not any("frozen control is as good" in line for line in describe_runs(spec, outcomes, "mini"))
-
-
-def test_what_rules_use_stands_below_the_table() -> None:
-    spec = load_spec("table_6")
-    uses = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
-    found = {
-        "dfa": uses | {"state": "fixed feedback"},
-        "shallow": uses,
-        "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
-        "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
-    }
-    outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
-    lines = describe_runs(spec, outcomes)
-    assert "dfa uses fixed feedback." in lines
-    assert "shallow uses nothing else." in lines
-    assert (
-        "calibrate uses the gains of forward weights, exact backpropagation on 10.0% of the batches, "
-        "1 more forward pass a batch." in lines
-    )
-    assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines

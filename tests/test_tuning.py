@@ -1,16 +1,16 @@
 """Learning rates of a table: found on validation, kept beside its file, used by its runs and told below it."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks import tuning
+from benchmarks import figures, tuning
 from benchmarks.chosen import read_chosen
 from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError
-from benchmarks.figures import load_figure
 from benchmarks.footers import describe_runs
 from benchmarks.plan import make_plan
 from benchmarks.records import RunFolder
@@ -133,15 +133,24 @@ def test_mistakes_in_what_was_chosen_are_told(folder: Path, text: str, message: 
         load_spec("toys", folder=folder)
 
 
-def test_what_cannot_be_tuned_is_told(toys: Toys, command: Command) -> None:
-    code, _, err = command(tuning.main, "table_3")
-    assert code == 2 and err == "error: table file table_3.yaml names no `rates` to try\n"
-    code, _, err = command(tuning.main, "table_6", "--scale", "large")
+def test_what_cannot_be_tuned_is_told(folder: Path, toys: Toys, command: Command) -> None:
+    (folder / "fixed.yaml").write_text(TABLE[: TABLE.index("rates:")], encoding="utf-8")
+    code, _, err = command(tuning.main, "fixed")
+    assert code == 2 and err == "error: table file fixed.yaml names no `rates` to try\n"
+    (folder / "toys.yaml").write_text(TABLE.replace("0.0001", "-1"), encoding="utf-8")
+    code, _, err = command(tuning.main, *_arguments(toys))
+    assert code == 2 and "factors must be positive" in err
+    (folder / "toys.yaml").write_text(TABLE, encoding="utf-8")
+    code, _, err = command(tuning.main, *_arguments(toys), "--scale", "large")
     assert code == 2 and "unknown scale 'large'" in err
 
 
-def test_panels_of_a_figure_share_the_runs_of_the_table() -> None:
-    table, figure = load_spec("table_6_wikitext2"), load_figure("figure_6_wikitext2")
-    by_name = {cell.name: cell for cell in table.cells}
-    assert figure.cells[0].runs_at("mini") == by_name["bp:macro"].runs_at("mini")
-    assert figure.cells[0].chosen == by_name["bp:macro"].chosen
+def test_panels_of_a_figure_share_the_runs_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = load_spec("table_6_wikitext2")
+    chosen = (("mini", ("optimizer.lr=0.125",)),)
+    cells = tuple(replace(cell, chosen=chosen) for cell in table.cells)
+    monkeypatch.setattr(figures, "load_spec", lambda name: replace(table, cells=cells))
+    by_name = {cell.name: cell for cell in cells}
+    panel = figures.load_figure("figure_6_wikitext2").cells[0]
+    assert panel.runs_at("mini") == by_name["bp:macro"].runs_at("mini")
+    assert "optimizer.lr=0.125" in panel.runs_at("mini")[0] and "optimizer.lr=0.125" not in panel.runs_at("paper")[0]
