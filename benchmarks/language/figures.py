@@ -86,7 +86,9 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
         if index % _COLUMNS == 0:
             axes.set_ylabel(f"cosine with {reference}", fontsize=8)
     if first is not None:
-        first.legend(fontsize=7, frameon=False, title="point, from the input up", title_fontsize=7, ncols=2)
+        shown = first.get_legend_handles_labels()
+        legend = figure.legend(*shown, loc="outside lower center", ncols=len(shown[1]), fontsize=8, frameon=False)
+        legend.set_title("feedback point, from the input up", {"size": 8})
     return figure
 
 
