@@ -7,6 +7,7 @@ from math import ceil
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from benchmarks.config import Config
@@ -88,7 +89,7 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     if first is not None:
         shown = first.get_legend_handles_labels()
         legend = figure.legend(*shown, loc="outside lower center", ncols=len(shown[1]), fontsize=8, frameon=False)
-        legend.set_title("feedback point, from the input up", {"size": 8})
+        legend.set_title("feedback point, from the input up", FontProperties(size=8))
     return figure
 
 
