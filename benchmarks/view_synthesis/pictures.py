@@ -40,17 +40,21 @@ def render_picture(
     settings: RenderSettings,
     pixel_centre: float = 0.5,
     dual: bool = False,
+    step: int = 1,
 ) -> dict[str, Picture]:
-    """Render all pixels of a camera without randomness.
+    """Render the pixels of a camera without randomness.
 
     Args:
         model, settings, dual: see `render_rays`.
         camera, pose, pixel_centre: see `camera_rays`.
+        step: render every so-manieth pixel of every so-manieth row, see `lattice`; 1: all of them.
 
     Returns:
         "coarse", "fine" and "dual" as far as there are such.
     """
-    pixels = torch.arange(camera.height * camera.width, device=pose.device)
+    pixels = torch.arange(camera.height * camera.width, device=pose.device).reshape(camera.height, camera.width)
+    pixels = lattice(pixels, step)
+    shape, pixels = pixels.shape, pixels.flatten()
     rays = camera_rays(camera, pose, pixels, pixel_centre)
     block = max(1, settings.chunk // (settings.coarse_samples + settings.fine_samples))
     blocks = [
@@ -58,11 +62,16 @@ def render_picture(
     ]
     return {
         level: Picture(
-            torch.cat([part[level].colors for part in blocks]).reshape(camera.height, camera.width, 3).clamp(0, 1),
-            torch.cat([part[level].depth for part in blocks]).reshape(camera.height, camera.width),
+            torch.cat([part[level].colors for part in blocks]).reshape(*shape, 3).clamp(0, 1),
+            torch.cat([part[level].depth for part in blocks]).reshape(shape),
         )
         for level in blocks[0]
     }
+
+
+def lattice(picture: Tensor, step: int) -> Tensor:
+    """Every `step`-th row and column of (height, width, …), from the middle of the first `step` on."""
+    return picture[step // 2 :: step, step // 2 :: step]
 
 
 def as_bytes(colors: Tensor) -> NDArray[np.uint8]:

@@ -3,14 +3,17 @@
     python -m benchmarks.view_synthesis.released FILE task=blender_lego
 
 FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
-are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide; in
-pictures reduced by s that is where `task.options.pixel_centre` is 0.5 - 0.5/s: 0 for full ones, 0.375 for a quarter.
+are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide
+(`task.options.pixel_centre=0`); `+task.options.pixel_step=8` looks at one pixel of 64.
 """
 
+import argparse
+import json
 import pickle
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ from torch import Tensor, nn
 
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
-from benchmarks.errors import ConfigError, DataError
+from benchmarks.environment import commit, device_name, versions
+from benchmarks.errors import DataError
 from benchmarks.execute import build_model, build_task, find_device, load_components
+from benchmarks.fetch import sha256_of
+from benchmarks.files import write_result
 from benchmarks.runner import evaluate
 
 LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
@@ -75,8 +81,17 @@ def rename(content: Any, where: str) -> dict[str, Tensor]:
     return weights
 
 
-def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """Metrics on the test views of a released model, in the configuration that the overrides give."""
+def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """A released model on the test views, in the configuration that the overrides give.
+
+    Returns:
+        `metrics`, and what they were measured on.
+
+    Raises:
+        DataError: see `load_released`.
+        ConfigError: a configuration that does not fit.
+    """
+    began = time.monotonic()
     config = resolve(compose_config([*overrides, "model=nerf_release"]))
     load_components(config)
     device = find_device(config.run.device)
@@ -86,20 +101,39 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, float]:
     load_released(path, model)
     model.to(device)
     task.to(device)
-    return evaluate(task, model, "test")
+    metrics = {f"test/{name}": value for name, value in evaluate(task, model, "test").items()}
+    return {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "overrides": list(overrides),
+        "data": asdict(task.info),
+        "metrics": metrics,
+        "seconds": time.monotonic() - began,
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit()[0],
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.view_synthesis.released",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="a released checkpoint")
+    parser.add_argument("overrides", nargs="*", help="task=blender_lego and further overrides")
+    parser.add_argument("--out", type=Path, help="write what was measured here, e.g. results/bench/released_lego.json")
+    options = parser.parse_intermixed_args(arguments)
 
     def command() -> int:
-        if not given or "=" in given[0]:
-            raise ConfigError("usage: python -m benchmarks.view_synthesis.released FILE task=blender_lego [overrides]")
-        began = time.monotonic()
-        for name, value in evaluate_released(Path(given[0]), given[1:]).items():
-            print(f"  test/{name:14} {value:.4f}")
-        print(f"  {time.monotonic() - began:.0f} s")
+        found = evaluate_released(options.file, options.overrides)
+        if options.out is not None:
+            write_result(options.out, json.dumps(found, indent=1) + "\n")
+        for name, value in found["metrics"].items():
+            print(f"  {name:19} {value:.4f}")
+        print(f"  {found['seconds']:.0f} s")
         return EXIT_DONE
 
     sys.exit(guarded(command))

@@ -1,5 +1,7 @@
 """Released models: against an independent forward pass in NumPy, and the errors of files that are none."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +98,15 @@ def test_files_that_are_no_released_model(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, command: Command) -> None:
-    file = tmp_path / "lego.ckpt"
+    file, written = tmp_path / "lego.ckpt", tmp_path / "out" / "lego.json"
     torch.save(a_release(), file)
     stand_in = ["task=blender_lego", "scale=smoke", "task.source=stand_in", "model.options.width=128"]
-    code, out, err = command(released.main, str(file), *stand_in, "task.options.dual=true")
+    code, out, err = command(released.main, str(file), *stand_in, "task.options.dual=true", "--out", str(written))
     assert (code, err) == (0, "") and "test/psnr " in out and "test/psnr_dual" in out
-    code, _, err = command(released.main, "task=blender_lego")
-    assert code == 2 and err.startswith("error: usage")
+    found = json.loads(written.read_text())
+    assert f"test/psnr           {found['metrics']['test/psnr']:.4f}" in out
+    assert found["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and found["data"]["kind"] == "stand-in"
+    code, _, err = command(released.main)
+    assert code == 2 and "the following arguments are required: file" in err
+    code, _, err = command(released.main, str(tmp_path / "none.ckpt"), *stand_in)
+    assert code == 2 and err.startswith("error: ") and "cannot be read" in err

@@ -109,6 +109,17 @@ def test_without_a_fine_field_the_coarse_one_counts() -> None:
     assert "psnr" in metrics and "psnr_coarse" not in metrics
 
 
+def test_every_third_pixel_alone_can_be_looked_at() -> None:
+    task = build(pixel_step=3)
+    model = MODELS.build("nerf_release", width=8)
+    whole = [task.render(model, task.poses["test"][view])["fine"].colors for view in task.chosen["test"]]
+    truth = [task.truth("test", view) for view in task.chosen["test"]]
+    each = [psnr(one[1::3, 1::3], other[1::3, 1::3]) for one, other in zip(whole, truth, strict=True)]
+    metrics = task.evaluate(model, "test")
+    assert metrics["psnr"] == pytest.approx(np.mean(each), abs=1e-4)
+    assert whole[0].std() > 1e-3 and "ssim" not in metrics
+
+
 def test_psnr_and_ssim_of_known_pictures() -> None:
     truth = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
     assert psnr(truth + 0.1, truth) == pytest.approx(20.0, abs=1e-4)
@@ -138,6 +149,8 @@ def test_forward_facing_scenes_are_rendered_in_ndc() -> None:
         ({"parts": 0}, "task option parts must be at least 1, got 0"),
         ({"coarse_samples": 2}, "task option coarse_samples must be at least 3, got 2"),
         ({"noise": -1.0}, "task option noise must be at least 0, got -1"),
+        ({"pixel_step": 0}, "task option pixel_step must be between 1 and the 12 pixels of a view's side, got 0"),
+        ({"pixel_step": 13}, "task option pixel_step must be between 1 and the 12 pixels of a view's side, got 13"),
         ({"test_views": -1}, "task option test_views must be at least 0, got -1"),
     ],
 )
