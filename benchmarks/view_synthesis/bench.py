@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
-from benchmarks.environment import PeakMemory, commit, device_name, versions
+from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
 from benchmarks.execute import build_model, build_rule, build_task, find_device, load_components
 from benchmarks.files import write_text
 from benchmarks.optim import make_optimizer
@@ -171,6 +171,7 @@ def main() -> None:
 
     def command() -> int:
         torch.set_num_threads(1)
+        keep_freed_memory()  # as in every run, here for all candidates
         found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
         text = json.dumps(found, indent=1) + "\n"
         if options.out is not None:

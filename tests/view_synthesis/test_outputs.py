@@ -83,7 +83,7 @@ def test_learning_curves_are_those_of_the_history(runs: dict[str, Config]) -> No
 def test_panels_can_be_cells_of_a_table() -> None:
     spec = load_figure("figure_1_reduced")
     cell = next(cell for cell in spec.cells if cell.row == "lego: nerf, DFA")
-    assert "task=blender_lego" in cell.overrides and "trainer.steps=3600" in cell.overrides
+    assert "task=blender_lego" in cell.overrides and "trainer.steps=1800" in cell.overrides
     assert cell.runs_at("paper") == () and len(cell.runs_at("mini")) == 1
 
 
