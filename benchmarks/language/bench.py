@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.environment import PeakMemory, device_name, keep_freed_memory, versions
 from benchmarks.execute import build_rule
-from benchmarks.files import write_text
+from benchmarks.files import write_result
 from benchmarks.language.models import INITIAL_RANGE, Embedding, Transformer
 from benchmarks.optim import make_optimizer
 
@@ -201,7 +201,7 @@ def main() -> None:
     setting = Setting(options.columns, device=options.device, precision=options.precision, compiled=options.compile)
     text = json.dumps(bench(options.rules.split(","), setting, options.steps), indent=1) + "\n"
     if options.out:
-        write_text(options.out, text)
+        write_result(options.out, text)
     print(text)
 
 

@@ -24,7 +24,7 @@ from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
 from benchmarks.execute import build_model, build_rule, build_task, find_device, load_components
-from benchmarks.files import write_text
+from benchmarks.files import write_result
 from benchmarks.optim import make_optimizer
 from benchmarks.view_synthesis.bench_peer import nerf_pytorch
 from benchmarks.view_synthesis.task import ViewSynthesis
@@ -175,7 +175,7 @@ def main() -> None:
         found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
         text = json.dumps(found, indent=1) + "\n"
         if options.out is not None:
-            write_text(options.out, text)
+            write_result(options.out, text)
         print(text, end="")
         return EXIT_DONE
 

@@ -47,7 +47,7 @@ def render_picture(
     Args:
         model, settings, dual: see `render_rays`.
         camera, pose, pixel_centre: see `camera_rays`.
-        step: render every so-manieth pixel of every so-manieth row, see `lattice`; 1: all of them.
+        step: render only every `step`-th pixel of every `step`-th row, see `lattice`.
 
     Returns:
         "coarse", "fine" and "dual" as far as there are such.

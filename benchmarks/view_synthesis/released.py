@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("file", type=Path, help="a released checkpoint")
     parser.add_argument("overrides", nargs="*", help="task=blender_lego and further overrides")
-    parser.add_argument("--out", type=Path, help="write what was measured here, e.g. results/bench/released_lego.json")
+    parser.add_argument("--out", type=Path, help="write what was measured here, e.g. results/released/lego_800.json")
     options = parser.parse_intermixed_args(arguments)
 
     def command() -> int:

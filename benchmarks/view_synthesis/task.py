@@ -60,8 +60,8 @@ class ViewSynthesis(Task):
         pixel_centre: see `camera_rays`.
         valid_views, test_views: evenly spread views of these splits to evaluate on; 0: all.
         dual: evaluate the mean of both fields too, on the test split.
-        pixel_step: evaluate every so-manieth pixel in either direction only: of large pictures the PSNR to a few
-            hundredths of a dB in a fraction of the time. Measures of neighbourhoods (SSIM, LPIPS) are then left out.
+        pixel_step: evaluate only every `pixel_step`-th pixel in either direction: an estimate of the PSNR of large
+            pictures in a fraction of the time. Measures of neighbourhoods (SSIM, LPIPS) are then left out.
 
     Raises:
         ConfigError: an option that does not fit.
