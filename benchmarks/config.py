@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
 
@@ -176,10 +178,13 @@ def resolve(config: DictConfig) -> Config:
     """Resolve every interpolation, check values that the types leave open, and return the typed configuration.
 
     Raises:
-        ConfigError: a value that is not among the known ones.
+        ConfigError: a value that is not among the known ones, or one that refers to an option that the task lacks.
     """
     _one_of("scale", config.scale, SCALES)  # first, since other values may be picked by it
-    resolved = OmegaConf.to_object(config)
+    try:
+        resolved = OmegaConf.to_object(config)
+    except InterpolationKeyError as error:
+        raise ConfigError(_misfit(config, str(error))) from None
     assert isinstance(resolved, Config)
     _one_of("task.source", resolved.task.source, SOURCES)
     _one_of("trainer.selection", resolved.trainer.selection, ("best", "last"))
@@ -198,6 +203,14 @@ def resolve(config: DictConfig) -> Config:
     if not resolved.optimizer.lr > 0:
         raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
     return resolved
+
+
+def _misfit(config: DictConfig, message: str) -> str:
+    """What it means that a value refers to another, of the task as a rule, that is not there."""
+    missing = next(iter(re.findall(r"key '(.+)' not found", message)), None)
+    if missing is None or not missing.startswith("task."):
+        return message.splitlines()[0]
+    return f"model '{config.model.name}' does not fit task '{config.task.name}': there is no {missing}"
 
 
 def _one_of(key: str, value: str, known: Sequence[str]) -> None:

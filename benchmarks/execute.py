@@ -53,7 +53,7 @@ def execute(config: Config, wait: bool = True) -> Record:
     everyone = join(config.run.device)
     config = everyone.own_config(config)
     folder = everyone.own_folder(config)
-    if (record := everyone.from_first(lambda: _kept(folder, config))) is not None:
+    if (record := everyone.from_first(lambda: folder.kept(config.run.retry))) is not None:
         return record
     load_components(config)
     device = find_device(everyone.own_device(config.run.device))
@@ -80,7 +80,7 @@ def record_failure(config: Config, reason: str) -> Record:
     """
     folder = RunFolder.of(config)
     with folder.locked(wait=False):
-        if (record := _kept(folder, config)) is not None:
+        if (record := folder.kept(config.run.retry)) is not None:
             return record
         folder.begin(config)
         folder.start_over()
@@ -103,16 +103,10 @@ def _carry_out(config: Config, folder: RunFolder, device: torch.device, copy: Wa
     return {**outline(config), **description(trainer, memory), **outcome}
 
 
-def _kept(folder: RunFolder, config: Config) -> Record | None:
-    """The record that makes running unnecessary."""
-    record = folder.read()
-    return None if record is None or (config.run.retry and record["status"] != "done") else record
-
-
 def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Record | None:
     """Take hold of a run; its record, where another process had it and has finished it in the meantime."""
     held.enter_context(folder.locked(wait))
-    return _kept(folder, config)
+    return folder.kept(config.run.retry)
 
 
 def _written(folder: RunFolder, record: Record) -> Record:

@@ -111,6 +111,11 @@ class RunFolder:
         """The finished run's record, or None."""
         return read_record(self.result)
 
+    def kept(self, retry: bool) -> Record | None:
+        """The record that makes running unnecessary: any, or with `retry` only that of a run that ended well."""
+        record = self.read()
+        return None if record is None or (retry and record["status"] != "done") else record
+
     def begin(self, config: Config) -> None:
         """Leave the resolved configuration for readers."""
         with self._writing():

@@ -66,6 +66,13 @@ def _shuffled(value: Any, order: random.Random) -> Any:
     return {key: _shuffled(value[key], order) for key in keys}
 
 
+def test_a_model_that_needs_an_option_of_other_tasks_says_so(toys: Toys) -> None:
+    with pytest.raises(ConfigError, match=r"^model 'toy_mlp' does not fit task 'toy': there is no task.options.parts$"):
+        toys.config("trainer.accumulate='${task.options.parts}'")
+    with pytest.raises(ConfigError, match=r"^Interpolation key 'model.nothing' not found$"):
+        toys.config("trainer.accumulate='${model.nothing}'")
+
+
 def test_pick_follows_rule_and_scale_and_the_command_line_wins(toys: Toys) -> None:
     chosen = "trainer.epochs='${pick:${rule.name},{bp: 7, other: 9}}'"
     assert toys.config(chosen).trainer.epochs == 7

@@ -10,6 +10,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,7 +21,8 @@ from benchmarks import cli, reproduce
 from benchmarks.chaos import left_over
 from benchmarks.config import REPOSITORY, Config, identity, to_dict
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.launchers import launch, local, make_launcher, serial, settings_among
+from benchmarks.execute import execute
+from benchmarks.launchers import launch, local, make_launcher, report, serial, settings_among
 from benchmarks.launchers.base import Deaths
 from benchmarks.launchers.report import Problem
 from benchmarks.records import RunFolder
@@ -108,6 +110,24 @@ def test_failing_runs_are_listed_and_the_others_done(
     assert statuses == ["done", status, "done", None, "done"]
     lines = capsys.readouterr().out.splitlines()
     assert "[5/5" in lines[-1] and problems[0].reason in lines[1]
+
+
+def test_the_time_left_is_told_by_the_runs_that_were_not_recorded_before(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = some(toys)
+    launch([second], SERIAL)
+    capsys.readouterr()
+    clock = iter([0.0, 60.0, 90.0])  # the beginning, and each line that tells a time
+    outcomes = [(config, execute(config)) for config in (first, third)]
+    for config in (first, third):
+        RunFolder.of(config).result.unlink()
+    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told = report.Report([second, first, third])
+    for config, outcome in [(second, execute(second)), *outcomes]:
+        told.take(config, outcome)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("]")[0] for line in lines] == ["[1/3", "[2/3, 1 min 0 s left", "[3/3, 0 s left"]
 
 
 def test_a_run_that_another_process_holds_is_left_to_the_end(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def launch(configs: Sequence[Config], settings: Mapping[str, Any], shown: bool =
     Raises:
         ConfigError: an unknown launcher, an option it does not have, a package or a cluster that is not there.
     """
-    report = Report(len(configs), shown)
+    report = Report(configs, shown)
     make_launcher(settings).carry_out(configs, report)
     return report.problems
 

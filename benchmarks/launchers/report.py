@@ -1,12 +1,14 @@
 """What came of runs: one line for each as it ends, and the problems once more for the end."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config import Config, identity
+from benchmarks.errors import ResultsError
 from benchmarks.footers import duration
-from benchmarks.records import Record
+from benchmarks.records import Record, RunFolder
 
 Outcome = dict[str, Any]
 """A record; {"busy": True}: another process has the run; {"error": line}: it could not be begun;
@@ -37,13 +39,15 @@ class Report:
     """Counts runs as they end, prints a line for each with the time left, and keeps what did not go well.
 
     Args:
-        total: runs to come.
+        configs: the runs to come.
         shown: False prints nothing.
     """
 
-    def __init__(self, total: int, shown: bool = True) -> None:
+    def __init__(self, configs: Sequence[Config], shown: bool = True) -> None:
         self.problems: list[Problem] = []
-        self._total = total
+        self._total = len(configs)
+        self._to_carry_out = {identity(config) for config in configs if not _is_recorded(config)}
+        self._carried_out = 0
         self._shown = shown
         self._finished = 0
         self._began = time.monotonic()
@@ -64,11 +68,25 @@ class Report:
             text = f"{describe(outcome)} in {outcome['seconds']:.1f} s"
             if outcome["status"] != "done":
                 self.problems.append(Problem(name, outcome["reason"], identity(config), outcome["status"]))
-        elapsed = time.monotonic() - self._began
-        left = elapsed / self._finished * (self._total - self._finished)
+        self._carried_out += identity(config) in self._to_carry_out
         if self._shown:
-            print(f"[{self._finished}/{self._total}, {duration(left)} left] {text}", flush=True)
+            print(f"[{self._finished}/{self._total}{self._time_left()}] {text}", flush=True)
         return True
+
+    def _time_left(self) -> str:
+        """From the time that the others took which were not recorded before; nothing before the first of them."""
+        if not self._carried_out:
+            return ""
+        elapsed = time.monotonic() - self._began
+        left = elapsed / self._carried_out * (len(self._to_carry_out) - self._carried_out)
+        return f", {duration(left)} left"
+
+
+def _is_recorded(config: Config) -> bool:
+    try:
+        return RunFolder.of(config).kept(config.run.retry) is not None
+    except ResultsError:  # told when it is its turn
+        return False
 
 
 def run_name(config: Config) -> str:
