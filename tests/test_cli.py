@@ -207,7 +207,7 @@ def test_a_sweep_tells_its_sweeper_the_best_value_on_validation(
     genuine = launcher.launch
 
     def launch(*arguments: object, **options: object) -> object:
-        returned.extend(genuine(*arguments, **options))  # type: ignore[arg-type]
+        returned.extend(genuine(*arguments, **options))
         return returned
 
     monkeypatch.setattr(launcher, "launch", launch)

@@ -87,6 +87,7 @@ def test_compiled_gradients_are_the_eager_ones(model: str, rule: str) -> None:
     made = case.rule(rule)
     expected = case.gradients(made, case.model)
     compiled = torch.compile(case.model, backend="aot_eager", fullgraph=True)
+    assert isinstance(compiled, nn.Module)
     for _ in range(2):
         assert_same(case.gradients(made, compiled), expected, tolerance=1e-5)
     assert counters["stats"]["unique_graphs"] > 0

@@ -16,6 +16,7 @@ from benchmarks.interruption import Interrupted, heeding
 from benchmarks.launchers import launch, make_launcher
 from benchmarks.launchers import ray as ray_launcher
 from benchmarks.launchers.base import Deaths
+from benchmarks.launchers.report import Outcome
 from benchmarks.records import RunFolder
 from tests.conftest import Toys
 from tests.test_launchers import metrics, some, wait_until
@@ -143,7 +144,12 @@ def test_ray_itself_on_two_nodes_one_of_which_dies_equals_serial(toys: Toys, mon
     monkeypatch.setenv("TOY_PAUSE", "0.1")
     deaths: list[str] = []
     genuine = Deaths.give_up
-    monkeypatch.setattr(Deaths, "give_up", lambda self, *death: deaths.append(death[1]) or genuine(self, *death))
+
+    def give_up(self: Deaths, config: Config, what: str) -> Outcome | None:
+        deaths.append(what)
+        return genuine(self, config, what)
+
+    monkeypatch.setattr(Deaths, "give_up", give_up)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = nodes.add_node(num_cpus=1)
 

@@ -116,7 +116,7 @@ def test_bad_input_is_one_line(
     (tmp_path / "bad.yaml").write_text("optimizer.lr: {low: 0.1, high: 0.01}\n")
     (tmp_path / "log.yaml").write_text("optimizer.lr: {low: 0.0, high: 0.01, log: true}\n")
     (tmp_path / "none.yaml").write_text("model.options.nothing: [1]\n")
-    cases = [
+    cases: list[tuple[str | Path, list[str], str]] = [
         ("nowhere", [], "unknown search space 'nowhere'; known: graphs"),
         (tmp_path / "bad.yaml", [], "optimizer.lr must be a list, or have low < high"),
         (tmp_path / "log.yaml", [], "cannot be logarithmic"),
@@ -145,6 +145,7 @@ def test_a_ready_space_holds_keys_and_published_values_of_its_models(file: Path)
             value = (
                 config[group].options[option.removeprefix("options.")] if "options" in key else config[group][option]
             )
+            assert isinstance(axis, dict)
             assert axis["low"] <= value <= axis["high"] or (axis.get("log") and value == 0), (key, rule, value)
 
 

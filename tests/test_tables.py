@@ -16,6 +16,11 @@ from benchmarks.tablespec import TableSpec, load_spec
 from tests.tabling import accuracies, cell_of, done, entry_of, one_cell, record
 
 
+def assert_allclose(actual: float | None, expected: float | np.floating) -> None:
+    assert actual is not None
+    np.testing.assert_allclose(actual, expected)
+
+
 def test_mean_and_sample_deviation_over_all_seeds() -> None:
     values = [0.801, 0.763, 0.822, 0.5]
     entry = one_cell(values)
@@ -153,9 +158,9 @@ def test_values_in_relation_to_other_rows() -> None:
     rows = summarise(spec, outcomes)
     for rule, values in aucs.items():
         closed = entry_of(rows, rule, "dcn", "closed")
-        np.testing.assert_allclose(closed.mean, (np.mean(values) - 0.71) / (0.82 - 0.71))
-        np.testing.assert_allclose(closed.std, np.std(values, ddof=1) / (0.82 - 0.71))
-        np.testing.assert_allclose(entry_of(rows, rule, "dcn", "score").mean, np.mean(values))
+        assert_allclose(closed.mean, (np.mean(values) - 0.71) / (0.82 - 0.71))
+        assert_allclose(closed.std, np.std(values, ddof=1) / (0.82 - 0.71))
+        assert_allclose(entry_of(rows, rule, "dcn", "score").mean, np.mean(values))
     del outcomes[cell_of(spec, "bp", "dcn")]
     alone = entry_of(summarise(spec, outcomes), "dfa", "dcn", "closed")
     assert (alone.mean, alone.status, alone.reason) == (None, "missing", "no shallow and bp to relate it to")
@@ -165,4 +170,4 @@ def test_values_in_relation_to_other_rows() -> None:
         for rule, value in (("bp", 100.0), ("dfa", 120.0))
     }
     rows = summarise(spec, {cell_of(spec, rule, "macro"): done(found) for rule, found in runs.items()})
-    np.testing.assert_allclose(entry_of(rows, "dfa", "macro", "ratio").mean, 1.2)
+    assert_allclose(entry_of(rows, "dfa", "macro", "ratio").mean, 1.2)

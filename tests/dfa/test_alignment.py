@@ -27,10 +27,10 @@ def test_against_numpy(mlp: nn.Sequential, batch: Batch, monkeypatch: pytest.Mon
     x, targets = batch
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(x), targets))
-    w2, w3 = as_array(mlp[2].weight), as_array(mlp[4].weight)
-    h1 = np.maximum(as_array(x) @ as_array(mlp[0].weight).T + as_array(mlp[0].bias), 0)
-    h2 = np.tanh(h1 @ w2.T + as_array(mlp[2].bias))
-    error = softmax_error(h2 @ w3.T + as_array(mlp[4].bias), targets.numpy())
+    w1, b1, w2, b2, w3, b3 = (as_array(parameter) for parameter in mlp.parameters())
+    h1 = np.maximum(as_array(x) @ w1.T + b1, 0)
+    h2 = np.tanh(h1 @ w2.T + b2)
+    error = softmax_error(h2 @ w3.T + b3, targets.numpy())
     true2 = error @ w3
     true1 = (true2 * (1 - h2**2)) @ w2
     matrix = as_array(only_matrix(rule))
@@ -54,7 +54,7 @@ def test_transposed_weights_align_perfectly(mlp: nn.Sequential, batch: Batch) ->
     rule = dfa.DirectFeedbackAlignment(mlp, "3")
     expected = step(rule, mlp, batch)
     (matrix,) = rule.feedback.buffers()
-    matrix.copy_(mlp[4].weight.detach())
+    matrix.copy_(mlp.get_parameter("4.weight").detach())
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]
     np.testing.assert_allclose(found.cosines.numpy(), 1, atol=1e-9)
     assert found.signal_norm == pytest.approx(found.bp_norm, rel=1e-6)
@@ -79,9 +79,10 @@ def test_same_dropout_masks(batch: Batch) -> None:
     torch.manual_seed(5)
     hidden = model[1](model[0](batch[0])).detach()
     mask = torch.nn.functional.dropout(torch.ones_like(hidden), 0.5).numpy()
-    out = (as_array(hidden) * mask) @ as_array(model[3].weight).T + as_array(model[3].bias)
+    weight, bias = (as_array(parameter) for parameter in model[3].parameters())
+    out = (as_array(hidden) * mask) @ weight.T + bias
     error = softmax_error(out, batch[1].numpy())
-    true = (error @ as_array(model[3].weight)) * mask
+    true = (error @ weight) * mask
     np.testing.assert_allclose(as_array(logits[0]), out, atol=1e-12)
     assert len(logits) == 1, "one forward pass is enough"
     np.testing.assert_allclose(found.cosines.numpy(), rows_cosine(error @ as_array(only_matrix(rule)), true), atol=1e-6)
@@ -112,14 +113,15 @@ def test_leaves_training_untouched(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     expected = step(rule, mlp, batch)
     mlp.zero_grad()
-    mlp[0].weight.grad = torch.full_like(mlp[0].weight, 7)
+    first, second = mlp.get_parameter("0.weight"), mlp.get_parameter("2.weight")
+    first.grad = torch.full_like(first, 7)
     loss = cross_entropy(mlp(batch[0]), batch[1])
     with torch.no_grad():  # as during an evaluation
         dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0][:2]), batch[1][:2]))
     assert set(gradients(mlp)) == {"0.weight"}
     rule.backward(loss)
-    torch.testing.assert_close(mlp[0].weight.grad - 7, expected["0.weight"], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(mlp[2].weight.grad, expected["2.weight"], rtol=0, atol=0)
+    torch.testing.assert_close(first.grad - 7, expected["0.weight"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(second.grad, expected["2.weight"], rtol=0, atol=0)
 
 
 def test_rows_are_tokens() -> None:

@@ -8,6 +8,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 import dfa
 from dfa.codecs import parse_codec
+from dfa.feedback import Draw
+from dfa.rules.direct import Memory
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, only_matrix, softmax_error
 from tests.dfa.test_rules import step
 
@@ -51,14 +53,14 @@ def test_unknown_codecs(codec: str) -> None:
 
 
 @pytest.mark.parametrize("memory", ["keep", "recompute"])
-def test_points_get_the_coded_error_and_the_top_the_true_one(memory: str, mlp: nn.Sequential, batch: Batch) -> None:
+def test_points_get_the_coded_error_and_the_top_the_true_one(memory: Memory, mlp: nn.Sequential, batch: Batch) -> None:
     true = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"], codec="sign", memory=memory)
     found = step(rule, mlp, batch)
     assert torch.equal(found["4.weight"], true["4.weight"])
     error = softmax_error(as_array(mlp(batch[0])), batch[1].numpy())
     coded = np.sign(error) * np.abs(error).mean()
-    first = as_array(batch[0]) @ as_array(mlp[0].weight).T + as_array(mlp[0].bias)
+    first = as_array(batch[0]) @ as_array(mlp.get_parameter("0.weight")).T + as_array(mlp.get_parameter("0.bias"))
     signal = coded @ as_array(only_matrix(rule))[:, :8] * (first > 0)
     assert_close(found["0.weight"], signal.T @ as_array(batch[0]))
 
@@ -74,8 +76,8 @@ def test_alignment_is_that_of_the_coded_error(mlp: nn.Sequential, batch: Batch) 
 
 
 @pytest.mark.parametrize("draw", ["torch", "counter"])
-def test_sparse_matrices(draw: str) -> None:
-    matrices = dfa.FeedbackMatrices(draw=draw, density=0.1, normalise=False)  # type: ignore[arg-type]
+def test_sparse_matrices(draw: Draw) -> None:
+    matrices = dfa.FeedbackMatrices(draw=draw, density=0.1, normalise=False)
     matrices._prepare("a", 200, 300)
     (sparse,) = matrices.buffers()
     filled = sparse != 0
@@ -99,11 +101,12 @@ def test_targets_in_place_of_errors(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectRandomTargetProjection(mlp, ["1"])
     logits = mlp(x)
     rule.backward(cross_entropy(logits[:5], targets[:5]))
-    first = as_array(x) @ as_array(mlp[0].weight).T + as_array(mlp[0].bias)
+    weight, bias = mlp.get_parameter("0.weight"), mlp.get_parameter("0.bias")
+    first = as_array(x) @ as_array(weight).T + as_array(bias)
     wanted = np.zeros((7, 3))
     wanted[np.arange(5), targets[:5].numpy()] = -1 / 5
     delta = wanted @ as_array(only_matrix(rule)) * (first > 0)
-    assert_close(mlp[0].weight.grad, delta.T @ as_array(x))
+    assert_close(weight.grad, delta.T @ as_array(x))
 
 
 def test_logistic_targets(batch: Batch) -> None:
@@ -112,7 +115,7 @@ def test_logistic_targets(batch: Batch) -> None:
     rule = dfa.DirectRandomTargetProjection(model, ["0"])
     rule.backward(binary_cross_entropy_with_logits(model(batch[0]), clicks))
     delta = as_array(-clicks / 7) @ as_array(only_matrix(rule))
-    assert_close(model[0].weight.grad, delta.T @ as_array(batch[0]))
+    assert_close(model.get_parameter("0.weight").grad, delta.T @ as_array(batch[0]))
 
 
 def test_targets_are_for_classification(mlp: nn.Sequential, batch: Batch) -> None:

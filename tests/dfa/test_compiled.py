@@ -23,7 +23,7 @@ def test_compiled_gradients_are_eager_ones(name: str, mlp: nn.Sequential, batch:
     eager = dfa.RULES.build(name, mlp, ["1", "3"])
     expected = step(eager, mlp, batch)
     eager.close()
-    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    compiled = as_graph(mlp)
     rule = dfa.RULES.build(name, compiled, ["1", "3"])
     counters.clear()
     for _ in range(3):
@@ -37,7 +37,7 @@ def test_compiled_gradients_are_eager_ones(name: str, mlp: nn.Sequential, batch:
 def test_closed_rule_leaves_the_compiled_model_alone(mlp: nn.Sequential, batch: Batch) -> None:
     cross_entropy(mlp(batch[0]), batch[1]).backward()
     expected = gradients(mlp)
-    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    compiled = as_graph(mlp)
     rule = dfa.DirectFeedbackAlignment(compiled, ["1", "3"])
     step(rule, compiled, batch)
     rule.close()
@@ -56,7 +56,7 @@ def test_alignment_and_pause_in_a_compiled_model(mlp: nn.Sequential, batch: Batc
     eager.close()
     loss().backward()
     true = gradients(mlp)
-    model = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    model = as_graph(mlp)
     rule = dfa.DirectFeedbackAlignment(model, ["1", "3"])
     step(rule, model, batch)
     found = dfa.measure_alignment(rule, loss)
@@ -73,7 +73,7 @@ def test_error_inside_a_compiled_model(points: list[str], mlp: nn.Sequential, ba
     """Signals are computed inside the graph. A matrix cannot be drawn there: the first step draws it outside."""
     rule = dfa.DirectFeedbackAlignment(mlp, points, error_at="3")
     expected = step(rule, mlp, batch)
-    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    compiled = as_graph(mlp)
     counters.clear()
     for _ in range(3):
         assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
@@ -89,10 +89,17 @@ def test_first_step_inside_a_compiled_model_draws_and_breaks_the_graph(mlp: nn.S
     rule = dfa.DirectFeedbackAlignment(mlp, "1", error_at="3")
     expected = step(rule, mlp, batch)
     rule.close()
-    compiled = torch.compile(mlp, backend="aot_eager")
+    compiled = as_graph(mlp, whole=False)
     rule = dfa.DirectFeedbackAlignment(compiled, "1", error_at="3")
     for _ in range(2):
         assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
+
+
+def as_graph(model: nn.Module, whole: bool = True) -> nn.Module:
+    """The compiled model; it must be a single graph if `whole`."""
+    compiled = torch.compile(model, fullgraph=whole, backend="aot_eager")
+    assert isinstance(compiled, nn.Module)
+    return compiled
 
 
 def rename(found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Matrices that are generated from a counter, kept or not."""
 
 from math import sqrt
+from typing import Any
 
 import pytest
 import torch
@@ -60,15 +61,14 @@ def test_moments_and_independence(distribution: str, std: float, kurtosis: float
 @pytest.mark.parametrize("sharing", ["shared", "per_point"])
 @pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
 def test_generated_signals_are_those_of_the_kept_matrix(
-    sharing: str, distribution: str, monkeypatch: pytest.MonkeyPatch
+    sharing: feedback.Sharing, distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback, "BLOCK_ENTRIES", 900)  # 15 rows of 60 at a time
     error = torch.randn(5, 200)
     wanted = points(a=torch.zeros(5, 60), b=torch.zeros(10, 33))
 
     def signals(keep: bool) -> tuple[list[Tensor], list[Tensor]]:
-        options = {"sharing": sharing, "distribution": distribution, "draw": "counter", "keep": keep, "scale": 0.7}
-        matrices = dfa.FeedbackMatrices(seed=4, **options)  # type: ignore[arg-type]
+        matrices = dfa.FeedbackMatrices(distribution, sharing, scale=0.7, seed=4, draw="counter", keep=keep)
         found = list(matrices.signals("logits", error, wanted))
         return found, list(matrices.buffers())
 
@@ -102,9 +102,9 @@ def test_a_generated_matrix_keeps_its_shape() -> None:
         ({"draw": "counter", "distribution": "orthogonal"}, "draw='counter' has no distribution 'orthogonal'"),
     ],
 )
-def test_what_cannot_be_generated(options: dict[str, object], message: str) -> None:
+def test_what_cannot_be_generated(options: dict[str, Any], message: str) -> None:
     with pytest.raises(dfa.FeedbackError, match=message):
-        dfa.FeedbackMatrices(**options)  # type: ignore[arg-type]
+        dfa.FeedbackMatrices(**options)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

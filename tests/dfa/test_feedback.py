@@ -1,22 +1,25 @@
 """Feedback matrices: how they are drawn, shared, scaled and applied."""
 
 from math import sqrt
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 import dfa
 from dfa.points import Point
+from dfa.rules.direct import MatrixOptions
 
 
 def points(**activations: Tensor) -> list[Point]:
     return [Point(name, activation) for name, activation in activations.items()]
 
 
-def drawn(height: int, *widths: int, **options: object) -> list[Tensor]:
+def drawn(height: int, *widths: int, **options: Unpack[MatrixOptions]) -> list[Tensor]:
     """The matrices as the points see them: identity errors read them out row by row."""
-    matrices = dfa.FeedbackMatrices(**options)  # type: ignore[arg-type]
+    matrices = dfa.FeedbackMatrices(**options)
     wanted = points(**{f"p{index}": torch.zeros(height, width) for index, width in enumerate(widths)})
     return list(matrices.signals("", torch.eye(height), wanted))
 
@@ -214,9 +217,9 @@ def test_module_names_that_are_also_attributes() -> None:
         ({"batch_dims": 0}, "batch_dims must be at least 1"),
     ],
 )
-def test_bad_options(options: dict[str, object], message: str) -> None:
+def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(dfa.FeedbackError, match=message):
-        dfa.FeedbackMatrices(**options)  # type: ignore[arg-type]
+        dfa.FeedbackMatrices(**options)
 
 
 def test_rows_that_do_not_divide() -> None:

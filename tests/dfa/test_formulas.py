@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from tests.dfa.reference import Array, as_array, assert_close, only_matrix, softmax_error
+from tests.dfa.reference import Array, as_array, assert_close, gradients, only_matrix, softmax_error
 
 
 def step(model: nn.Module, points: list[str], x: Tensor, targets: Tensor) -> tuple[Array, Array]:
@@ -24,16 +24,17 @@ def step(model: nn.Module, points: list[str], x: Tensor, targets: Tensor) -> tup
 def test_linear(mlp: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
     x, targets = batch
     error, matrix = step(mlp, ["1", "3"], x, targets)
-    first, second, third = mlp[0], mlp[2], mlp[4]
-    a1 = as_array(x) @ as_array(first.weight).T + as_array(first.bias)
+    w1, b1, w2, b2, _, _ = (as_array(parameter) for parameter in mlp.parameters())
+    a1 = as_array(x) @ w1.T + b1
     h1 = np.maximum(a1, 0)
-    h2 = np.tanh(h1 @ as_array(second.weight).T + as_array(second.bias))
+    h2 = np.tanh(h1 @ w2.T + b2)
     d1 = (error @ matrix[:, :8]) * (a1 > 0)
     d2 = (error @ matrix[:, :6]) * (1 - h2**2)
     assert matrix.shape == (3, 8)
-    for layer, delta, below in ((first, d1, as_array(x)), (second, d2, h1), (third, error, h2)):
-        assert_close(layer.weight.grad, delta.T @ below)
-        assert_close(layer.bias.grad, delta.sum(axis=0))
+    found = gradients(mlp)
+    for layer, delta, below in ((0, d1, as_array(x)), (2, d2, h1), (4, error, h2)):
+        assert_close(found[f"{layer}.weight"], delta.T @ below)
+        assert_close(found[f"{layer}.bias"], delta.sum(axis=0))
 
 
 class GraphNet(nn.Module):
@@ -80,20 +81,21 @@ def normalisation_backward(delta: Array, normalised: Array, std: Array, axis: in
 
 def test_layer_norm(batch: tuple[Tensor, Tensor]) -> None:
     x, targets = batch
-    model = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)).double()
-    nn.init.normal_(model[1].weight)
+    below, norm, above = nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+    model = nn.Sequential(below, norm, nn.Tanh(), above).double()
+    nn.init.normal_(norm.weight)
     error, matrix = step(model, ["2"], x, targets)
-    a = as_array(x) @ as_array(model[0].weight).T + as_array(model[0].bias)
-    std = np.sqrt(a.var(axis=1, keepdims=True) + model[1].eps)
+    a = as_array(x) @ as_array(below.weight).T + as_array(below.bias)
+    std = np.sqrt(a.var(axis=1, keepdims=True) + norm.eps)
     normalised = (a - a.mean(axis=1, keepdims=True)) / std
-    h = np.tanh(normalised * as_array(model[1].weight) + as_array(model[1].bias))
+    h = np.tanh(normalised * as_array(norm.weight) + as_array(norm.bias))
     d_norm = (error @ matrix) * (1 - h**2)
-    d_linear = normalisation_backward(d_norm * as_array(model[1].weight), normalised, std, axis=1)
-    assert_close(model[1].weight.grad, (d_norm * normalised).sum(axis=0))
-    assert_close(model[1].bias.grad, d_norm.sum(axis=0))
-    assert_close(model[0].weight.grad, d_linear.T @ as_array(x))
-    assert_close(model[0].bias.grad, d_linear.sum(axis=0))
-    assert_close(model[3].weight.grad, error.T @ h)
+    d_linear = normalisation_backward(d_norm * as_array(norm.weight), normalised, std, axis=1)
+    assert_close(norm.weight.grad, (d_norm * normalised).sum(axis=0))
+    assert_close(norm.bias.grad, d_norm.sum(axis=0))
+    assert_close(below.weight.grad, d_linear.T @ as_array(x))
+    assert_close(below.bias.grad, d_linear.sum(axis=0))
+    assert_close(above.weight.grad, error.T @ h)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -101,11 +103,13 @@ def test_convolution(normalised: bool) -> None:
     """3×3 convolution (with BatchNorm over batch and space), point of 2·3·3 features, then a linear layer."""
     x, targets = torch.randn(4, 2, 5, 5).double(), torch.tensor([0, 1, 2, 1])
     norm = nn.BatchNorm2d(2) if normalised else nn.Identity()
-    model = nn.Sequential(nn.Conv2d(2, 2, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)).double()
+    convolution = nn.Conv2d(2, 2, 3)
+    model = nn.Sequential(convolution, norm, nn.ReLU(), nn.Flatten(), nn.Linear(18, 3)).double()
     if isinstance(norm, nn.BatchNorm2d):
         nn.init.normal_(norm.weight)
     error, matrix = step(model, ["2"], x, targets)
-    data, kernel, bias = as_array(x), as_array(model[0].weight), as_array(model[0].bias)
+    data = as_array(x)
+    kernel, bias = (as_array(parameter) for parameter in convolution.parameters())
     a = np.zeros((4, 2, 3, 3))
     for row in range(3):
         for column in range(3):
@@ -125,14 +129,14 @@ def test_convolution(normalised: bool) -> None:
         delta = normalisation_backward(d_norm * gain, hat, std, axis=0).reshape(4, 3, 3, 2).transpose(0, 3, 1, 2)
     else:
         delta = delta * (a > 0)
-        assert_close(model[0].bias.grad, delta.sum(axis=(0, 2, 3)))
+        assert_close(gradients(convolution)["bias"], delta.sum(axis=(0, 2, 3)))
     d_kernel = np.zeros_like(kernel)
     for row in range(3):
         for column in range(3):
             d_kernel[:, :, row, column] = np.einsum(
                 "nohw,nchw->oc", delta, data[:, :, row : row + 3, column : column + 3]
             )
-    assert_close(model[0].weight.grad, d_kernel)
+    assert_close(convolution.weight.grad, d_kernel)
 
 
 def test_embedding() -> None:
@@ -146,5 +150,6 @@ def test_embedding() -> None:
     for sample in range(4):
         for field in range(2):
             expected[fields[sample, field]] += signal[sample, field]
-    assert_close(model[0].weight.grad, expected)
-    assert model[0].weight.grad[5].abs().max() == 0
+    found = gradients(model)["0.weight"]
+    assert_close(found, expected)
+    assert found[5].abs().max() == 0

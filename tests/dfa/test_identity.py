@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from dfa.points import Point
+from dfa.rules.direct import Memory
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
 
 Batch = tuple[Tensor, Tensor]
@@ -21,7 +22,7 @@ class Residual(nn.Module):
         self.branch = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width, bias=False))
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         if silent:
-            nn.init.zeros_(self.branch[2].weight)
+            nn.init.zeros_(self.branch.get_parameter("2.weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x + self.branch(x))
@@ -48,29 +49,31 @@ def test_is_not_backpropagation_where_it_is_not(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("memory", ["keep", "recompute"])
-def test_damping_and_slopes_in_numpy(memory: str, batch: Batch) -> None:
+def test_damping_and_slopes_in_numpy(memory: Memory, batch: Batch) -> None:
     """Two post-norm blocks: signals e, e δ α₂/σ₂ and e δ² α₂/σ₂ α₁/σ₁, seen through the gradients of the biases."""
     x, targets = batch
-    model = network(Residual(4, norm=True), Residual(4, norm=True))
-    for block in (model[1], model[2]):
-        nn.init.uniform_(block.norm.weight, 0.5, 2.0)
-    options = {"damping": 0.8, "norms": "*.norm", "memory": memory}
-    rule = dfa.IdentityFeedback(model, points=["0", "1", "2"], error_at="2", **options)
+    blocks = Residual(4, norm=True), Residual(4, norm=True)
+    model = network(*blocks)
+    for block in blocks:
+        nn.init.uniform_(block.get_parameter("norm.weight"), 0.5, 2.0)
+    points = ["0", "1", "2"]
+    rule = dfa.IdentityFeedback(model, points, error_at="2", damping=0.8, norms="*.norm", memory=memory)
     rule.backward(cross_entropy(model(x), targets))
-    data = as_array(x) @ as_array(model[0].weight).T + as_array(model[0].bias)
+    data = as_array(x) @ as_array(model.get_parameter("0.weight")).T + as_array(model.get_parameter("0.bias"))
     slopes = []
-    for block in (model[1], model[2]):
-        w1, b1, w2 = (as_array(parameter) for parameter in block.branch.parameters())
+    for block in blocks:
+        w1, b1, w2, gain, shift = (as_array(parameter) for parameter in block.parameters())
         total = data + np.tanh(data @ w1.T + b1) @ w2.T
         std = np.sqrt(total.var(axis=1, keepdims=True) + 1e-5)
-        slopes.append(as_array(block.norm.weight) / std)
-        data = (total - total.mean(axis=1, keepdims=True)) / std * as_array(block.norm.weight)
-        data = data + as_array(block.norm.bias)
-    logits = data @ as_array(model[3].weight).T + as_array(model[3].bias)
-    error = softmax_error(logits, targets.numpy()) @ as_array(model[3].weight)
-    assert_close(model[2].norm.bias.grad, error.sum(axis=0))
-    assert_close(model[1].norm.bias.grad, (0.8 * error * slopes[1]).sum(axis=0))
-    assert_close(model[0].bias.grad, (0.64 * error * slopes[1] * slopes[0]).sum(axis=0))
+        slopes.append(gain / std)
+        data = (total - total.mean(axis=1, keepdims=True)) / std * gain + shift
+    above = as_array(model.get_parameter("3.weight"))
+    logits = data @ above.T + as_array(model.get_parameter("3.bias"))
+    error = softmax_error(logits, targets.numpy()) @ above
+    found = gradients(model)
+    assert_close(found["2.norm.bias"], error.sum(axis=0))
+    assert_close(found["1.norm.bias"], (0.8 * error * slopes[1]).sum(axis=0))
+    assert_close(found["0.bias"], (0.64 * error * slopes[1] * slopes[0]).sum(axis=0))
     assert rule.uses.forward_weights == "gains"
 
 

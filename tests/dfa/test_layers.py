@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 import dfa
 from tests.dfa.reference import assert_close, assert_same, gradients, only_matrix, segment_gradients, softmax_error
 
+Segment = Callable[[Tensor], Tensor]
 TOKENS = torch.arange(8).reshape(2, 4) % 3
 
 
@@ -27,7 +28,7 @@ class Attention(nn.Module):
 
 
 def check(
-    model: nn.Module, points: list[str], segments: list[Callable[[Tensor], Tensor]], x: Tensor, targets: Tensor
+    model: nn.Module, points: list[str], segments: list[Segment], x: Tensor, targets: Tensor
 ) -> dfa.DirectFeedbackAlignment:
     rule = dfa.DirectFeedbackAlignment(model, points)
     logits = model(x)
@@ -95,7 +96,7 @@ def test_embedding_then_recurrent_tuple() -> None:
             return self.head(self.lstm(self.table(tokens))[0])
 
     model = Reader().double()
-    segments = [model.table, lambda h: model.lstm(h)[0], model.head]
+    segments: list[Segment] = [model.table, lambda h: model.lstm(h)[0], model.head]
     check(model, ["table", "lstm"], segments, torch.randint(7, (2, 4)), TOKENS)
 
 
@@ -160,8 +161,9 @@ def test_error_inside_the_model(mlp: nn.Sequential, batch: tuple[Tensor, Tensor]
     below = mlp[1](mlp[0](x))
     mlp[4](mlp[3](mlp[2](below.detach()))).backward(error)
     hidden = torch.tanh(mlp[2](below)).detach()
-    assert_close(mlp[4].weight.grad, error.T @ hidden)
-    below.backward(error @ mlp[4].weight.detach() @ matrix)
+    weight = mlp.get_parameter("4.weight")
+    assert_close(weight.grad, error.T @ hidden)
+    below.backward(error @ weight.detach() @ matrix)
     assert_same(found, gradients(mlp))
 
 
@@ -178,6 +180,10 @@ def test_module_used_twice_with_two_widths(batch: tuple[Tensor, Tensor]) -> None
             return self.head(self.act(self.second(self.act(self.first(x)))))
 
     model = Shared().double()
-    segments = [lambda x: torch.relu(model.first(x)), lambda h: torch.relu(model.second(h)), model.head]
+    segments: list[Segment] = [
+        lambda x: torch.relu(model.first(x)),
+        lambda h: torch.relu(model.second(h)),
+        model.head,
+    ]
     rule = check(model, ["act"], segments, *batch)
     assert only_matrix(rule).shape == (3, 8)

@@ -58,9 +58,10 @@ def test_signals_in_numpy(key: str, mlp: nn.Sequential, batch: Batch) -> None:
     x = as_array(batch[0])
     a1, h1, h2, logits = activations(mlp, x)
     error = softmax_error(logits, batch[1].numpy())
-    assert_close(mlp[0].weight.grad, ((error @ channel @ held["1"]) * (a1 > 0)).T @ x)
-    assert_close(mlp[2].weight.grad, ((error @ channel @ held["3"]) * (1 - h2**2)).T @ h1)
-    assert_close(mlp[4].weight.grad, error.T @ h2)
+    found = gradients(mlp)
+    assert_close(found["0.weight"], ((error @ channel @ held["1"]) * (a1 > 0)).T @ x)
+    assert_close(found["2.weight"], ((error @ channel @ held["3"]) * (1 - h2**2)).T @ h1)
+    assert_close(found["4.weight"], error.T @ h2)
     assert rule.uses.state == "learned feedback"
 
 
@@ -69,7 +70,7 @@ def test_around_the_identity(key: str, batch: Batch) -> None:
     """With ΔB = 0 backpropagation, where identity is; elsewhere, and once it has learned, more than that."""
     model = nn.Sequential(nn.Linear(5, 3), nn.Identity(), nn.Linear(3, 3)).double()
     with torch.no_grad():
-        model[2].weight.copy_(torch.eye(3))
+        model.get_parameter("2.weight").copy_(torch.eye(3))
     expected = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
     more = {"around_identity": True, "scale": 0.0}
     options = LEARNED[key] | ({"every": 10**6} if key in ("fdfa", "grape") else {})
@@ -94,12 +95,13 @@ def test_dkp_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
 def test_dkp_meets_the_weights_of_a_linear_readout(mlp: nn.Sequential, batch: Batch) -> None:
     """Kolen and Pollack's theorem: for the topmost point feedback and weights get the same updates, and decay alike."""
     rule = dfa.DirectKolenPollack(mlp, ["3"], lr=0.1, decay=0.05, optimizer="sgd")
-    optimizer = torch.optim.SGD([mlp[4].weight], lr=0.1, weight_decay=0.05)
+    weight = mlp.get_parameter("4.weight")
+    optimizer = torch.optim.SGD([weight], lr=0.1, weight_decay=0.05)
     for _ in range(1200):
         optimizer.zero_grad()
         rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
         optimizer.step()
-    np.testing.assert_allclose(matrices(rule)["3"], as_array(mlp[4].weight), atol=0.01)
+    np.testing.assert_allclose(matrices(rule)["3"], as_array(weight), atol=0.01)
 
 
 def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array, Array, Array]:
@@ -107,7 +109,8 @@ def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array,
     torch.manual_seed(seed)
     first, second = (as_array(torch.randn(7, width, dtype=torch.double)) for width in (8, 6))
     _, _, h2, _ = activations(mlp, x)
-    response = ((first @ as_array(mlp[2].weight).T) * (1 - h2**2) + second) @ as_array(mlp[4].weight).T
+    w2, w3 = (as_array(mlp.get_parameter(name)) for name in ("2.weight", "4.weight"))
+    response = ((first @ w2.T) * (1 - h2**2) + second) @ w3.T
     return first, second, response
 
 
@@ -147,7 +150,8 @@ def test_fdfa_finds_the_jacobian_of_a_linear_network(around_identity: bool) -> N
     for _ in range(300):
         model(x)
         rule.discard()
-    jacobians = {"0": model[2].weight @ model[1].weight, "1": model[2].weight}
+    above = model.get_parameter("2.weight")
+    jacobians = {"0": above @ model.get_parameter("1.weight"), "1": above}
     for name, jacobian in jacobians.items():
         expected = as_array(jacobian) - (np.eye(4) if around_identity else 0)
         np.testing.assert_allclose(matrices(rule)[name], expected, atol=0.02)
@@ -162,7 +166,7 @@ def test_grape_turns_towards_the_jacobian() -> None:
     for _ in range(200):
         model(x)
         rule.discard()
-    found, jacobian = matrices(rule)["0"], as_array(model[1].weight)
+    found, jacobian = matrices(rule)["0"], as_array(model.get_parameter("1.weight"))
     cosines = (found * jacobian).sum(axis=0) / np.linalg.norm(found, axis=0) / np.linalg.norm(jacobian, axis=0)
     assert cosines.min() > 0.98
     np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, rtol=1e-5)

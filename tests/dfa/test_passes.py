@@ -13,7 +13,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def total(*parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: sum(part[name] for part in parts) for name in parts[0]}  # type: ignore[misc]
+    return {name: sum((part[name] for part in parts), torch.zeros(())) for name in parts[0]}
 
 
 @pytest.fixture

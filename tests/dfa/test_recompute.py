@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.rules.direct import Memory
 from tests.dfa.reference import assert_same, gradients
 from tests.dfa.test_rules import step
 
@@ -126,7 +127,7 @@ def test_several_passes(batch: Batch) -> None:
         rule.backward(chunks[0] + 0.5 * chunks[1])
         rule.backward(spare.square().sum())
         assert not rule.taps.passes
-        return gradients(model), model.blocks[0].norm.running_mean  # type: ignore[union-attr, return-value]
+        return gradients(model), model.get_buffer("blocks.0.norm.running_mean")
 
     found, statistics = run(memory="recompute")
     expected, expected_statistics = run()
@@ -161,13 +162,13 @@ def test_only_inputs_that_no_stage_gives_are_kept(batch: Batch) -> None:
 def test_optimiser_step_fused_into_the_backward(shares: bool, batch: Batch) -> None:
     """Every parameter steps once, on the same gradient, and those of the stages keep none."""
 
-    def build(memory: str, **options: Any) -> tuple[nn.Module, dfa.DirectFeedbackAlignment]:
+    def build(memory: Memory, **options: Any) -> tuple[Chain, dfa.DirectFeedbackAlignment]:
         torch.manual_seed(2)
         model = Chain().double()
         if shares:
             shared = model.blocks[0].mix  # used by two stages: complete only after the second
             model.blocks[2].mix = shared
-        return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory, **options)  # type: ignore[arg-type]
+        return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory, **options)
 
     model, rule = build("recompute", parallel=3)
     stepped: list[nn.Parameter] = []
@@ -180,7 +181,7 @@ def test_optimiser_step_fused_into_the_backward(shares: bool, batch: Batch) -> N
 
     rule.after_stage = after
     step(rule, model, batch)
-    assert len(stepped) == len(set(stepped)) == len(list(model.blocks.parameters()))  # type: ignore[operator]
+    assert len(stepped) == len(set(stepped)) == len(list(model.blocks.parameters()))
     assert {name.split(".")[0] for name in gradients(model)} == {"embed", "head"}
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     ordinary, rule = build("keep")
@@ -213,7 +214,7 @@ def test_exception_inside_a_stage_leaves_nothing_behind(batch: Batch) -> None:
     model = Chain().double()
     rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
     expected = step(rule, copy_without_dropout(model), batch)
-    end = model.blocks[2].end
+    end = model.get_submodule("blocks.2.end")
     for failure in (RuntimeError, KeyboardInterrupt):
 
         def fail(*_: object, failure: type[BaseException] = failure) -> None:
@@ -266,8 +267,10 @@ def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], messa
 
 
 def test_compiled_as_a_whole() -> None:
+    compiled = torch.compile(Chain())
+    assert isinstance(compiled, nn.Module)
     with pytest.raises(dfa.PointError, match="compile the stages"):
-        dfa.DirectFeedbackAlignment(torch.compile(Chain()), "blocks.*", memory="recompute")
+        dfa.DirectFeedbackAlignment(compiled, "blocks.*", memory="recompute")
 
 
 def test_stage_that_lets_gradient_out(batch: Batch) -> None:
@@ -297,7 +300,7 @@ def test_stage_that_runs_otherwise_the_second_time(batch: Batch) -> None:
             return self.one(x) if self.calls == 1 else self.two(x)
 
     model = nn.ModuleDict({"body": Fickle(), "head": nn.Linear(5, 3)}).double()
-    model.forward = lambda x: model["head"](model["body"](x))  # type: ignore[method-assign]
+    model.forward = lambda x: model["head"](model["body"](x))
     rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], stages="body", memory="recompute")
     rule.taps._fired["body.two"] = True
     with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.feedback import Sharing
 from tests.dfa.reference import assert_same, backpropagated, gradients
 
 Batch = tuple[Tensor, Tensor]
@@ -89,9 +90,10 @@ def test_no_gradient_crosses_a_point(mlp: nn.Sequential, batch: Batch) -> None:
     before = step(rule, mlp, batch)
     with torch.no_grad():  # the same function, with hidden units of the second layer permuted
         order = torch.tensor([3, 1, 5, 0, 2, 4])
-        mlp[2].weight.copy_(mlp[2].weight[order])
-        mlp[2].bias.copy_(mlp[2].bias[order])
-        mlp[4].weight.copy_(mlp[4].weight[:, order])
+        for parameter in mlp[2].parameters():
+            parameter.copy_(parameter[order])
+        above = mlp.get_parameter("4.weight")
+        above.copy_(above[:, order])
     after = step(rule, mlp, batch)
     torch.testing.assert_close(after["0.weight"], before["0.weight"])
     assert not torch.allclose(after["2.weight"], before["2.weight"][order])
@@ -160,8 +162,8 @@ for step in range(150):
 
 
 @pytest.mark.parametrize("sharing", ["shared", "per_point"])
-def test_steps_leave_no_tensor_behind(mlp: nn.Sequential, sharing: str) -> None:
-    rule = dfa.DirectFeedbackAlignment(mlp, points=["1", "3"], error_at="", sharing=sharing)  # type: ignore[arg-type]
+def test_steps_leave_no_tensor_behind(mlp: nn.Sequential, sharing: Sharing) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, points=["1", "3"], error_at="", sharing=sharing)
 
     def tensors_after_steps(count: int) -> int:
         for _ in range(count):

@@ -39,7 +39,7 @@ class Doubled(nn.Module):
         super().__init__()
         self.module = module
         self.other = copy.deepcopy(module).requires_grad_(False)
-        self.other.weight.copy_(feedback)
+        self.other.get_parameter("weight").copy_(feedback)
 
     def forward(self, x: Tensor) -> Tensor:
         by_feedback = self.other(x)
@@ -74,27 +74,29 @@ def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.FeedbackAlignment(mlp, seed=3)
     found = step(rule, mlp, batch)
     x = as_array(batch[0])
-    a1 = x @ as_array(mlp[0].weight).T + as_array(mlp[0].bias)
-    h2 = np.tanh(np.maximum(a1, 0) @ as_array(mlp[2].weight).T + as_array(mlp[2].bias))
-    error = softmax_error(h2 @ as_array(mlp[4].weight).T + as_array(mlp[4].bias), batch[1].numpy())
+    w1, b1, w2, b2, w3, b3 = (as_array(parameter) for parameter in mlp.parameters())
+    a1 = x @ w1.T + b1
+    h2 = np.tanh(np.maximum(a1, 0) @ w2.T + b2)
+    error = softmax_error(h2 @ w3.T + b3, batch[1].numpy())
     d2 = error @ as_array(rule.feedback("4.weight")) * (1 - h2**2)
     d1 = d2 @ as_array(rule.feedback("2.weight")) * (a1 > 0)
     assert_close(found["4.weight"], error.T @ h2)
     assert_close(found["2.weight"], d2.T @ np.maximum(a1, 0))
     assert_close(found["0.weight"], d1.T @ x)
-    spread = rule.feedback("2.weight").std() / mlp[2].weight.std()
+    spread = rule.feedback("2.weight").std() / mlp.get_parameter("2.weight").std()
     assert 0.6 < spread < 1.5
     assert not torch.equal(rule.feedback("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback("2.weight"))
 
 
 def test_signs_in_numpy(mlp: nn.Sequential) -> None:
     rule = dfa.SignSymmetry(mlp, magnitude="uniform")
-    magnitude = np.abs(as_array(mlp[2].weight)).mean()
+    weight = mlp.get_parameter("2.weight")
+    magnitude = np.abs(as_array(weight)).mean()
     with torch.no_grad():
-        mlp[2].weight.neg_()
-    assert_close(rule.feedback("2.weight"), np.sign(as_array(mlp[2].weight)) * magnitude)
+        weight.neg_()
+    assert_close(rule.feedback("2.weight"), np.sign(as_array(weight)) * magnitude)
     random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback("2.weight")
-    assert torch.equal(random.sign(), mlp[2].weight.sign()) and random.abs().std() > 0
+    assert torch.equal(random.sign(), weight.sign()) and random.abs().std() > 0
 
 
 def test_weights_in_other_places(batch: Batch) -> None:
@@ -131,8 +133,9 @@ def test_attention_projections_are_exchanged() -> None:
         rule.feedback(name).zero_()
     x = torch.randn(2, 5, 8)
     rule.backward(model(x, x, x)[0].square().sum())
-    assert model.out_proj.weight.grad.abs().max() > 0
-    assert model.in_proj_weight.grad.abs().max() == 0
+    found = gradients(model)
+    assert found["out_proj.weight"].abs().max() > 0
+    assert found["in_proj_weight"].abs().max() == 0
 
 
 def test_pauses_and_closing_are_exact(mlp: nn.Sequential, batch: Batch) -> None:
@@ -163,16 +166,17 @@ def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
     """B - W shrinks by 1 - λ a step, whatever the optimiser does, and B moves by what W moves, decay aside."""
     rule = dfa.KolenPollack(mlp, decay=0.05)
     optimizer = torch.optim.Adam(mlp.parameters(), lr=0.1)
-    first = rule.feedback("2.weight") - mlp[2].weight.detach()
+    weight = mlp.get_parameter("2.weight")
+    first = rule.feedback("2.weight") - weight.detach()
     for _ in range(20):
-        before, weight = rule.feedback("2.weight"), mlp[2].weight.detach().clone()
+        before, held = rule.feedback("2.weight"), weight.detach().clone()
         step(rule, mlp, batch)
-        decayed = mlp[2].weight.detach().clone()
-        torch.testing.assert_close(decayed, 0.95 * weight)
+        decayed = weight.detach().clone()
+        torch.testing.assert_close(decayed, 0.95 * held)
         optimizer.step()
-        change = mlp[2].weight.detach() - decayed
+        change = weight.detach() - decayed
         torch.testing.assert_close(rule.feedback("2.weight"), 0.95 * before + change)
-    torch.testing.assert_close(rule.feedback("2.weight") - mlp[2].weight.detach(), first * 0.95**20)
+    torch.testing.assert_close(rule.feedback("2.weight") - weight.detach(), first * 0.95**20)
 
 
 @pytest.mark.parametrize("every", [1, 3])

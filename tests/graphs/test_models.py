@@ -64,7 +64,7 @@ def assert_same_function(
 @pytest.mark.parametrize("features", ["sparse", "dense"])
 def test_layer_equals_that_of_pyg(graph: Graph, ours: nn.Module, theirs: nn.Module, features: str) -> None:
     ours, theirs = ours.double(), theirs.double()
-    nn.init.normal_(ours.bias)
+    nn.init.normal_(ours.get_parameter("bias"))
     x = graph.x.to_dense()
     given = graph.x if features == "sparse" else x
     assert_same_function(ours, theirs, lambda: ours(given, graph), lambda: theirs(x, graph.edge_index))

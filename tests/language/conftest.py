@@ -33,5 +33,5 @@ def model() -> Transformer:
     model = Transformer(11, 7, width=8, blocks=3, heads=2, hidden=12, dropout=0.0).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return model

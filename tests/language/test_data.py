@@ -101,7 +101,8 @@ class Hub:
     """The hub's copy: a row for each line, the last split under another name."""
 
     def __init__(self, fail: bool = False) -> None:
-        self.fail, self.asked = fail, ()
+        self.fail = fail
+        self.asked: tuple[str, ...] = ()
 
     def __call__(self, *name: str) -> dict[str, Any]:
         self.asked = name

@@ -12,8 +12,10 @@ from benchmarks.errors import ConfigError
 from benchmarks.language.attention import (
     ATTENTIONS,
     DenseSynthesizer,
+    DotProductAttention,
     FixedAttention,
     RandomSynthesizer,
+    WeightedAttention,
     fixed_patterns,
 )
 from benchmarks.language.bench import expected_first_loss
@@ -24,17 +26,18 @@ WIDTH, HEADS, WINDOW = 8, 4, 7
 
 def _into_pytorch(block: Block, pre: bool) -> nn.TransformerEncoderLayer:
     """PyTorch's layer with a block's weights."""
-    hidden = block.hidden[0].out_features
-    layer = nn.TransformerEncoderLayer(WIDTH, 2, hidden, 0.0, batch_first=True, norm_first=pre).double()
-    attended, attention = block.attended, block.attended.attention
-    norms = (attended.norm_before, block.norm_before) if pre else (attended.norm_after, block.norm_after)
+    attended, attention, hidden, out = block.attended, block.attended.attention, block.hidden[0], block.out[0]
+    first, second = (attended.norm_before, block.norm_before) if pre else (attended.norm_after, block.norm_after)
+    assert isinstance(attention, DotProductAttention) and isinstance(hidden, nn.Linear) and isinstance(out, nn.Linear)
+    assert isinstance(first, nn.LayerNorm) and isinstance(second, nn.LayerNorm)
+    layer = nn.TransformerEncoderLayer(WIDTH, 2, hidden.out_features, 0.0, batch_first=True, norm_first=pre).double()
     pairs = {
         "self_attn.in_proj_weight": attention.project.weight, "self_attn.in_proj_bias": attention.project.bias,
         "self_attn.out_proj.weight": attention.out.weight, "self_attn.out_proj.bias": attention.out.bias,
-        "linear1.weight": block.hidden[0].weight, "linear1.bias": block.hidden[0].bias,
-        "linear2.weight": block.out[0].weight, "linear2.bias": block.out[0].bias,
-        "norm1.weight": norms[0].weight, "norm1.bias": norms[0].bias,
-        "norm2.weight": norms[1].weight, "norm2.bias": norms[1].bias,
+        "linear1.weight": hidden.weight, "linear1.bias": hidden.bias,
+        "linear2.weight": out.weight, "linear2.bias": out.bias,
+        "norm1.weight": first.weight, "norm1.bias": first.bias,
+        "norm2.weight": second.weight, "norm2.bias": second.bias,
     }  # fmt: skip
     layer.load_state_dict({name: value.detach() for name, value in pairs.items()})
     return layer
@@ -48,13 +51,14 @@ def test_it_is_pytorchs_encoder_with_a_causal_mask(normalisation: str) -> None:
     ).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     tokens = torch.randint(11, (2, 5))
     x = model.embedding.tokens.weight[tokens] * math.sqrt(WIDTH) + sinusoids(5, WIDTH).double()
     mask = nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64)
     for block in (*model.blocks, model.last):
         x = _into_pytorch(block, normalisation == "pre").eval()(x, mask, is_causal=True)
     if normalisation == "pre":
+        assert isinstance(model.norm, nn.LayerNorm)
         x = F.layer_norm(x, (WIDTH,), model.norm.weight, model.norm.bias)
     torch.testing.assert_close(model(tokens), x @ model.decoder.weight.T + model.decoder.bias)
 
@@ -95,7 +99,7 @@ def test_fixed_patterns_by_hand() -> None:
     torch.testing.assert_close(context, torch.tensor(expected))
 
 
-def _mix(layer: Any, weights: Tensor, x: Tensor) -> Tensor:
+def _mix(layer: WeightedAttention, weights: Tensor, x: Tensor) -> Tensor:
     """Heads of the given weights (columns, heads, length, length) over the values, then the output layer."""
     value = x @ layer.value.weight.T + layer.value.bias
     size = WIDTH // HEADS
@@ -112,12 +116,13 @@ def _causal(scores: Tensor) -> Tensor:
 def test_attention_variants_by_hand() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, WIDTH)
-    kinds = FixedAttention, DenseSynthesizer, RandomSynthesizer
-    fixed, dense, random = (kind(WIDTH, HEADS, 0.0, WINDOW) for kind in kinds)
+    shape = WIDTH, HEADS, 0.0, WINDOW
+    fixed, dense, random = FixedAttention(*shape), DenseSynthesizer(*shape), RandomSynthesizer(*shape)
     torch.testing.assert_close(fixed(x), _mix(fixed, fixed_patterns(5).expand(2, -1, -1, -1), x))
     scores = random.scores[:, :5, :5].expand(2, -1, -1, -1)
     torch.testing.assert_close(random(x), _mix(random, _causal(scores), x))
     inner, _, outer = dense.scores
+    assert isinstance(inner, nn.Linear) and isinstance(outer, nn.Linear)
     hidden = (x @ inner.weight.T + inner.bias).clamp(min=0)
     by_head = [hidden @ outer.weight[h * WINDOW : h * WINDOW + 5].T + outer.bias[h * WINDOW : h * WINDOW + 5]
                for h in range(HEADS)]  # fmt: skip

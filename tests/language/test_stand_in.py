@@ -1,7 +1,7 @@
 """The generated language: its entropies by brute force, its oracle by another algorithm, its grammar by reading it."""
 
 import math
-from collections import Counter
+from collections import defaultdict
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ def _forward(grammar: Grammar, start: dict[State, float], words: list[int]) -> l
     """-log p of each word given those before it, by the forward algorithm over dictionaries of states."""
     belief, losses = start, []
     for word in words:
-        after: Counter[State] = Counter()
+        after: defaultdict[State, float] = defaultdict(float)
         for state, weight in belief.items():
             for emission in grammar.emissions(state):
                 if emission.word == word:
@@ -34,9 +34,9 @@ def _stationary(grammar: Grammar) -> dict[State, float]:
     """Average of the distributions over states after 1,000 to 3,000 words."""
     belief: dict[State, float] = {grammar.start: 1.0}
     emissions: dict[State, list[tuple[State, float]]] = {}
-    average: Counter[State] = Counter()
+    average: defaultdict[State, float] = defaultdict(float)
     for step in range(3000):
-        following: Counter[State] = Counter()
+        following: defaultdict[State, float] = defaultdict(float)
         for state, weight in belief.items():
             if state not in emissions:
                 emissions[state] = [(e.after, e.chance) for e in grammar.emissions(state)]
@@ -44,7 +44,8 @@ def _stationary(grammar: Grammar) -> dict[State, float]:
                 following[after] += weight * chance
         belief = dict(following)
         if step >= 1000:
-            average.update({state: weight / 2000 for state, weight in belief.items()})
+            for state, weight in belief.items():
+                average[state] += weight / 2000
     return dict(average)
 
 
@@ -76,13 +77,13 @@ def test_entropy_rate_is_the_growth_of_the_entropy_of_ever_longer_strings(small:
     strings: dict[tuple[int, ...], dict[State, float]] = {(): stationary}
     heights = [0.0]
     for _ in range(7):
-        longer: dict[tuple[int, ...], Counter[State]] = {}
+        longer: dict[tuple[int, ...], defaultdict[State, float]] = {}
         for string, belief in strings.items():
             for state, weight in belief.items():
                 for emission in grammar.emissions(state):
-                    counter = longer.setdefault((*string, emission.word), Counter())
-                    counter[emission.after] += weight * emission.chance
-        strings = {string: dict(counter) for string, counter in longer.items()}
+                    after = longer.setdefault((*string, emission.word), defaultdict(float))
+                    after[emission.after] += weight * emission.chance
+        strings = {string: dict(after) for string, after in longer.items()}
         chances = [sum(belief.values()) for belief in strings.values()]
         heights.append(-sum(chance * math.log(chance) for chance in chances))
     growth = [after - before for before, after in pairwise(heights)]

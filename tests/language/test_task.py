@@ -24,7 +24,7 @@ from benchmarks.records import RunFolder
 from tests.language.test_data import DATA_DIR, needs_data
 
 
-def _build(name: str = "wikitext103", **options: Any) -> LanguageModelling:
+def _build(name: str = "wikitext103", /, **options: Any) -> LanguageModelling:
     defaults: dict[str, Any] = {"seed": 0, "source": "stand_in", "data_dir": Path(), "columns": 4, "window": 16}
     return LanguageModelling(name, **(defaults | {"stand_in_tokens": 6000} | options))
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.language import tokens as tokens_module
-from benchmarks.language.sources import find_text
+from benchmarks.language.sources import Text, find_text
 from benchmarks.language.tokens import LINE_END_ID, decode, encode, normalise, tokenised, train_encoding
 from tests.language.conftest import LINES
 
@@ -97,7 +97,12 @@ def test_a_corpus_holds_every_split_and_counts_words(text_folder: Path) -> None:
 def test_it_is_encoded_once_for_each_text_and_options(text_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Path] = []
     genuine = tokens_module._build
-    monkeypatch.setattr(tokens_module, "_build", lambda *a: built.append(a[1]) or genuine(*a))
+
+    def build(text: Text, folder: Path, vocabulary: int, lowercase: bool) -> None:
+        built.append(folder)
+        genuine(text, folder, vocabulary, lowercase)
+
+    monkeypatch.setattr(tokens_module, "_build", build)
     text = find_text("wikitext2", text_folder, "", False)
     for _ in range(2):
         tokenised(text, 300, cache=str(text_folder))

@@ -5,9 +5,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from benchmarks.config import Config, compose_config, resolve
@@ -84,16 +86,22 @@ def test_what_cannot_be_sampled_is_told(run: Config) -> None:
         sample_text(folder, "", 3, 1.0, 0)
 
 
+def _drawn(line: Line2D) -> tuple[list[float], list[float]]:
+    """The line's x and y."""
+    x, y = line.get_data()
+    return np.asarray(x).tolist(), np.asarray(y).tolist()
+
+
 def test_curves_are_the_histories_and_the_best_possible(run: Config) -> None:
     figure = learning_curves({"DFA": run})
     assert isinstance(figure, Figure)
     (axes,) = figure.axes
-    curve, best = axes.lines
+    (steps, perplexities), (_, best) = map(_drawn, axes.lines)
     history = RunFolder.of(run).history()
-    assert curve.get_xdata().tolist() == [row["step"] for row in history] == [3, 6]
-    assert curve.get_ydata().tolist() == [row["valid/perplexity"] for row in history]
+    assert steps == [row["step"] for row in history] == [3, 6]
+    assert perplexities == [row["valid/perplexity"] for row in history]
     record = RunFolder.of(run).read()
-    assert record is not None and best.get_ydata()[0] == record["data"]["notes"]["best_perplexity"]
+    assert record is not None and best[0] == record["data"]["notes"]["best_perplexity"]
     assert "stand-in" in axes.get_title()
     RunFolder.of(run).metrics.unlink()
     with pytest.raises(ResultsError, match="no history to draw"):
@@ -112,14 +120,16 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
     aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
     RunFolder.of(other).finish(found | {"metrics": aligned})
     over_steps, alignments = perplexity_ratios({"bp": run, "other": other}).axes
-    assert over_steps.lines[0].get_ydata().tolist() == pytest.approx([2.5, 2.5])
-    assert over_steps.lines[0].get_xdata().tolist() == [3, 6]
+    steps, ratios = _drawn(over_steps.lines[0])
+    assert ratios == pytest.approx([2.5, 2.5])
+    assert steps == [3, 6]
     assert alignments.get_title() == "other"
-    lowest, highest, _ = ([list(line.get_xdata()), list(line.get_ydata())] for line in alignments.lines)
-    assert lowest == [[3, 6], [0.1, 0.3]] and highest == [[6], [0.9]]
+    lowest, highest, _ = map(_drawn, alignments.lines)
+    assert lowest == ([3, 6], [0.1, 0.3]) and highest == ([6], [0.9])
     (axes,) = perplexity_ratio_by_depth({"bp, 2": run, "bp, 4": other, "x, 2": other, "x, 4": run}).axes
-    assert axes.lines[0].get_xdata().tolist() == [2, 4]
-    assert axes.lines[0].get_ydata().tolist() == pytest.approx([2.5, 1 / 2.5])
+    depths, ratios = _drawn(axes.lines[0])
+    assert depths == [2, 4]
+    assert ratios == pytest.approx([2.5, 1 / 2.5])
 
 
 @pytest.mark.parametrize("name", ["figure_6", "figure_6_wikitext2", "figure_6_depth"])

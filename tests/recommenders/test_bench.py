@@ -1,6 +1,7 @@
 """The measurements run at a small size, and what they write can be read."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -16,19 +17,19 @@ def take_memory() -> dict[str, int]:
     return {"size": len(b"x" * 200 * 2**20)}
 
 
-def test_memory_is_that_of_the_work_alone():
+def test_memory_is_that_of_the_work_alone() -> None:
     found = measured_apart(take_memory)
     assert found["size"] == 200 * 2**20
     assert 180 < found["peak_memory_mb"] - found["imports_memory_mb"] < 270
 
 
 @pytest.fixture
-def here(monkeypatch):
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures in this process, which saves the imports of many."""
     monkeypatch.setattr(bench_logs_module, "measured_apart", measuring._measured)
 
 
-def test_logs_are_measured_in_every_part(tmp_path, here):
+def test_logs_are_measured_in_every_part(tmp_path: Path, here: None) -> None:
     found = bench_logs(3000, 100, tmp_path)
     assert found["preprocess"]["rows"] == 3000 and found["read"]["rows"] == 2400
     assert 100 < found["preprocess"]["distinct_values"] >= sum(found["preprocess"]["field_sizes"]) - 39
@@ -37,12 +38,14 @@ def test_logs_are_measured_in_every_part(tmp_path, here):
     assert not list(tmp_path.iterdir())
 
 
-def test_generated_ids_have_the_published_number_of_values():
+def test_generated_ids_have_the_published_number_of_values() -> None:
     assert len(FIELD_SIZES) == 39 and sum(FIELD_SIZES) == 1_086_810
     assert sized_log(100).field_sizes == FIELD_SIZES and len(sized_log(100)) == 100
 
 
-def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
+def test_results_are_kept_part_by_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here: None
+) -> None:
     small = bench_logs(2000, 100, tmp_path, torchfm=False)
     cell = {"model": "dcn", "rule": "dfa", "batch_size": 512, "parameters": 10, "seconds_per_step": 0.5,
             "cpu_seconds_per_step": 0.4, "peak_memory_mb": 2000.0, "steps": 100, "hours": 3.0}  # fmt: skip
@@ -62,7 +65,7 @@ def test_results_are_kept_part_by_part(tmp_path, monkeypatch, capsys, here):
     assert ended.value.code == 2 and "damaged" in capsys.readouterr().err
 
 
-def test_a_cell_runs_at_the_papers_scale():
+def test_a_cell_runs_at_the_papers_scale() -> None:
     found = _cell("fm", "bp", steps=3, device="cpu")
     assert found["measured_steps"] == 3 and 0 < found["cpu_seconds_per_step"] < found["hours"] * 3600
     assert found["parameters"] == 17 * sum(FIELD_SIZES) + 1  # embeddings, first-order weights, bias
@@ -70,13 +73,13 @@ def test_a_cell_runs_at_the_papers_scale():
     assert found["peak_memory_mb"] > 4 * 4 * found["parameters"] / 1e6  # weights, gradients, two moments
 
 
-def test_engines_are_compared():
+def test_engines_are_compared() -> None:
     ways = bench_engines(rows=500, vocabulary=50, turns=1)
     assert [way["engine"] for way in ways] == ["as here", "polars", "pandas", "plain Python"]
     assert all(way["cpu_seconds_per_million"] > 0 for way in ways)
 
 
-def test_optimisers_of_the_table_are_compared():
+def test_optimisers_of_the_table_are_compared() -> None:
     ways = bench_optimizers(steps=1, dim=1, batch_size=64)
     assert [way["optimizer"] for way in ways] == ["Adam, fused", "Adam, foreach", "SparseAdam"]
     assert all(way["seconds_per_step"] > 0 for way in ways)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.recommenders.data import ClickLog, batches, epoch_order, random_split, storage_groups
@@ -23,7 +24,7 @@ def make_log(table: np.ndarray) -> ClickLog:
     return ClickLog.from_ids(table, np.arange(len(table)) % 2, (3, 256, 257, 70_000, 5))
 
 
-def test_fields_are_kept_in_the_narrowest_type():
+def test_fields_are_kept_in_the_narrowest_type() -> None:
     assert storage_groups((3, 256, 257, 70_000, 5, 65_536)) == [
         (np.uint8, (0, 1, 4)),
         (np.uint16, (2, 5)),
@@ -31,7 +32,7 @@ def test_fields_are_kept_in_the_narrowest_type():
     ]
 
 
-def test_take_gives_back_what_went_in(table):
+def test_take_gives_back_what_went_in(table: np.ndarray) -> None:
     rows = np.array([5, 999, 0, 5])
     ids, labels = make_log(table).take(rows)
     assert ids.dtype == torch.int32 and labels.dtype == torch.float32
@@ -39,16 +40,17 @@ def test_take_gives_back_what_went_in(table):
     assert labels.tolist() == [1, 1, 0, 1]
 
 
-def test_ids_outside_their_field_are_refused(table):
+def test_ids_outside_their_field_are_refused(table: np.ndarray) -> None:
     table[3, 2] = 257
     with pytest.raises(DataError, match="outside"):
         make_log(table)
 
 
-def test_split_is_a_partition_in_torchs_own_order():
+def test_split_is_a_partition_in_torchs_own_order() -> None:
     split = random_split(1005)
     assert sorted(np.concatenate([split.train, split.valid, split.test])) == list(range(1005))
-    parts = torch.utils.data.random_split(range(1005), (804, 100, 101), torch.Generator().manual_seed(42))
+    whole = TensorDataset(torch.arange(1005))
+    parts = torch.utils.data.random_split(whole, (804, 100, 101), torch.Generator().manual_seed(42))
     for ours, theirs in zip((split.train, split.valid, split.test), parts, strict=True):
         assert ours.tolist() == list(theirs.indices)
     with pytest.raises(ConfigError, match="known: train, valid, test"):
@@ -57,7 +59,7 @@ def test_split_is_a_partition_in_torchs_own_order():
         random_split(9)
 
 
-def test_orders_depend_on_seed_and_epoch_only():
+def test_orders_depend_on_seed_and_epoch_only() -> None:
     rows = np.arange(50, 150)
     first = epoch_order(rows, seed=1, epoch=1, shuffle=True)
     assert np.array_equal(first, epoch_order(rows, seed=1, epoch=1, shuffle=True))
@@ -67,7 +69,7 @@ def test_orders_depend_on_seed_and_epoch_only():
     assert np.array_equal(epoch_order(rows, 1, 7, shuffle=False), rows)
 
 
-def test_batches_cover_the_order_and_skip_cheaply(table):
+def test_batches_cover_the_order_and_skip_cheaply(table: np.ndarray) -> None:
     log, order = make_log(table), np.random.default_rng(1).permutation(1000)
     whole = list(batches(log, order, 64))
     assert [len(labels) for _, labels in whole] == [64] * 15 + [40]
@@ -77,7 +79,7 @@ def test_batches_cover_the_order_and_skip_cheaply(table):
 
 
 @pytest.mark.parametrize(("separator", "header"), [("\t", ""), ("::", ""), ("|", "user|item|rating|timestamp\n")])
-def test_ratings_above_three_are_clicks(tmp_path, separator, header):
+def test_ratings_above_three_are_clicks(tmp_path: Path, separator: str, header: str) -> None:
     path = tmp_path / "ratings"
     rows = [(1, 7, 5, 0), (3, 2, 3, 0), (2, 2, 4, 0), (1, 1, 1, 0)]
     path.write_text(header + "".join(separator.join(map(str, row)) + "\n" for row in rows))
@@ -89,14 +91,14 @@ def test_ratings_above_three_are_clicks(tmp_path, separator, header):
 
 
 @pytest.mark.parametrize("text", ["1\t2\t3\n", "1\t2\tx\t4\n", "0\t1\t4\t0\n", "", "user|item|rating|time\n"])
-def test_broken_ratings_are_data_errors(tmp_path, text):
+def test_broken_ratings_are_data_errors(tmp_path: Path, text: str) -> None:
     path = tmp_path / "u.data"
     path.write_text(text)
     with pytest.raises(DataError, match=r"u\.data"):
         read_ratings(path)
 
 
-def test_movielens_100k_has_its_published_shape():
+def test_movielens_100k_has_its_published_shape() -> None:
     folder = Path(os.environ.get("DFA_DATA_DIR", ""))
     if not (folder / "ml-100k" / "u.data").is_file():
         pytest.skip("no MovieLens-100k in DFA_DATA_DIR")
@@ -106,12 +108,12 @@ def test_movielens_100k_has_its_published_shape():
     assert loaded.log.labels.sum() == 55_375
 
 
-def test_missing_movielens_says_where_to_put_it(tmp_path):
+def test_missing_movielens_says_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*make data TASK=movielens_1m"):
         load_movielens("1m", tmp_path)
 
 
-def test_hugging_face_folder_equals_the_text_file(tmp_path, monkeypatch):
+def test_hugging_face_folder_equals_the_text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rows as text and as a local data set with floats where integers are missing."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,6 +1,7 @@
 """Models against brute-force NumPy, and against the `torchfm` package where it is installed."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.errors import ConfigError
-from benchmarks.recommenders.layers import CrossNetwork, FieldTable, Logarithmic, Mlp, Pairs
+from benchmarks.recommenders.layers import CrossLayer, CrossNetwork, FieldTable, Logarithmic, Mlp, Pairs
 from benchmarks.recommenders.models import (
     AdaptiveFactorization,
     AutoInt,
@@ -34,7 +35,9 @@ def ids() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("factory", "options"), MODELS)
-def test_logits_have_one_number_per_row_and_every_parameter_learns(factory, options, ids):
+def test_logits_have_one_number_per_row_and_every_parameter_learns(
+    factory: Callable[..., nn.Module], options: dict[str, object], ids: torch.Tensor
+) -> None:
     torch.manual_seed(0)
     model = factory(SIZES, **options)
     logits = model(ids)
@@ -44,14 +47,16 @@ def test_logits_have_one_number_per_row_and_every_parameter_learns(factory, opti
 
 
 @pytest.mark.parametrize(("factory", "options"), MODELS)
-def test_rows_are_independent_in_evaluation(factory, options, ids):
+def test_rows_are_independent_in_evaluation(
+    factory: Callable[..., nn.Module], options: dict[str, object], ids: torch.Tensor
+) -> None:
     torch.manual_seed(0)
     model = factory(SIZES, **options).eval()
     alone = torch.cat([model(row[None]) for row in ids])
     torch.testing.assert_close(model(ids), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_fm_is_the_sum_over_all_pairs_of_fields(ids):
+def test_fm_is_the_sum_over_all_pairs_of_fields(ids: torch.Tensor) -> None:
     torch.manual_seed(0)
     model = FactorizationMachine(SIZES, embedding_dim=5).double()
     nn.init.normal_(model.first_order.bias)
@@ -66,24 +71,25 @@ def test_fm_is_the_sum_over_all_pairs_of_fields(ids):
     np.testing.assert_allclose(model(ids).detach().numpy(), expected, rtol=1e-10)
 
 
-def test_pairs_of_one_field_are_nothing():
+def test_pairs_of_one_field_are_nothing() -> None:
     assert Pairs()(torch.randn(3, 1, 4)).abs().max() < 1e-6
 
 
-def test_cross_network_matches_its_recurrence():
+def test_cross_network_matches_its_recurrence() -> None:
     torch.manual_seed(0)
     network = CrossNetwork(6, depth=3).double()
-    for layer in (*network.layers, network.last):
+    layers = [layer for layer in network.modules() if isinstance(layer, CrossLayer)]
+    for layer in layers:
         nn.init.normal_(layer.bias)
     x0 = torch.randn(4, 6, dtype=torch.float64)
     x = x0.numpy()
-    for layer in (*network.layers, network.last):
+    for layer in layers:
         w, b = layer.project.weight.detach().numpy()[0], layer.bias.detach().numpy()
         x = np.stack([x0.numpy()[n] * float(w @ x[n]) + b + x[n] for n in range(4)])
     np.testing.assert_allclose(network(x0).detach().numpy(), x, rtol=1e-10)
 
 
-def test_logarithmic_neurons_are_shifted_powers_of_the_fields():
+def test_logarithmic_neurons_are_shifted_powers_of_the_fields() -> None:
     """expm1(Σ w log1p|v|) = Π (1 + |v|)^w − 1, kept where positive."""
     torch.manual_seed(0)
     layer = Logarithmic(fields=4, neurons=3).double()
@@ -97,7 +103,7 @@ def test_logarithmic_neurons_are_shifted_powers_of_the_fields():
     assert np.abs(weight).max() <= 0.5
 
 
-def test_table_rows_of_a_field_follow_those_of_the_field_before():
+def test_table_rows_of_a_field_follow_those_of_the_field_before() -> None:
     table = FieldTable(SIZES, 2)
     ids = torch.tensor([[2, 0, 1, 10]], dtype=torch.int32)
     rows = table.table.weight[[2, 3, 11, 22]]
@@ -106,7 +112,7 @@ def test_table_rows_of_a_field_follow_those_of_the_field_before():
     assert table.table.weight.abs().max() <= bound
 
 
-def test_a_zero_spread_starts_from_zero_weights():
+def test_a_zero_spread_starts_from_zero_weights() -> None:
     model = FactorizationMachine(SIZES, first_order_std=0.0)
     assert not model.first_order.weights.table.weight.any()
 
@@ -122,12 +128,12 @@ def test_a_zero_spread_starts_from_zero_weights():
         lambda: FactorizationMachine(SIZES, embedding_dim=0),
     ],
 )
-def test_impossible_options_are_refused(make):
+def test_impossible_options_are_refused(make: Callable[[], nn.Module]) -> None:
     with pytest.raises(ConfigError):
         make()
 
 
-def _torchfm_pairs():
+def _torchfm_pairs() -> dict[str, tuple[nn.Module, nn.Module, dict[str, str]]]:
     """(our model, theirs, our prefix → theirs)."""
     pytest.importorskip("torchfm")
     from torchfm.model.afn import AdaptiveFactorizationNetwork
@@ -139,7 +145,7 @@ def _torchfm_pairs():
               "first_order.bias": "linear.bias"}  # fmt: skip
     blocks = {f"mlp.blocks.{block}.{layer}": f"mlp.mlp.{4 * block + layer}" for block in range(2) for layer in range(4)}
     output = {"mlp.output": "mlp.mlp.8"}
-    cross = {}
+    cross: dict[str, str] = {}
     for number, name in enumerate(("cross.layers.0", "cross.layers.1", "cross.last")):
         cross |= {f"{name}.project": f"cn.w.{number}", f"{name}.bias": f"cn.b.{number}"}
     return {
@@ -163,7 +169,7 @@ def _torchfm_pairs():
 
 
 @pytest.mark.parametrize("name", ["fm", "deepfm", "dcn", "afn"])
-def test_forward_equals_torchfm_for_the_same_weights(name, ids):
+def test_forward_equals_torchfm_for_the_same_weights(name: str, ids: torch.Tensor) -> None:
     torch.manual_seed(0)
     ours, theirs, names = _torchfm_pairs()[name]
     for parameter in theirs.parameters():

@@ -17,7 +17,7 @@ from benchmarks.recommenders import cache
 from benchmarks.recommenders.blocks import TextSource, parse_text
 from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
 from benchmarks.recommenders.data import ClickLog
-from benchmarks.recommenders.parsing import parse_table
+from benchmarks.recommenders.parsing import Parsed, parse_table
 from benchmarks.recommenders.plain import parse_plain, read_integers
 from benchmarks.recommenders.stand_in import ClickModel
 from benchmarks.recommenders.stand_in_text import write_text_log
@@ -71,7 +71,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("block_bytes", "workers"), [(2**22, 1), (20_000, 3), (3000, 2)])
-def test_generated_log_equals_plain_python(generated, tmp_path, block_bytes, workers):
+def test_generated_log_equals_plain_python(generated: Path, tmp_path: Path, block_bytes: int, workers: int) -> None:
     folder = prepare(TextSource(generated, block_bytes), tmp_path, workers=workers)
     assert_equals_plain(open_cache(folder), generated)
     manifest = read_manifest(folder)
@@ -79,7 +79,7 @@ def test_generated_log_equals_plain_python(generated, tmp_path, block_bytes, wor
     assert manifest.distinct_values == sum(len(set(column)) for column in zip(*plain_rows(generated)[1], strict=True))
 
 
-def test_real_rows_equal_plain_python(tmp_path):
+def test_real_rows_equal_plain_python(tmp_path: Path) -> None:
     path = Path(os.environ.get("DFA_DATA_DIR", "")) / "criteo" / "train_8000.txt"
     if not path.is_file():
         pytest.skip("no Criteo sample in DFA_DATA_DIR")
@@ -88,14 +88,14 @@ def test_real_rows_equal_plain_python(tmp_path):
     assert_equals_plain(log, path)
 
 
-def test_gzip_gives_the_same_ids(generated, tmp_path):
+def test_gzip_gives_the_same_ids(generated: Path, tmp_path: Path) -> None:
     packed = tmp_path / "train.txt.gz"
     packed.write_bytes(gzip.compress(generated.read_bytes()))
     log = open_cache(prepare(TextSource(packed, 50_000), tmp_path / "cache"))
     assert_equals_plain(log, generated)
 
 
-def test_a_broken_gzip_file_is_a_data_error(generated, tmp_path):
+def test_a_broken_gzip_file_is_a_data_error(generated: Path, tmp_path: Path) -> None:
     packed = tmp_path / "train.txt.gz"
     packed.write_bytes(gzip.compress(generated.read_bytes())[:-2000])
     with pytest.raises(DataError, match=r"train\.txt\.gz"):
@@ -116,7 +116,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_malformed_rows_are_counted_and_left_out(generated, tmp_path, bad):
+def test_malformed_rows_are_counted_and_left_out(generated: Path, tmp_path: Path, bad: str) -> None:
     lines = generated.read_text().splitlines()
     path = tmp_path / "train.txt"
     path.write_text("\n".join([*lines[:100], bad, *lines[100:], bad]) + "\n")
@@ -130,7 +130,7 @@ def test_malformed_rows_are_counted_and_left_out(generated, tmp_path, bad):
     assert not list((tmp_path / "another").glob("log-*")) and not list((tmp_path / "another").glob(".building*"))
 
 
-def test_values_of_other_lengths_stay_distinct(tmp_path):
+def test_values_of_other_lengths_stay_distinct(tmp_path: Path) -> None:
     """Texts shorter than 8 bytes, longer ones, with and without a common beginning."""
     values = ["", "a", "ab", "12345678", "123456789", "1234567890", "0", "é"]
     lines = ["\t".join(["1", *["5"] * 13, value, *["c"] * 25]) for value in values for _ in range(10)]
@@ -141,20 +141,20 @@ def test_values_of_other_lengths_stay_distinct(tmp_path):
     assert_equals_plain(log, path)
 
 
-def test_windows_line_ends_and_a_missing_last_one(generated, tmp_path):
+def test_windows_line_ends_and_a_missing_last_one(generated: Path, tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     path.write_bytes(generated.read_bytes().replace(b"\n", b"\r\n")[:-2])
     log = open_cache(prepare(TextSource(path, 30_000), tmp_path))
     assert_equals_plain(log, generated)
 
 
-def rows_of(parsed):
+def rows_of(parsed: Parsed) -> list[tuple[int, ...]]:
     """Parsed rows one by one, whichever way they were parsed."""
     columns = [keys[codes] for keys, codes in zip(parsed.keys, parsed.codes, strict=True)]
     return [(int(label), *map(int, keys)) for label, *keys in zip(parsed.labels, *columns, strict=True)]
 
 
-def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated):
+def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated: Path) -> None:
     short = "\t".join(["1", "-3", "", "0", "007", "-0", *["12345678"] * 8, "a", "é", "", *["abcdefgh"] * 23]) + "\n"
     block = generated.read_bytes()[:300_000].rpartition(b"\n")[0] + b"\n" + short.encode() * 3
     quick = parse_plain(block)
@@ -162,7 +162,7 @@ def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated
     assert rows_of(quick) == rows_of(parse_table(*parse_text(block)))
 
 
-def test_texts_are_read_as_integers_one_by_one():
+def test_texts_are_read_as_integers_one_by_one() -> None:
     texts = ["0", "7", "-1", "12345678", "-1234567", "", "-", "1-", "--1", "1.5", " 1", "x", "+1", "1e3"]
     words = np.array([int.from_bytes(text.encode(), "little") for text in texts], dtype=np.uint64)
     numbers, empty, improper = read_integers(words)
@@ -173,7 +173,7 @@ def test_texts_are_read_as_integers_one_by_one():
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_blocks_with_a_malformed_line_are_left_to_the_parser(generated, bad):
+def test_blocks_with_a_malformed_line_are_left_to_the_parser(generated: Path, bad: str) -> None:
     lines = generated.read_text().splitlines()[:50]
     assert parse_plain(("\n".join(lines) + "\n").encode()) is not None
     assert parse_plain(("\n".join([*lines, bad, lines[0]]) + "\n").encode()) is None
@@ -182,7 +182,7 @@ def test_blocks_with_a_malformed_line_are_left_to_the_parser(generated, bad):
     assert parse_plain("\n".join(["\t".join(cells[:-1]), "\t".join([*cells, "a"]), ""]).encode()) is None
 
 
-def test_logarithms_match_the_standard_library():
+def test_logarithms_match_the_standard_library() -> None:
     import pyarrow as pa
 
     from benchmarks.recommenders.vocabulary import MISSING, integer_keys
@@ -194,7 +194,9 @@ def test_logarithms_match_the_standard_library():
     assert not bad.any()
 
 
-def test_a_second_call_reuses_the_cache_and_other_options_do_not(generated, tmp_path, monkeypatch):
+def test_a_second_call_reuses_the_cache_and_other_options_do_not(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = prepare(TextSource(generated), tmp_path)
     monkeypatch.setattr(cache, "count_values", lambda *_: pytest.fail("built again"))
     assert prepare(TextSource(generated), tmp_path) == first
@@ -204,7 +206,7 @@ def test_a_second_call_reuses_the_cache_and_other_options_do_not(generated, tmp_
     assert_equals_plain(open_cache(other), generated, min_count=3)
 
 
-def test_a_changed_file_is_read_again(generated, tmp_path):
+def test_a_changed_file_is_read_again(generated: Path, tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     path.write_bytes(generated.read_bytes())
     first = prepare(TextSource(path), tmp_path / "cache")
@@ -214,10 +216,12 @@ def test_a_changed_file_is_read_again(generated, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["count_values", "write_ids"])
-def test_an_interrupted_build_leaves_nothing(generated, tmp_path, monkeypatch, stage):
+def test_an_interrupted_build_leaves_nothing(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
     genuine = getattr(cache, stage)
 
-    def interrupt(*arguments):
+    def interrupt(*arguments: object) -> None:
         genuine(*arguments)
         raise KeyboardInterrupt
 
@@ -231,7 +235,7 @@ def test_an_interrupted_build_leaves_nothing(generated, tmp_path, monkeypatch, s
     assert not list(tmp_path.glob(".building*"))
 
 
-def test_damaged_caches_are_named(generated, tmp_path):
+def test_damaged_caches_are_named(generated: Path, tmp_path: Path) -> None:
     folder = prepare(TextSource(generated), tmp_path)
     labels = folder / "labels.npy"
     labels.write_bytes(labels.read_bytes()[:200])
@@ -243,7 +247,7 @@ def test_damaged_caches_are_named(generated, tmp_path):
         open_cache(folder)
 
 
-def test_bad_options_and_files(tmp_path, generated):
+def test_bad_options_and_files(tmp_path: Path, generated: Path) -> None:
     with pytest.raises(DataError, match="no file"):
         TextSource(tmp_path / "none.txt")
     with pytest.raises(ConfigError, match="min_count"):

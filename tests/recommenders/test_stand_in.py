@@ -1,6 +1,8 @@
 """The generated log: its law, its best scores, its text."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from benchmarks.recommenders.stand_in import INTEGERS, TRIPLES, ClickModel, expe
 from benchmarks.recommenders.stand_in_text import write_text_log
 
 
-def test_expected_auc_equals_the_sum_over_all_pairs():
+def test_expected_auc_equals_the_sum_over_all_pairs() -> None:
     draw = np.random.default_rng(0)
     p = np.round(draw.random(60), 1)  # with ties
     s = np.round(draw.random(60), 1)
@@ -26,7 +28,7 @@ def test_expected_auc_equals_the_sum_over_all_pairs():
         assert math.isclose(expected_auc(p, score), wins / total, rel_tol=1e-10)
 
 
-def test_expected_scores_are_the_means_over_drawn_labels():
+def test_expected_scores_are_the_means_over_drawn_labels() -> None:
     from sklearn.metrics import log_loss, roc_auc_score
 
     draw = np.random.default_rng(1)
@@ -36,18 +38,18 @@ def test_expected_scores_are_the_means_over_drawn_labels():
     assert abs(np.mean([log_loss(y, p) for y in drawn]) - expected_log_loss(p)) < 0.006
 
 
-def test_log_loss_of_certainty_and_of_a_coin():
+def test_log_loss_of_certainty_and_of_a_coin() -> None:
     assert expected_log_loss(np.array([0.0, 1.0])) < 1e-12
     assert math.isclose(expected_log_loss(np.full(3, 0.5)), math.log(2))
 
 
-def test_no_other_ranking_beats_the_true_probability():
+def test_no_other_ranking_beats_the_true_probability() -> None:
     draw = np.random.default_rng(2)
     p = draw.random(500)
     assert all(expected_auc(p, p + draw.normal(0, s, 500)) < expected_auc(p) for s in (0.01, 0.1, 1))
 
 
-def test_probabilities_are_those_of_the_stated_formula():
+def test_probabilities_are_those_of_the_stated_formula() -> None:
     model = ClickModel(4, vocabulary=50)
     rows = model.draw(200)
     for n in range(200):
@@ -63,7 +65,7 @@ def test_probabilities_are_those_of_the_stated_formula():
         assert math.isclose(rows.probability[n], 1 / (1 + math.exp(-logit)), rel_tol=1e-9)
 
 
-def test_rows_are_reproducible_and_labels_follow_the_probabilities():
+def test_rows_are_reproducible_and_labels_follow_the_probabilities() -> None:
     model = ClickModel(0, vocabulary=100)
     rows = model.draw(50_000)
     again = ClickModel(0, vocabulary=100).draw(50_000)
@@ -75,7 +77,7 @@ def test_rows_are_reproducible_and_labels_follow_the_probabilities():
         assert abs(rows.labels[inside].mean() - rows.probability[inside].mean()) < 4 * spread
 
 
-def test_factors_of_common_values_have_no_mean_and_unit_variance():
+def test_factors_of_common_values_have_no_mean_and_unit_variance() -> None:
     """So that the order-three part has no projection on sums of pairs."""
     model = ClickModel(7, vocabulary=300)
     for factors, steps in zip(model.factors, model.cumulative, strict=True):
@@ -86,7 +88,7 @@ def test_factors_of_common_values_have_no_mean_and_unit_variance():
         assert not factors[100:].any()
 
 
-def test_text_has_criteos_format(tmp_path):
+def test_text_has_criteos_format(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     truth = write_text_log(ClickModel(0, vocabulary=300), 700, path, chunk=256)
     lines = [line.split("\t") for line in path.read_text().split("\n")[:-1]]
@@ -99,14 +101,14 @@ def test_text_has_criteos_format(tmp_path):
     assert any(cell == "" for cells in lines for cell in cells[14:])
 
 
-def test_text_holds_the_rows_drawn(tmp_path):
+def test_text_holds_the_rows_drawn(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     model = ClickModel(5, vocabulary=300)
     write_text_log(model, 300, path)
     rows = model.draw(300, stream=0)
     lines = [line.split("\t") for line in path.read_text().split("\n")[:-1]]
     for field in range(26):
-        names = {}
+        names: dict[str, np.int64] = {}
         for n, cells in enumerate(lines):
             cell = cells[14 + field]
             assert (cell == "") == rows.missing[n, 13 + field]
@@ -118,14 +120,16 @@ def test_text_holds_the_rows_drawn(tmp_path):
         assert cells[1:14] == expected and cells[0] == str(rows.labels[n])
 
 
-def test_loaded_stand_in_keeps_its_rows_in_order():
+def test_loaded_stand_in_keeps_its_rows_in_order() -> None:
     loaded = load_stand_in(2000, 100, 0)
     rows = ClickModel(0, 100).draw(2000)
     assert np.array_equal(loaded.log.labels, rows.labels)
-    assert not loaded.name and 0.5 < loaded.notes["bayes_auc"] < 1
+    bayes = loaded.notes["bayes_auc"]
+    assert isinstance(bayes, float)
+    assert not loaded.name and 0.5 < bayes < 1
 
 
 @pytest.mark.parametrize("options", [{"vocabulary": 3}, {"click_rate": 0.0}])
-def test_impossible_laws_are_refused(options):
+def test_impossible_laws_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         ClickModel(0, **options)

@@ -24,7 +24,7 @@ from benchmarks.registry import MODELS, TASKS
 NAMES = ("criteo", "movielens_1m", "movielens_100k", "click_log")
 
 
-def build(name: str = "click_log", **options) -> ClickTask:
+def build(name: str = "click_log", **options: object) -> ClickTask:
     settings = {"seed": 0, "source": "stand_in", "data_dir": Path(), "stand_in_rows": 1000, "batch_size": 64}
     return TASKS.build(name, **{**settings, "stand_in_vocabulary": 100, **options})
 
@@ -42,13 +42,13 @@ class FirstField(nn.Module):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_has_a_stand_in(name):
+def test_every_name_has_a_stand_in(name: str) -> None:
     built = build(name)
     assert built.info.name == name and built.info.kind == "stand-in"
     assert {"bayes_auc", "bayes_log_loss"} <= set(built.info.notes)
 
 
-def test_metrics_equal_scikit_learns(task):
+def test_metrics_equal_scikit_learns(task: ClickTask) -> None:
     values = task.evaluate(FirstField(), "test")
     ids, labels = task.log.take(task.split.test)
     logits = FirstField()(ids)
@@ -57,13 +57,13 @@ def test_metrics_equal_scikit_learns(task):
     assert values != task.evaluate(FirstField(), "valid")
 
 
-def test_metrics_of_a_diverged_model_are_not_numbers():
+def test_metrics_of_a_diverged_model_are_not_numbers() -> None:
     values = click_metrics(torch.tensor([0.0, float("nan")]), torch.tensor([0.0, 1.0]))
     assert all(math.isnan(value) for value in values.values())
     assert math.isnan(click_metrics(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]))["auc"])
 
 
-def test_an_epoch_shows_every_training_row_once(task):
+def test_an_epoch_shows_every_training_row_once(task: ClickTask) -> None:
     batches = list(task.train_batches(1))
     assert len(batches) == task.steps_per_epoch() == 13
     rows = torch.cat([torch.cat([ids, labels[:, None].int()], 1) for ids, labels in batches])
@@ -72,7 +72,7 @@ def test_an_epoch_shows_every_training_row_once(task):
     assert sorted(rows.tolist()) == sorted(expected.tolist())
 
 
-def test_batches_depend_on_seed_and_epoch_only(task):
+def test_batches_depend_on_seed_and_epoch_only(task: ClickTask) -> None:
     one, again = list(task.train_batches(2)), list(build().train_batches(2))
     assert all(
         torch.equal(a, b) for left, right in zip(one, again, strict=True) for a, b in zip(left, right, strict=True)
@@ -84,25 +84,25 @@ def test_batches_depend_on_seed_and_epoch_only(task):
     assert torch.equal(next(iter(fixed.train_batches(1)))[0], fixed.log.take(fixed.split.train[:64])[0])
 
 
-def test_a_last_batch_of_one_row_is_left_out():
+def test_a_last_batch_of_one_row_is_left_out() -> None:
     small = build(batch_size=799)
     assert small.steps_per_epoch() == len(list(small.train_batches(1))) == 1
 
 
-def test_alignment_uses_a_fixed_batch_of_512_training_rows(task):
+def test_alignment_uses_a_fixed_batch_of_512_training_rows(task: ClickTask) -> None:
     model = FirstField()
     assert task.alignment_loss(model) == task.alignment_loss(model) == build().alignment_loss(model)
     assert len(task._alignment[1]) == 512
     assert not torch.equal(task._alignment[0], build(seed=1)._alignment[0])
 
 
-def test_options_out_of_range_are_refused():
+def test_options_out_of_range_are_refused() -> None:
     for options in ({"batch_size": 1}, {"stand_in_rows": 0}, {"stand_in_vocabulary": 2}):
         with pytest.raises(ConfigError):
-            build(**options)
+            build("click_log", **options)
 
 
-def test_missing_data_says_what_to_do(tmp_path):
+def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"put train\.txt or train\.txt\.gz"):
         build("criteo", source="real", data_dir=tmp_path)
     assert "make data TASK=movielens_100k" in missing_data("movielens_100k", tmp_path)
@@ -113,7 +113,7 @@ def test_missing_data_says_what_to_do(tmp_path):
     assert missing_data("criteo", tmp_path) == ""
 
 
-def test_a_part_of_criteo_does_not_pass_for_the_whole(tmp_path, monkeypatch):
+def test_a_part_of_criteo_does_not_pass_for_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table shows the paper's numbers only beside data whose name is the paper's."""
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "criteo").mkdir()
@@ -133,7 +133,9 @@ def test_a_part_of_criteo_does_not_pass_for_the_whole(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model_name", ["fm", "deepfm", "dcn", "autoint", "afn"])
 @pytest.mark.parametrize("rule_name", ["bp", "dfa", "shallow"])
-def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_name, tmp_path, monkeypatch):
+def test_every_model_takes_steps_with_every_rule_on_real_rows(
+    model_name: str, rule_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path))
     folder = Path(os.environ.get("DFA_DATA_DIR", ""))
     real = (folder / "criteo" / "train_8000.txt").is_file()
@@ -166,7 +168,7 @@ def test_every_model_takes_steps_with_every_rule_on_real_rows(model_name, rule_n
         assert gradient is not None and gradient.abs().sum() > 0
 
 
-def test_the_published_settings_are_those_of_the_protocol():
+def test_the_published_settings_are_those_of_the_protocol() -> None:
     expected = {  # learning rate and dropout for bp, dfa, shallow; epochs, patience and batch for dfa
         "deepfm": ((3e-4, 0.5), (5e-5, 0.5), (1e-4, 0.1), (30, 5, 2048), None),
         "dcn": ((2e-4, 0.0), (5e-5, 0.0), (1e-3, 0.0), (15, 3, 512), 100.0),
@@ -189,12 +191,16 @@ def test_the_published_settings_are_those_of_the_protocol():
     [([], True), (["model.points=[logarithmic,mlp.blocks.*]", "model.silent=[embedding]"], False)],
     ids=["protocol", "release"],
 )
-def test_afns_embeddings_learn_by_dfa_unless_the_releases_cut_is_asked_for(task, overrides, learns):
+def test_afns_embeddings_learn_by_dfa_unless_the_releases_cut_is_asked_for(
+    task: ClickTask, overrides: list[str], learns: bool
+) -> None:
     chosen = ["task=click_log", "model=afn", "rule=dfa", "scale=smoke", "run.results_dir=unused", *overrides]
     config = resolve(compose_config(chosen))
     model = build_model(config, task)
     rule = build_rule(config, model)
     rule.backward(task.loss(model, next(iter(task.train_batches(1)))))
-    gradient = model.embedding.table.weight.grad
+    gradient = model.get_parameter("embedding.table.weight").grad
     assert (gradient is not None and bool(gradient.any())) is learns
-    assert model.first_order.weights.table.weight.grad.any() and model.logarithmic.weight.grad.any()
+    for name in ("first_order.weights.table.weight", "logarithmic.weight"):
+        gradient = model.get_parameter(name).grad
+        assert gradient is not None and gradient.any()

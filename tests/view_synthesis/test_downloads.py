@@ -55,7 +55,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, archive: str, *entries: Archive) -> None:
-    monkeypatch.setitem(ARCHIVES, archive, entries)  # type: ignore[attr-defined]
+    monkeypatch.setitem(ARCHIVES, archive, entries)
 
 
 def test_archives_are_tried_in_turn_and_failures_reported(

@@ -1,6 +1,7 @@
 """Fields: sizes, the encoding, and layers with a further input, against plain formulas."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -57,17 +58,23 @@ def test_a_layer_with_a_further_input_is_the_layer_of_the_concatenation() -> Non
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
 
 
+def trunk(field: Field) -> Iterator[Layer]:
+    for layer in field.trunk:
+        assert isinstance(layer, Layer)
+        yield layer
+
+
 def test_the_position_is_given_again_after_the_layer_that_is_named() -> None:
     field = Field(depth=8, width=16, skip=5)
-    assert [layer.linear.in_features for layer in field.trunk] == [63, 16, 16, 16, 16, 79, 16, 16]
-    assert all(layer.linear.in_features != 79 for layer in Field(depth=4, width=16, skip=0).trunk)
+    assert [layer.linear.in_features for layer in trunk(field)] == [63, 16, 16, 16, 16, 79, 16, 16]
+    assert all(layer.linear.in_features != 79 for layer in trunk(Field(depth=4, width=16, skip=0)))
 
 
 def reference(field: Field, position: Tensor, direction: Tensor) -> Tensor:
     """One point through a field, layer by layer, with concatenations."""
     encoded = field.encode_position(position[None])[0]
     hidden = encoded
-    for number, layer in enumerate(field.trunk):
+    for number, layer in enumerate(trunk(field)):
         given = torch.cat((hidden, encoded)) if number == field.skip and number else hidden
         hidden = torch.relu(layer.linear(given))
     feature = torch.relu(field.feature.linear(hidden))

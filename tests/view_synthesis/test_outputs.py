@@ -51,7 +51,7 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
     for band, scene in zip(figure.subfigs, figures.collect(runs, dual=False), strict=True):
         panels = [panel for panel in band.axes if panel.get_title()]
         assert [panel.get_title().split("\n")[0] for panel in panels] == ["ground truth", "bp", "dfa"]
-        truth = panels[0].images[0].get_array()
+        truth = np.asarray(panels[0].images[0].get_array())
         assert np.array_equal(truth, as_bytes(scene.truth))
         for panel in panels[1:]:
             shown = torch.from_numpy(np.asarray(panel.images[0].get_array())) / 255
@@ -59,7 +59,7 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
             assert told == pytest.approx(psnr(shown, scene.truth), abs=0.05)
         errors = [panel for panel in band.axes if panel.images and not panel.get_title()]
         expected = 2 * (scene.renders["bp"] - scene.truth).abs().mean(dim=-1)
-        assert np.allclose(errors[0].images[0].get_array(), expected.clamp(0, 1), atol=1e-6)
+        assert np.allclose(np.asarray(errors[0].images[0].get_array()), expected.clamp(0, 1), atol=1e-6)
         assert "stand-in" in band.get_suptitle()
 
 
@@ -73,10 +73,10 @@ def test_learning_curves_are_those_of_the_history(runs: dict[str, Config]) -> No
     left, right = figure.axes[:2]
     line = next(line for line in left.lines if line.get_label() == "dfa")
     history = RunFolder.of(runs["lego: dfa"]).history()
-    assert list(line.get_xdata()) == [row["step"] for row in history]
-    assert list(line.get_ydata()) == [row["valid/psnr"] for row in history]
+    assert np.asarray(line.get_xdata()).tolist() == [row["step"] for row in history]
+    assert np.asarray(line.get_ydata()).tolist() == [row["valid/psnr"] for row in history]
     record = RunFolder.of(runs["lego: dfa"]).read()
-    hours = next(line for line in right.lines if line.get_label() == "dfa").get_xdata()
+    hours = np.asarray(next(line for line in right.lines if line.get_label() == "dfa").get_xdata())
     assert record is not None and hours[-1] == pytest.approx(record["seconds"] / 3600)
 
 

@@ -85,8 +85,9 @@ def test_shadow_of_a_ball_has_the_place_and_area_of_its_projection() -> None:
     """Along the light l it moves by -l_xy / l_z times its height, and its disc stretches by 1 / l_z (l of length 1)."""
     floor, ball = Disc(0.0, 20.0, WHITE), Sphere((0.0, 0.0, 2.0), 0.4, WHITE)
     above = look_at(np.array([0.0, 0.0, 9.0]), np.zeros(3), np.array([0.0, 1.0, 0.0]))
-    free, shaded = (render(shapes, above, 120, 120, 180.0).colors[..., 0] for shapes in ([floor], [floor, ball]))
-    row, column = np.indices(free.shape)
+    scenes: list[list[Shape]] = [[floor], [floor, ball]]
+    free, shaded = (render(shapes, above, 120, 120, 180.0).colors[..., 0] for shapes in scenes)
+    row, column = np.mgrid[:120, :120]
     x, y = (column + 0.5 - 60) / 20, (60 - row - 0.5) / 20  # 180 / 9 pixels to the unit on the floor
     darker = (shaded < free - 0.2) & (np.hypot(x, y) > 0.7)  # the ball itself shows within 0.6
     light = np.array([0.45, -0.55, 0.70]) / np.linalg.norm([0.45, -0.55, 0.70])

@@ -150,15 +150,21 @@ def test_chunks_and_parts_change_nothing(rule: str) -> None:
 def test_every_chunk_goes_through_the_field_and_none_is_larger() -> None:
     sizes: list[int] = []
 
-    def field(level: str, positions: Tensor, directions: Tensor) -> Tensor:
-        sizes.append(positions.shape[0] * positions.shape[1])
-        return torch.cat((positions, positions[..., :1]), dim=-1)
+    class Positions(nn.Module):
+        def forward(self, level: str, positions: Tensor, directions: Tensor) -> Tensor:
+            sizes.append(positions.shape[0] * positions.shape[1])
+            return torch.cat((positions, positions[..., :1]), dim=-1)
 
     rays, *_ = a_batch(12, RenderSettings(0, 1, True, 8))
     depths = torch.rand(12, 8)
-    out = query(field, "coarse", rays, depths, 40)  # type: ignore[arg-type]
+    out = query(Positions(), "coarse", rays, depths, 40)
     assert sizes == [40, 40, 16]
     assert torch.allclose(out[..., :3], rays.origins[:, None] + depths[..., None] * rays.directions[:, None])
+
+
+def gradient(output: Tensor) -> Tensor:
+    assert output.grad is not None
+    return output.grad
 
 
 def test_coarse_and_fine_have_errors_and_matrices_of_their_own() -> None:
@@ -192,7 +198,7 @@ def test_coarse_and_fine_have_errors_and_matrices_of_their_own() -> None:
     assert matrices["coarse"].shape == (4, 6) and not torch.equal(matrices["coarse"], matrices["fine"])
     for level in seen:
         assert len(seen[level]) > 1, "several chunks"
-        error = torch.cat([output.grad.flatten(0, 1) for output in seen[level]])
+        error = torch.cat([gradient(output).flatten(0, 1) for output in seen[level]])
         encoded = torch.cat(inputs[level])
         first = getattr(model, level).trunk[0].linear
         positive = (encoded @ first.weight.T + first.bias > 0).double()
