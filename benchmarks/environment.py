@@ -81,7 +81,8 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self._device) / 1e6
         try:
             status = Path("/proc/self/status").read_text().splitlines()
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e3
+            kibibytes = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+            return kibibytes * 1024 / 1e6
         except (OSError, StopIteration):
             return psutil.Process().memory_info().rss / 1e6
 
