@@ -37,13 +37,13 @@ lint: install  ## style and types
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) scripts/fetch_data.py $(TASK)
 
-reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5; movielens; 6 (ours)
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, 5-wikitext2, movielens; 6, 6-wikitext2 (ours)
 	$(RUN) scripts/reproduce.py table_$* $(OPTIONS)
 
-reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3; 6 (ours)
+reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, L1, L2; 6, 6-wikitext2, 6-depth (ours)
 	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
 
-tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6
+tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
 	$(RUN) scripts/tune.py table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
@@ -57,7 +57,7 @@ search: install  ## try settings, keep the best on validation: SPACE=recommender
 bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
 	$(RUN) -m benchmarks.recommenders.bench
 
-reproduce: install  ## every table and figure
+reproduce: install  ## every table and figure, but those of hours that have to be asked for by name
 	$(RUN) scripts/reproduce.py all $(OPTIONS)
 
 status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"

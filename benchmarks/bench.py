@@ -74,13 +74,10 @@ def bench(options: argparse.Namespace) -> int:
     """Measure what is asked for and write it down.
 
     Raises:
-        ConfigError: an unknown part, mode, rule, model or device.
+        ConfigError: an unknown part, mode, rule, model or device, or a number out of range.
     """
-    parts, modes, rules = (
-        _words("parts", options.parts, PARTS),
-        _words("modes", options.modes, MODES),
-        _rules(options.rules),
-    )
+    parts, modes = _words("parts", options.parts, PARTS), _words("modes", options.modes, MODES)
+    rules, depths = _rules(options.rules), _depths(options.depths)
     if options.threads < 1 or options.rounds < 1:
         raise ConfigError("--threads and --rounds must be at least 1")
     device = find_device(options.device)
@@ -98,7 +95,6 @@ def bench(options: argparse.Namespace) -> int:
         failed |= any("failure" in row for row in rows)
         _write(options, "rules", rows, facts, steps_text)
     if "memory" in parts:
-        depths = [int(number) for number in options.depths.split(",") if number]
         _write(
             options, "memory", bench_depth(device, max(1, options.rounds // 4), depths), facts, depth_text, depth_figure
         )
@@ -128,6 +124,9 @@ def _write(
     text: Callable[[list[Row]], str],
     figure: Callable[[list[Row]], Figure] | None = None,
 ) -> None:
+    if not rows:
+        print(f"\n{name}: none of the models is measured here; files of an earlier time stay", flush=True)
+        return
     rows = [{**row, **facts} for row in rows]
     written = write_report(Path(options.results, "bench"), name, rows, text(rows), figure(rows) if figure else None)
     print(f"\n{text(rows)}\nwritten: {', '.join(map(str, written))}", flush=True)
@@ -147,3 +146,10 @@ def _rules(given: str) -> list[str]:
         if ":" not in rule and rule not in RULES:
             raise ConfigError(f"--rules: unknown '{rule}'; known: {', '.join(RULES)}, or package.module:function")
     return rules
+
+
+def _depths(given: str) -> list[int]:
+    words = [word for word in given.split(",") if word]
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        raise ConfigError(f"--depths: numbers of blocks, at least 1 and separated by commas, not '{given}'")
+    return [int(word) for word in words]

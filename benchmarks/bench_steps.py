@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.bench_turns import Contestant, Seat, Withdrawn, paired_ratios, take_turns
+from benchmarks.bench_turns import Contestant, Seat, excused, paired_ratios, take_turns
 from benchmarks.bench_workloads import load_settings
 from benchmarks.errors import ConfigError
 
@@ -24,7 +24,8 @@ def bench_steps(
     """Rows of `steps.json`, one per model, rule and mode.
 
     Ratios are medians over rounds, each round comparing turns that were taken one after the other; to bp in the same
-    mode, or else in the first one. A contestant that fails has a row with `failure` and no numbers.
+    mode, or else in the first one. A contestant that fails, at whatever point, has a row with `failure` and no numbers;
+    the others go on.
 
     Args:
         models: names of entries in `configs/bench/steps.yaml`; empty: all.
@@ -34,6 +35,9 @@ def bench_steps(
         threads: of every contestant.
         rounds: turns of everyone.
         seconds: length of a turn; it has at least one step.
+
+    Raises:
+        ConfigError: an unknown model.
     """
     rows: list[Row] = []
     for entry in _chosen(models):
@@ -51,9 +55,13 @@ def bench_rules(models: Sequence[str], device: str, threads: int, rounds: int, s
     """Rows of `rules.json`, like those of `bench_steps`: the models and rules of `configs/bench/rules.yaml`, eager.
 
     Args:
-        models: of that file; empty: all.
+        models: entries of `configs/bench/steps.yaml`, of which those of that file count; empty: all.
         device, threads, rounds, seconds: see `bench_steps`.
+
+    Raises:
+        ConfigError: an unknown model.
     """
+    _chosen(models)
     rules_of: dict[str, list[str]] = load_settings("rules")
     rows: list[Row] = []
     for name, rules in rules_of.items():
@@ -75,19 +83,20 @@ def _bench_model(contestants: Sequence[Contestant], rounds: int, seconds: float)
     with ExitStack() as stack:
         seats: dict[int, Seat] = {}
         for index, contestant in enumerate(contestants):
-            try:
+            with excused(index, failures):
                 seats[index] = stack.enter_context(Seat(contestant))
-            except Withdrawn as reason:
-                failures[index] = str(reason)
-        turns = dict(zip(seats, take_turns(list(seats.values()), rounds, seconds), strict=True))
-        facts = {index: seat.facts() for index, seat in seats.items()}
+        turns = take_turns(seats, rounds, seconds, failures)
+        facts: dict[int, dict[str, float]] = {}
+        for index in turns:
+            with excused(index, failures):
+                facts[index] = seats[index].facts()
     rows = []
     for index, contestant in enumerate(contestants):
         row = _description(contestant)
         if index in failures:
             rows.append({**row, "failure": failures[index]})
             continue
-        mine, reference = turns[index], _reference(index, contestants, turns)
+        mine, reference = turns[index], _reference(index, contestants, facts)
         row |= {
             "median_ms": 1e3 * median(turn.clock for turn in mine),
             "median_cpu_ms": 1e3 * median(turn.processor for turn in mine),

@@ -5,7 +5,8 @@ A process of its own also gives each its own allocator: one whose heap another h
 
 import multiprocessing
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -32,7 +33,16 @@ class Contestant:
 
 
 class Withdrawn(Exception):
-    """A contestant that cannot take part, and why."""
+    """A contestant that cannot take part or go on, and why."""
+
+
+@contextmanager
+def excused(index: int, failures: dict[int, str]) -> Iterator[None]:
+    """Let the contestant of this index withdraw; `failures` then says why."""
+    try:
+        yield
+    except Withdrawn as reason:
+        failures[index] = str(reason)
 
 
 class Seat:
@@ -67,21 +77,23 @@ class Seat:
             self._process.kill()
 
     def turn(self, count: int) -> Turn:
-        """Let it make `count` steps."""
+        """Let it make `count` steps. Raises Withdrawn where it fails or its process has ended."""
         return self._ask(count)
 
     def facts(self) -> dict[str, float]:
-        """Its `peak_mb` and `flops`."""
+        """Its `peak_mb` and `flops`. Raises Withdrawn like `turn`."""
         return self._ask("facts")
 
     def _ask(self, question: object) -> Any:
-        self._connection.send(question)
+        with suppress(ConnectionError):  # the process has ended: there is no answer either
+            self._connection.send(question)
         return self._answer()
 
     def _answer(self) -> Any:
         try:
             good, answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
+            self._process.join(timeout=10)
             raise Withdrawn(f"its process ended with code {self._process.exitcode}") from None
         if not good:
             raise Withdrawn(answer)
@@ -114,15 +126,24 @@ def _serve(connection: Connection, contestant: Contestant) -> None:
         connection.send((False, f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"))
 
 
-def take_turns(seats: Sequence[Seat], rounds: int, seconds: float) -> list[list[Turn]]:
-    """Rounds in which every seat has a turn of about `seconds`; the first of a round is another each time."""
-    counts = [max(1, round(seconds / max(1e-6, seat.first))) for seat in seats]
-    turns: list[list[Turn]] = [[] for _ in seats]
+def take_turns(
+    seats: Mapping[int, Seat], rounds: int, seconds: float, failures: dict[int, str]
+) -> dict[int, list[Turn]]:
+    """Rounds in which every seat has a turn of about `seconds`; the first of a round is another each time.
+
+    Returns:
+        The turns of those that had all of them; `failures` says why others withdrew.
+    """
+    counts = {index: max(1, round(seconds / max(1e-6, seat.first))) for index, seat in seats.items()}
+    turns: dict[int, list[Turn]] = {index: [] for index in seats}
+    order = list(seats)
     for number in range(rounds):
-        for offset in range(len(seats)):
-            index = (number + offset) % len(seats)
-            turns[index].append(seats[index].turn(counts[index]))
-    return turns
+        for offset in range(len(order)):
+            index = order[(number + offset) % len(order)]
+            if index not in failures:
+                with excused(index, failures):
+                    turns[index].append(seats[index].turn(counts[index]))
+    return {index: mine for index, mine in turns.items() if index not in failures}
 
 
 def paired_ratios(turns: Sequence[Turn], reference: Sequence[Turn], of: Callable[[Turn], float]) -> list[float]:

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import CIRCUMSTANCES, compose_config
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.records import Record, read_record
+from benchmarks.records import Record, first_measured, read_record
 
 GROUPS = ("task", "model", "rule")
 _NO_SETTING = (*CIRCUMSTANCES, "seed")  # nothing that one would choose
@@ -61,8 +61,7 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append((settings, record))
     varied = _varied([members[0][0] for members in groups.values()])
     ranked = [_ranked(members, varied) for members in groups.values()]
-    # A run whose process died has a record that knows no metric.
-    first = next((record for _, record in found if record["valid_metric"]), found[0][1])
+    first = first_measured(record for _, record in found) or found[0][1]
     sign = -1 if first["higher_is_better"] else 1
     ranked.sort(key=lambda entry: sign * float(np.mean(entry.values)) if entry.values else float("inf"))
     return first["valid_metric"], ranked

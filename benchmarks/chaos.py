@@ -102,6 +102,18 @@ def torment(
     return done
 
 
+def undisturbed(command: Sequence[str]) -> None:
+    """Let a sweep run to its end.
+
+    Raises:
+        ResultsError: it did not end well; with the last that it said.
+    """
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ended.returncode:
+        told = ended.stderr.strip().splitlines() or ["it does not say why"]
+        raise ResultsError(f"the sweep ended with code {ended.returncode}: {told[-1].removeprefix('error: ')}")
+
+
 def _start(command: Sequence[str], environment: Mapping[str, str] | None, done: Torment) -> "subprocess.Popen[bytes]":
     done.drivers += 1
     return subprocess.Popen(command, cwd=REPOSITORY, env=dict(environment or os.environ), stdout=subprocess.DEVNULL)
@@ -227,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sweep += ["--seeds", str(options.seeds), "--jobs", "2", "--set", "run.wandb=disabled"]
             sweep += ["--set", "run.checkpoint_seconds=0"]
             began = time.monotonic()
-            subprocess.run([*sweep, "--results", str(calm)], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+            undisturbed([*sweep, "--results", str(calm)])
             runs = len(list(calm.glob("runs/*/*/*/*/result.json")))
             print(f"undisturbed: {runs} runs in {time.monotonic() - began:.0f} s", flush=True)
             chance = random.Random(options.seed)

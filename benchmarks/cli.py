@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, one_line, report_error
 from benchmarks.config import CONFIG_DIR, Config, register, resolve
 from benchmarks.distributed import is_first, several_started
-from benchmarks.errors import ConfigError, SuiteError
+from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import describe
 from benchmarks.records import Record, RunFolder
@@ -48,7 +48,7 @@ def carry_out(composed: Sequence[DictConfig]) -> list[float | None]:
     else:
         _unsuccessful.extend(str(problem) for problem in problems if problem.status)
         _unusable.extend(str(problem) for problem in problems if not problem.status)
-    records = [None if config is None else RunFolder.of(config).read() for config in configs]
+    records = [None if config is None else _record(config) for config in configs]
     for config, record in zip(configs, records, strict=True):
         if config is not None and record is not None and is_first():
             print_outcome(record, RunFolder.of(config))
@@ -60,6 +60,13 @@ def _resolved(config: DictConfig) -> Config | None:
         return resolve(config)
     except (SuiteError, OmegaConfBaseException) as error:
         _unusable.append(one_line(error))
+        return None
+
+
+def _record(config: Config) -> Record | None:
+    try:
+        return RunFolder.of(config).read()
+    except ResultsError:  # has been told, and must not hide the others
         return None
 
 

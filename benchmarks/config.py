@@ -221,9 +221,12 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> None:
 def identity(config: Config) -> str:
     """Hash of all that determines a run's result: the configuration without the settings of its execution.
 
-    Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records.
+    Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records, and so are
+    options of a rule that are null, which is what they are when they are not given.
     """
-    content = _beyond_defaults(to_dict(config), to_dict(Config()))
+    content = to_dict(config)
+    content["rule"]["options"] = {key: value for key, value in content["rule"]["options"].items() if value is not None}
+    content = _beyond_defaults(content, to_dict(Config()))
     for key in CIRCUMSTANCES:
         content.pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -236,7 +239,7 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
         if isinstance(value, dict) and isinstance(default, dict):
             value = _beyond_defaults(value, default)
             default = {}
-        if value != default:
+        if key not in defaults or value != default:
             differing[key] = value
     return differing
 

@@ -123,7 +123,7 @@ def load_components(config: Config) -> None:
     Raises:
         ConfigError: a family or plug-in that cannot be imported.
     """
-    families = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+    families = sorted(path.parent.name for path in Path(__file__).parent.glob("*/task.py"))
     if config.task.family is not None:
         if config.task.family not in families:
             raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
@@ -192,20 +192,11 @@ def build_model(config: Config, task: Task) -> nn.Module:
     """
     with _building(f"model '{config.model.name}'"):
         MODELS.check_options(config.model.name, config.model.options)
-        accepted = {key: value for key, value in task.model_options().items() if _accepts(config.model.name, key)}
+        known = MODELS.options(config.model.name)
+        accepted = {key: value for key, value in task.model_options().items() if known is None or key in known}
         torch.manual_seed(config.seed)
         model: nn.Module = MODELS.build(config.model.name, **{**accepted, **config.model.options})
     return model
-
-
-def _accepts(model: str, option: str) -> bool:
-    try:
-        MODELS.check_options(model, {option: None})
-    except UnknownNameError:
-        raise
-    except OptionError as error:
-        return "has no option" not in str(error)
-    return True
 
 
 def build_rule(config: Config, model: nn.Module, epoch: int = 1) -> Rule:
@@ -249,13 +240,22 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     everyone.share_batch_norms(model, device)
     task.to(device)
     rule = build_rule(config, model, task.steps_per_epoch())
+    _check_split(config, rule, everyone)
+    with _building("trainer"):
+        return Trainer(config, task, model, rule, folder, device, copy, everyone)
+
+
+def _check_split(config: Config, rule: Rule, everyone: Processes) -> None:
+    """Refuse to cut batches for a rule that depends on seeing them whole."""
     if everyone.several and rule.uses.state == "learned feedback":
         raise ConfigError(
             f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {everyone.world} processes"
             " would learn different ones; run it in one"
         )
-    with _building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, copy, everyone)
+    if rule.whole_batches and (everyone.several or config.trainer.accumulate > 1):
+        raise ConfigError(
+            f"rule '{config.rule.name}' needs whole batches: run it in one process and with trainer.accumulate=1"
+        )
 
 
 def _train_and_test(trainer: Trainer) -> Record:

@@ -4,11 +4,10 @@ import hashlib
 import http.client
 import os
 import sys
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from rich.progress import Progress
 
@@ -17,6 +16,8 @@ from benchmarks.files import atomic_path
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
+
+Answer = TypeVar("Answer")
 
 
 def sha256_of(path: Path) -> str:
@@ -58,7 +59,7 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
                 if sha256 is not None and found != sha256:
                     raise _MirrorError(f"sha256 is {found}, expected {sha256}")
             return target
-        except (_MirrorError, urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except _MirrorError as error:
             failures.append(f"{url}: {error}")
             print(f"mirror failed: {failures[-1]}", file=sys.stderr)
         except OSError as error:
@@ -67,14 +68,22 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
 
 
 class _MirrorError(Exception):
-    """A mirror answered with something else than the file."""
+    """A mirror that cannot be reached, breaks off or answers with something else than the file."""
+
+
+def _asked(ask: Callable[[], Answer]) -> Answer:
+    """What a mirror answers; whatever goes wrong there is a _MirrorError, to tell it from a disk that is full."""
+    try:
+        return ask()
+    except (OSError, http.client.HTTPException) as error:
+        raise _MirrorError(str(error) or type(error).__name__) from error
 
 
 def _download(url: str, target: Path) -> None:
     if not url.startswith(("http://", "https://")):
         raise _MirrorError("not an http(s) address")
     request = urllib.request.Request(url, headers={"User-Agent": "dfa-benchmarks"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, target.open("wb") as out:
+    with _asked(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)) as response, target.open("wb") as out:
         length = response.headers.get("Content-Length")
         _copy(response, out, target.name, int(length) if length else None)
 
@@ -84,7 +93,7 @@ def _copy(response: IO[bytes], out: IO[bytes], name: str, length: int | None) ->
     received = 0
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(name.strip("."), total=length)
-        while block := response.read(BLOCK_BYTES):
+        while block := _asked(lambda: response.read(BLOCK_BYTES)):
             out.write(block)
             received += len(block)
             progress.update(bar, completed=received)

@@ -1,6 +1,6 @@
 """Figures: a few runs, and a function of the family that draws them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,12 @@ import yaml
 from matplotlib.figure import Figure
 
 from benchmarks.cells import Cell, as_pairs
-from benchmarks.config import CONFIG_DIR, Config
+from benchmarks.config import CONFIG_DIR, SCALES, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.execute import load_components
 from benchmarks.files import atomic_path
 from benchmarks.tablespec import heading, load_spec
-from dfa.registry import Registry
+from dfa.registry import Registry, UnknownNameError
 
 FIGURE_FOLDER = CONFIG_DIR / "figure"
 Draw = Callable[[Mapping[str, Config]], Figure]
@@ -30,7 +30,6 @@ class FigureSpec:
         title: what it shows.
         draw: name of the function in `FIGURES`.
         cells: one per panel; the row is its label.
-        seeds_per_panel: per scale.
         cost_seconds: rough seconds of a run, per scale.
         by_name_only: not one of `all`.
         stand_in: whether generated data may take the place of data that are not here.
@@ -40,7 +39,6 @@ class FigureSpec:
     title: str
     draw: str
     cells: tuple[Cell, ...]
-    seeds_per_panel: Mapping[str, int]
     cost_seconds: Mapping[str, float]
     by_name_only: bool = False
     stand_in: bool = True
@@ -51,8 +49,8 @@ class FigureSpec:
         return heading("Figure", self.name)
 
     def seeds(self, cell: Cell, scale: str) -> int:
-        """Number of seeds of a panel."""
-        return self.seeds_per_panel[scale]
+        """A panel shows one run."""
+        return 1
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
         """Rough seconds of one run, for a plan."""
@@ -77,10 +75,10 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
         cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
-        circumstances = content["seeds"], content["cost_seconds"]
+        cost = {scale: float(content["cost_seconds"][scale]) for scale in SCALES}
         choices = bool(content.get("by_name_only", False)), bool(content.get("stand_in", True))
-        return FigureSpec(name, content["title"], content["draw"], cells, *circumstances, *choices)
-    except (KeyError, TypeError, AttributeError) as error:
+        return FigureSpec(name, content["title"], content["draw"], cells, cost, *choices)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
 
 
@@ -98,16 +96,29 @@ def _panel(
     return Cell(label, "", found.runs[0], only=only or found.only, chosen=found.chosen)
 
 
+def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
+    """The function that draws a figure of such runs.
+
+    Raises:
+        ConfigError: the runs' families have none of this name.
+    """
+    for config in configs:
+        load_components(config)  # whoever plans and runs them may be another process
+    try:
+        return FIGURES[spec.draw]
+    except UnknownNameError as error:
+        raise ConfigError(f"figure file {spec.name}.yaml: draw: {error}") from None
+
+
 def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> None:
     """Draw a figure from finished runs (panel → configuration) and write it as PNG.
 
     Raises:
+        ConfigError: see `drawing`.
         ResultsError: the file cannot be written.
     """
-    for config in runs.values():
-        load_components(config)  # whoever planned and ran them may have been another process
     matplotlib.use("Agg")
-    figure = FIGURES[spec.draw](runs)
+    figure = drawing(spec, runs.values())(runs)
     try:
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})

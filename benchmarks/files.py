@@ -1,12 +1,15 @@
 """Writing files so that a reader never sees half of one."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.errors import ResultsError
+
+_UNFINISHED = ".building-"
 
 
 @contextmanager
@@ -32,6 +35,25 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def unfinished_folder(root: Path) -> Iterator[Path]:
+    """Yield an empty folder in `root`, to be renamed once it is complete; one that was not renamed is removed.
+
+    Those that killed processes have left are removed first; so hold a lock, which says that no other is at work there.
+
+    Raises:
+        OSError: `root` cannot be written to (missing, read-only or full).
+    """
+    for left in root.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
+    try:
+        folder.chmod(0o777 & ~_umask())  # like any other folder, for others to read
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

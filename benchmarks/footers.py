@@ -47,9 +47,13 @@ def describe_rates(rates: Rates, scale: str) -> str:
     factors = ", ".join(f"{factor:g}" for factor in rates.factors)
     short = "".join(f", {setting}" for setting in rates.settings.get(scale, ()))
     each, where = ("row", f" of {rates.column}") if rates.column else ("cell", "")
+    more = "".join(
+        f"; {pattern}: the mean of seeds {rates.seed} to {rates.seed + count - 1}"
+        for pattern, count in rates.seeds.items()
+    )
     return (
         f"Learning rates: for every {each} the one that did best on validation of {factors} times the configured one,"
-        f" in runs{where} with seed {rates.seed}{short}."
+        f" in runs{where} with seed {rates.seed}{short}{more}."
     )
 
 
@@ -171,14 +175,18 @@ def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
     return [f"{row} uses {' or '.join(found)}." for row, found in rows.items()]
 
 
+_TRANSPORTED = {
+    "all": "the forward weights",
+    "signs": "the signs of the forward weights",
+    "gains": "the gains of the normalisations",
+}
+"""`Uses.forward_weights` in words."""
+
+
 def _uses(uses: Mapping[str, Any]) -> str:
     parts = []
     if uses["forward_weights"] != "none":
-        parts.append(
-            {"all": "the forward weights"}.get(
-                uses["forward_weights"], f"the {uses['forward_weights']} of forward weights"
-            )
-        )
+        parts.append(_TRANSPORTED[uses["forward_weights"]])
     if uses["sequential"]:
         parts.append("a sequential backward pass")
     if uses["bp_batches"]:

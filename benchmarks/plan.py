@@ -39,7 +39,7 @@ class PlannedRun:
     Attributes:
         record: what is on disk, or None.
         missing: why it cannot be run (its data is not here), or "".
-        seconds: estimated cost, 0 if it is recorded.
+        seconds: estimated cost, 0 if it does not have to be run.
     """
 
     cell: Cell
@@ -81,10 +81,13 @@ class Plan:
             runs = [run for run in self.runs if run.cell == cell]
             if not runs:
                 continue
-            done = sum(run.record is not None and not run.to_do for run in runs)
+            done = sum(run.record is not None and run.record["status"] == "done" for run in runs)
+            unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done
             to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
             state = f"{done} of {len(runs)} done"
+            if unsuccessful:
+                state += f", {unsuccessful} failed or diverged"
             if to_do:
                 state += f", {len(to_do)} to run ({_about(to_do)})"
             if waiting:
@@ -165,8 +168,9 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     record = RunFolder.of(config).read()
     if record is not None and record["status"] == "done":
         missing = ""
-    seconds = 0.0 if record else target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
-    return PlannedRun(cell, config, record, missing, seconds)
+    cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
+    run = PlannedRun(cell, config, record, missing, cost)
+    return run if run.to_do or run.missing else replace(run, seconds=0.0)
 
 
 def settle_data(config: Config, missing: str, stand_in: bool) -> str:

@@ -3,7 +3,7 @@
 import json
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,6 +229,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{damaged} is damaged")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def first_measured(records: Iterable[Record]) -> Record | None:
+    """The first that names a metric; those of runs that did not get as far as training do not."""
+    return next((record for record in records if record["valid_metric"]), None)
 
 
 def read_record(path: Path) -> Record | None:

@@ -33,7 +33,7 @@ class _Block:
     body: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def to_csv(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:
+def to_csv(spec: TableSpec, rows: Sequence[Entry]) -> str:
     """One line per cell and metric, full precision, no footer."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

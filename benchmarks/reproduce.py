@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.commands import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
 from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.figures import FigureSpec, draw_figure, known_figures, load_figure
+from benchmarks.figures import FigureSpec, draw_figure, drawing, known_figures, load_figure
 from benchmarks.footers import describe_runs
 from benchmarks.launchers import launch, make_launcher, settings_among
 from benchmarks.launchers.report import Problem, run_name
@@ -36,12 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in targets(options.target):
             try:
                 target = load_target(name, rules)
-                plan = make_plan(target, options.scale, options.seeds, settings, jobs)
+                seeds = options.seeds if isinstance(target, TableSpec) else None
+                plan = make_plan(target, options.scale, seeds, settings, jobs)
                 print(plan.describe(jobs), flush=True)
                 if not options.dry:
                     problems += reproduce(plan)
                     for figure in target.file.figures if isinstance(target, TableSpec) else ():
-                        problems += _picture(figure, plan.scale, options.seeds, settings, jobs)
+                        problems += _picture(figure, plan.scale, settings, jobs)
             except USER_ERRORS as error:  # kept for the end, so that the other tables are made
                 unusable.setdefault(one_line(error), []).append(name)
         for reason, names in unusable.items():
@@ -71,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """What determines which runs a table or figure takes."""
     parser.add_argument("--scale", default="auto", help="auto (default) | paper | mini | smoke")
-    parser.add_argument("--seeds", type=int, help="seeds per cell (default: as the table says)")
+    parser.add_argument("--seeds", type=int, help="seeds per cell of a table (default: its own); a figure shows seed 0")
     parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
     parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
@@ -123,6 +124,8 @@ def reproduce(plan: Plan) -> list[Problem]:
     Returns:
         The runs that failed or diverged, now or before.
     """
+    if isinstance(plan.target, FigureSpec):
+        drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
     problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)
     reasons = {problem.run: problem.reason for problem in problems}
     runs: list[PlannedRun] = []
@@ -140,10 +143,10 @@ def reproduce(plan: Plan) -> list[Problem]:
     return problems
 
 
-def _picture(name: str, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> list[Problem]:
+def _picture(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
     """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
     try:
-        return reproduce(make_plan(load_figure(name), scale, seeds, settings, jobs))
+        return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []

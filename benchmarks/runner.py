@@ -85,7 +85,7 @@ class Trainer:
         A request to stop is obeyed between two steps, from where the run can go on.
 
         Raises:
-            Diverged: the loss, a parameter or the validation metric was not finite at an evaluation.
+            Diverged: the loss or a parameter was not finite at an evaluation, or the validation metric not a number.
             Interrupted: the process was asked to stop; a checkpoint is saved.
         """
         self._resume()
@@ -121,7 +121,7 @@ class Trainer:
                 progress.update(position.step, {})
                 if trainer.evaluate_unit == "step" and position.step % trainer.evaluate_every == 0:
                     self._evaluate(progress)
-                if self._over():
+                if self._over() and position.batch < batches:
                     return
                 self._between_steps()
         if position.batch != batches:

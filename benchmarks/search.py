@@ -20,7 +20,7 @@ from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import CONFIG_DIR, Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch
-from benchmarks.records import RunFolder
+from benchmarks.records import RunFolder, first_measured
 from benchmarks.search_report import CONFIGURED, Axis, Search, Tried, to_markdown, write_search
 
 SPACES = CONFIG_DIR / "search"
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(compose_config(options.choice).run.results_dir) / "search"
         written = write_search(found, folder)
         print(f"\n{to_markdown(found)}\nwritten: {', '.join(map(str, written))}")
-        return EXIT_DONE
+        return EXIT_DONE  # that a trial fails is something found out
 
     sys.exit(guarded(command))
 
@@ -122,7 +122,10 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
 
     as_configured = {key: OmegaConf.select(composed, key) for key in axes}
     tried = attempt({CONFIGURED: as_configured})
-    direction = "maximize" if tried[0].records[0]["higher_is_better"] else "minimize"
+    measured = first_measured(tried[0].records)
+    if measured is None:
+        raise ConfigError(f"the settings as configured come to no evaluation: {tried[0].records[0]['reason']}")
+    direction = "maximize" if measured["higher_is_better"] else "minimize"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=effort.sampler_seed, constant_liar=True)
@@ -209,6 +212,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ConfigError("the search needs Optuna: pip install optuna") from None
+        raise ConfigError("the search needs Optuna: pip install -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from benchmarks.best import mean_and_spread
 from benchmarks.files import write_result
 from benchmarks.footers import duration
-from benchmarks.records import Record
+from benchmarks.records import Record, first_measured
 
 CONFIGURED = 0
 """Number of the trial whose settings are those of the configuration files."""
@@ -72,7 +72,7 @@ class Search:
 
     def ranked(self) -> list[Tried]:
         """The best mean first; trials of which a seed failed come last, since they cannot be chosen."""
-        sign = -1 if self.tried[0].records[0]["higher_is_better"] else 1
+        sign = -1 if self._measured["higher_is_better"] else 1
         return sorted(self.tried, key=lambda one: (sign * one.mean if one.complete(self.seeds) else np.inf, one.number))
 
     @property
@@ -84,7 +84,12 @@ class Search:
     @property
     def metric(self) -> str:
         """The validation metric."""
-        return str(self.tried[0].records[0]["valid_metric"])
+        return str(self._measured["valid_metric"])
+
+    @property
+    def _measured(self) -> Record:
+        configured = self.tried[0].records
+        return first_measured(configured) or configured[0]
 
 
 def write_search(search: Search, folder: Path) -> list[Path]:

@@ -9,10 +9,10 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.config import CONFIG_DIR, SCALES
 from benchmarks.errors import ConfigError
 
-TABLE_FOLDER = Path(__file__).parent.parent / "configs" / "table"
-SCALES = ("paper", "mini", "smoke")
+TABLE_FOLDER = CONFIG_DIR / "table"
 
 Schema = TypeVar("Schema")
 
@@ -84,12 +84,14 @@ class Rates:
         factors: of the configured rate.
         column: where a row's rate is found for all of its columns; "": every cell has one of its own.
         seed: of the runs that decide, which none of the table's should have.
+        seeds: pattern of a cell → how many seeds decide there, from `seed` on, by their mean; one by default.
         settings: scale → further overrides for them, to make them short.
     """
 
     factors: list[float] = MISSING
     column: str = ""
     seed: int = 1000
+    seeds: dict[str, int] = field(default_factory=dict)
     settings: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -198,6 +200,8 @@ def read_table_file(name: str, folder: Path = TABLE_FOLDER) -> TableFile:
         table = replace(table, rates=_typed(Rates, table.rates, f"{path.name}, rates"))
         if not table.rates.factors or min(table.rates.factors) <= 0:
             raise ConfigError(f"table file {path.name}, rates: factors must be positive numbers")
+        if min(table.rates.seeds.values(), default=1) < 1:
+            raise ConfigError(f"table file {path.name}, rates: seeds must be at least 1")
     for key, metric in table.metrics.items():
         table.metrics[key] = _typed(Metric, metric, f"{path.name}, metric '{key}'")
     for key, tolerance in table.tolerance.items():

@@ -32,7 +32,7 @@ def write_tables(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str], 
     # Everything is rendered before anything is written, so that an error leaves the old files in step.
     texts = {
         "md": to_markdown(spec, rows, footer),
-        "csv": to_csv(spec, rows, footer),
+        "csv": to_csv(spec, rows),
         "tex": to_latex(spec, rows, footer),
     }
     return [write_result(folder / f"{spec.name}.{suffix}", text) for suffix, text in texts.items()]

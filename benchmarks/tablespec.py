@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmarks.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
 from benchmarks.chosen import read_chosen
+from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.reference import ReferenceTable, known_references, load_reference
 from benchmarks.tablefile import (
-    SCALES,
     TABLE_FOLDER,
     Metric,
     TableFile,

@@ -24,8 +24,8 @@ from benchmarks.files import write_result
 from benchmarks.footers import describe_rates, duration
 from benchmarks.launchers import launch
 from benchmarks.plan import missing_data, settle_data
-from benchmarks.records import Record, RunFolder
-from benchmarks.tablefile import TABLE_FOLDER, Rates
+from benchmarks.records import Record, RunFolder, first_measured
+from benchmarks.tablefile import TABLE_FOLDER, Rates, matches
 from benchmarks.tablespec import TableSpec, load_spec
 
 
@@ -36,7 +36,7 @@ class Trial:
     Attributes:
         factor: of the configured rate.
         rate: the rate itself.
-        configs: its runs, one for each that the cell averages over.
+        configs: its runs, one for each that the cell averages over and each seed that decides.
     """
 
     cell: Cell
@@ -101,10 +101,10 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
         if rates.column not in ("", cell.column):
             continue
         runs = Cell(cell.row, cell.column, cell.overrides, members=cell.members, only=cell.only).runs_at(scale)
-        shared = [f"scale={scale}", f"seed={rates.seed}", f"run.wandb_group=tune {spec.name}"]
-        shared += [*rates.settings.get(scale, ()), *settings]
+        shared = [f"scale={scale}", f"run.wandb_group=tune {spec.name}", *rates.settings.get(scale, ()), *settings]
+        seeds = [f"seed={seed}" for seed in _seeds(rates, cell)]
         for factor in rates.factors if runs else ():
-            configs = [_config([*overrides, *shared], factor, spec.stand_in) for overrides in runs]
+            configs = [_config([*run, *shared, seed], factor, spec.stand_in) for run in runs for seed in seeds]
             trials.append(Trial(cell, factor, float(configs[0].optimizer.lr), configs))
     if not trials:
         raise ConfigError(f"{spec.heading} has no runs at scale {scale}")
@@ -117,6 +117,12 @@ def _rates(spec: TableSpec) -> Rates:
         raise ConfigError(f"table file {spec.name}.yaml names no `rates` to try")
     assert isinstance(rates, Rates)
     return rates
+
+
+def _seeds(rates: Rates, cell: Cell) -> range:
+    """Those that decide a cell's rate."""
+    count = next((count for pattern, count in rates.seeds.items() if matches(pattern, cell.row, cell.name)), 1)
+    return range(rates.seed, rates.seed + count)
 
 
 def _config(overrides: Sequence[str], factor: float, stand_in: bool) -> Config:
@@ -153,7 +159,7 @@ def _keep(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in _by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
     before = read_chosen(spec.name, TABLE_FOLDER, [name for cell in spec.cells for name in (cell.name, cell.row)])
-    command = f"python scripts/tune.py {spec.name}"
+    command = f"python scripts/tune.py {spec.name} --scale {scale}"
     return write_chosen(spec.name, TABLE_FOLDER, {**before, scale: chosen}, command)
 
 
@@ -171,7 +177,8 @@ def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     for cell, of_cell in _by_cell(trials).items():
         kept = best(of_cell)
         values = [_shown(trial, kept) for trial in of_cell]
-        metric = next((record["valid_metric"] for trial in of_cell for record in trial.records), "")
+        measured = first_measured(record for trial in of_cell for record in trial.records)
+        metric = measured["valid_metric"] if measured else ""
         lines.append([cell.row, cell.column, metric, *values, "none" if kept is None else f"{kept.rate:g}"])
     heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
     records = [record for config in _unique(trials) if (record := RunFolder.of(config).read()) is not None]

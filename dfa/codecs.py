@@ -2,9 +2,13 @@
 
 Photonic and neuromorphic hardware delivers signs, a few bits, or noise; see e.g. Launay et al., *Hardware Beyond
 Backpropagation: a Photonic Co-Processor for Direct Feedback Alignment* (2020), for ternary errors.
+
+A codec takes its scale (mean, root mean square or maximum) from the whole error that it is given, the rows at hand: the
+parts of a batch, coded one by one, differ slightly from the batch coded at once.
 """
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -35,39 +39,46 @@ def bits(error: Tensor, number: float) -> Tensor:
 
 def noise(error: Tensor, level: float) -> Tensor:
     """e plus Gaussian noise of `level` root mean squares, from the global generator."""
-    return error + torch.randn_like(error) * (level * _size(error))
+    drawn = torch.randn_like(error, memory_format=torch.contiguous_format)  # the same whatever the error's strides
+    return error + drawn * (level * _size(error))
 
 
 def _size(error: Tensor) -> Tensor:
     return error.square().mean().sqrt()
 
 
-_WITH_NUMBER: dict[str, tuple[Callable[[Tensor, float], Tensor], float]] = {
-    "ternary": (ternary, 0.0),
-    "bits": (bits, 2),
-    "noise": (noise, 0.0),
+_WITH_NUMBER: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[float], bool]]] = {
+    "ternary": (ternary, lambda threshold: 0 <= threshold < inf),
+    "bits": (bits, lambda number: number in range(2, 65)),  # the steps are counted by a 64-bit integer
+    "noise": (noise, lambda level: 0 <= level < inf),
 }
-"""Name → function, and the least number it takes."""
+"""Name → function, and which numbers it takes."""
 
 
 def parse_codec(text: str | None) -> Codec | None:
     """ "sign", "ternary:0.5", "bits:4" or "noise:0.1" as a function of the error; None for none.
 
+    An error in half precision is coded in float32, and stays so: squares of small errors would be 0.
+
     Raises:
-        FeedbackError: anything else.
+        FeedbackError: anything else, or a number that is not finite, negative, or no number of bits from 2 to 64.
     """
     if text is None:
         return None
     if text == "sign":
-        return sign
+        return lambda error: sign(_single(error))
     name, _, number = text.partition(":")
     if name in _WITH_NUMBER:
-        function, least = _WITH_NUMBER[name]
+        function, takes = _WITH_NUMBER[name]
         try:
             value = float(number)
         except ValueError:
-            value = least - 1
-        if value >= least:
-            return lambda error: function(error, value)
-    known = "sign, ternary:<threshold>, bits:<2 or more>, noise:<level>"
+            value = inf
+        if takes(value):
+            return lambda error: function(_single(error), value)
+    known = "sign, ternary:<threshold>, bits:<2 to 64>, noise:<level>"
     raise FeedbackError(f"unknown codec '{text}'; known: {known}")
+
+
+def _single(error: Tensor) -> Tensor:
+    return error.to(torch.promote_types(error.dtype, torch.float32))

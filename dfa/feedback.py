@@ -118,7 +118,6 @@ class FeedbackMatrices(nn.Module):
             return iter(())
         batch_dims = self._batch_dims(error)
         error_rows = self.rows(error)
-        error_rows = error_rows.to(torch.promote_types(error.dtype, torch.float32))
         shapes = [_row_shape(point.activation, batch_dims) for point in points]
         repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
         keys = self.prepare(error_name, error, points)
@@ -132,6 +131,7 @@ class FeedbackMatrices(nn.Module):
         repeats: Sequence[int],
         widths: Sequence[int],
     ) -> Iterator[Tensor]:
+        error_rows = error_rows.to(torch.promote_types(error_rows.dtype, torch.float32))
         projected: dict[tuple[str, int], Tensor] = {}
         for point, repeat, width in zip(points, repeats, widths, strict=True):
             if self.sharing == "per_point":

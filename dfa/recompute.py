@@ -34,7 +34,9 @@ def run_again(
     next one is built, or the one after `parallel` others, so memory does not grow with their number.
 
     Args:
-        signals: the signals of a pass, in the order of its points.
+        signals: the signals of a pass, in the order of its points; called for all passes before a stage is run, and for
+            the last pass first, as autograd comes to them. They may be made as they are asked for. What they draw from
+            the global generator is not drawn again.
         after_stage: called with parameters whose gradient is complete, never twice at once.
         parallel: through how many stages signals may go at the same time. Where stages share parameters it is one.
 
@@ -62,10 +64,11 @@ def run_again(
     devices = sorted({record.leaf.device.index for record in passes if record.leaf.is_cuda})
     count = parallel if max(uses.values(), default=0) == 1 and len(devices) < 2 else 1
     device = passes[0].leaf.device if passes else torch.device("cpu")
-    with torch.random.fork_rng(devices=devices), torch.enable_grad(), Lanes(count, device, arrived) as lanes:
+    waiting = [signals(record) for record in reversed(passes)]
+    with torch.enable_grad(), Lanes(count, device, arrived) as lanes:
         for record in passes:
             running: Tensor | None = None
-            to_points = signals(record)
+            to_points = waiting.pop()
             for call in record.calls:
                 arriving = [next(to_points) for _ in call.points]
                 with lanes.job(arriving if running is None else [running, *arriving]):
@@ -113,14 +116,15 @@ def _run(taps: StagedTaps, call: StageCall, running: Tensor | None) -> tuple[Ten
 
 @contextmanager
 def _as_before(call: StageCall) -> Iterator[None]:
-    """Draw the numbers that were drawn before, and leave running statistics as they are."""
+    """Draw the numbers that were drawn before, and leave generators and running statistics as they are."""
     on_cpu, on_gpu = call.random
-    torch.set_rng_state(on_cpu)
-    if on_gpu is not None:
-        torch.cuda.set_rng_state(on_gpu)
     buffers = [buffer for module in call.stage.modules for buffer in module.buffers()]
     copies = [buffer.clone() for buffer in buffers]
-    yield
+    with torch.random.fork_rng(devices=[] if on_gpu is None else [torch.cuda.current_device()]):
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
+        yield
     for buffer, copy in zip(buffers, copies, strict=True):
         buffer.data.copy_(copy)  # through `.data`, for it does not count as a write: a graph may hold the buffer
 

@@ -95,7 +95,7 @@ class Registry(Generic[Factory]):
                 return None
         return known
 
-    def build(self, name: str, *arguments: Any, **options: Any) -> Any:
+    def build(self, name: str, /, *arguments: Any, **options: Any) -> Any:
         """Call the factory called `name` with options checked against its signature.
 
         Raises:

@@ -1,6 +1,9 @@
 """The bench: what it counts against closed forms, and what it writes. Its times are not judged here."""
 
+import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -10,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.bench import main
+from benchmarks.bench_apart import apart, measured_apart
 from benchmarks.bench_depth import METHODS, bench_depth, depth_step, network_options
 from benchmarks.bench_measure import Turn, count_flops, peak_megabytes
 from benchmarks.bench_overhead import bench_overhead
 from benchmarks.bench_steps import bench_steps
-from benchmarks.bench_turns import paired_ratios
+from benchmarks.bench_turns import Contestant, Seat, Withdrawn, paired_ratios
 from benchmarks.bench_workloads import Step, Workload, build_workload, load_settings, make_step
 from benchmarks.config import CONFIG_DIR
-from benchmarks.errors import ConfigError
+from benchmarks.errors import ConfigError, ResultsError
 from tests.conftest import Command
 
 CPU = torch.device("cpu")
@@ -126,6 +130,47 @@ def test_every_rule_on_a_model_of_each_family(
     assert all(row["ratio_to_bp"] > 0 for row in rows)
 
 
+def test_a_contestant_that_cannot_go_on_has_its_row_and_the_others_go_on() -> None:
+    """One whose step fails in a turn, one whose process ends there, and one that fails after all turns."""
+    peers = ["fails_in_a_turn", "ends_in_a_turn", "fails_at_last"]
+    rules = ["bp", *(f"tests.test_bench:{peer}" for peer in peers), "dfa"]
+    bp, *failed, dfa = bench_steps(["tiny_nerf"], rules, ["eager"], "cpu", 1, TURNS, 1e-9)
+    assert [row["rule"] for row in failed] == rules[1:-1]
+    reasons = [row["failure"].partition(":")[0] for row in failed]
+    assert reasons == ["ZeroDivisionError", "its process ended with code 7", "ZeroDivisionError"]
+    assert not any("median_ms" in row for row in failed)
+    assert bp["ratio_to_bp"] == 1 and dfa["ratio_to_bp"] > 0 and dfa["flop_ratio"] > 0
+
+
+def test_a_process_that_is_killed_between_turns_withdraws() -> None:
+    with Seat(Contestant(SMALL, "bp", "eager", "cpu", 1)) as seat:
+        assert seat.turn(2).clock > 0
+        seat._process.kill()
+        seat._process.join()
+        for ask in (lambda: seat.turn(1), seat.facts):
+            with pytest.raises(Withdrawn, match="ended with code -9"):
+                ask()
+
+
+def take_memory() -> dict[str, int]:
+    return {"size": len(b"x" * 200 * 2**20)}
+
+
+def test_memory_is_that_of_the_work_alone() -> None:
+    found = measured_apart(take_memory, "memory")
+    assert found["size"] == 200 * 2**20
+    assert 180 < found["peak_memory_mb"] - found["imports_memory_mb"] < 270
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_work_that_is_killed_is_told() -> None:
+    with pytest.raises(ResultsError, match=r"^memory of dfa: the process was killed, for its memory perhaps$"):
+        apart(be_killed, "memory of dfa")
+
+
 def half_a_step(workload: Workload) -> Step:
     """A peer that only runs the model forward."""
     return lambda: forward(workload.model, workload.loss)
@@ -139,6 +184,37 @@ def forward(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> None:
 def broken(workload: Workload) -> Step:
     """A peer that fails."""
     return lambda: print(1 / 0)
+
+
+def ending(at: int, end: Callable[[], object]) -> Callable[[Workload], Step]:
+    """A peer that comes to an end at its step of that number."""
+
+    def peer(workload: Workload) -> Step:
+        numbers = itertools.count(1)
+
+        def step() -> None:
+            if next(numbers) == at:
+                end()
+
+        return step
+
+    return peer
+
+
+WARM, TURNS = 3, 3
+"""Steps before the first turn, and turns of one step each."""
+fails_in_a_turn = ending(WARM + 2, lambda: 1 / 0)
+ends_in_a_turn = ending(WARM + 2, lambda: os._exit(7))
+fails_at_last = ending(WARM + TURNS + 1, lambda: 1 / 0)
+
+
+def test_a_part_without_rows_leaves_its_files_alone(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "bench").mkdir()
+    for kind in ("json", "md"):
+        (tmp_path / "bench" / f"rules.{kind}").write_text("of an earlier time")
+    code, out, err = command(main, "--parts", "rules", "--models", "tiny_nerf", "--results", str(tmp_path))
+    assert (code, err) == (0, "") and "rules: none of the models is measured here" in out
+    assert {path.read_text() for path in (tmp_path / "bench").iterdir()} == {"of an earlier time"}
 
 
 def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) -> None:
@@ -169,6 +245,9 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
         (["--parts", "all"], "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile"),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
+        (["--parts", "rules", "--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
+        (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),
+        (["--depths", "4,0"], "--depths: numbers of blocks, at least 1 and separated by commas, not '4,0'"),
         (["--threads", "0"], "--threads and --rounds must be at least 1"),
     ],
 )

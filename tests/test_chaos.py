@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.chaos import differences, torment
+from benchmarks.chaos import differences, main, torment
 from benchmarks.errors import ResultsError
 from tests.conftest import TOY, Command, Toys
 from tests.test_reproduce import toy_table
@@ -78,3 +78,9 @@ def test_a_record_that_is_written_again_is_seen_and_so_is_a_sweep_that_fails(tmp
     assert done.rewritten == [folder / "result.json"]
     with pytest.raises(ResultsError, match="ended with code 3"):
         torment([sys.executable, "-c", "exit(3)"], tmp_path, 0, (0, 0), random.Random())
+
+
+def test_a_sweep_that_cannot_be_run_is_told_in_one_line(command: Command) -> None:
+    code, _, err = command(main, "--table", "nope")
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith("error: the sweep ended with code 2: unknown table or figure 'nope'; known: table_1")

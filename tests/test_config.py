@@ -41,6 +41,7 @@ def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
         "optimizer.lr=0.0011",
         "optimizer.weight_decay=1e-9",
         "+optimizer.options.eps=1e-7",
+        "+optimizer.options.fused=null",
         "schedule=noam",
         "trainer.epochs=4",
         "trainer.selection=last",
@@ -50,6 +51,10 @@ def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
 )
 def test_what_changes_a_result_changes_the_identity(toys: Toys, override: str) -> None:
     assert identity(toys.config(override)) != identity(toys.config())
+
+
+def test_an_option_of_a_rule_that_is_null_is_as_if_it_were_not_given(toys: Toys) -> None:
+    assert identity(toys.config("rule=dfa", "+rule.options.codec=null")) == identity(toys.config("rule=dfa"))
 
 
 def test_the_order_of_options_does_not_change_the_identity(toys: Toys) -> None:

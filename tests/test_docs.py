@@ -14,8 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
 from benchmarks.data import known_tasks
+from benchmarks.figures import FIGURES, load_figure
 from benchmarks.language.sample import make_parser as make_sample_parser
 from benchmarks.launchers import settings_among
+from benchmarks.plan import make_plan
 from benchmarks.reproduce import make_parser, targets
 from benchmarks.search import make_parser as make_search_parser
 from benchmarks.search import read_space
@@ -150,6 +152,7 @@ def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: p
     if not blocks:
         pytest.skip("no README")
     monkeypatch.setattr(RULES, "_factories", dict(RULES._factories))
+    monkeypatch.setattr(FIGURES, "_factories", dict(FIGURES._factories))
     learned = []
     for block in blocks:
         names: dict[str, object] = {}
@@ -158,6 +161,15 @@ def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: p
             learned.append(float(names["loss"]))  # type: ignore[arg-type]
     # Two classes of random inputs: guessing costs log 2 = 0.693, remembering less.
     assert len(learned) == 1 and learned[0] < 0.5
+
+
+def test_the_table_and_the_figure_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
+    table, figure = _blocks((REPOSITORY / "docs" / "tables.md").read_text(encoding="utf-8"), "yaml")
+    (tmp_path / "table_rules.yaml").write_text(table)
+    (tmp_path / "figure_errors.yaml").write_text(figure)
+    spec, drawn = load_spec("table_rules", folder=tmp_path), load_figure("figure_errors", tmp_path)
+    assert [len(make_plan(target, "smoke", None, [], 1).runs) for target in (spec, drawn)] == [6, 2]
+    assert len(make_plan(spec, "mini", None, [], 1).runs) == 18
 
 
 def test_relative_links_lead_somewhere() -> None:

@@ -233,6 +233,7 @@ def test_a_failing_model_a_bad_option_and_missing_data_leave_nothing_behind(toys
         (["model.points=[layers.*]"], ConfigError, r"'layers\.\*' matches no module; candidates: "),
         (["+model.options.dropout=2.0"], ConfigError, "dropout probability has to be between 0 and 1"),
         (["+optimizer.options.betas=[2.0,3.0]"], ConfigError, "Invalid beta"),
+        (["rule=drtp", "trainer.accumulate=2"], ConfigError, r"'drtp' needs whole batches: .* trainer\.accumulate=1"),
         (["task.source=real", "+task.options.file=clouds.csv"], DataError, "clouds.csv; place them there"),
     ]:
         with pytest.raises(kind, match=message) as raised:

@@ -17,7 +17,6 @@ _FILE = """
 title: A title
 draw: toy_curve
 panels: {one: [task=toy, rule=bp], two: [task=toy, rule=dfa]}
-seeds: {paper: 1, mini: 1, smoke: 1}
 cost_seconds: {paper: 5, mini: 3, smoke: 1}
 """
 
@@ -37,8 +36,8 @@ def _toy_curve(monkeypatch: pytest.MonkeyPatch) -> None:
 def _spec() -> FigureSpec:
     panels = {rule: ("task=toy", "model=toy_mlp", f"rule={rule}", "trainer.epochs=1") for rule in ("bp", "dfa")}
     cells = tuple(Cell(label, "", overrides) for label, overrides in panels.items())
-    one = {"paper": 1, "mini": 1, "smoke": 1}
-    return FigureSpec("figure_2", "Toys", "toy_curve", cells, one, one)
+    cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
+    return FigureSpec("figure_2", "Toys", "toy_curve", cells, cost)
 
 
 def test_a_figure_file_becomes_a_plan(tmp_path: Path) -> None:
@@ -66,12 +65,32 @@ def test_panels_may_belong_to_some_scales(tmp_path: Path) -> None:
     assert one.runs_at("paper") == (one.overrides,)
 
 
-@pytest.mark.parametrize("entry", ["title", "draw", "panels", "seeds", "cost_seconds"])
+@pytest.mark.parametrize("entry", ["title", "draw", "panels", "cost_seconds"])
 def test_an_incomplete_figure_file_is_named(tmp_path: Path, entry: str) -> None:
     lines = [line for line in _FILE.splitlines() if not line.startswith(entry)]
     (tmp_path / "figure_9.yaml").write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=f"figure_9.yaml is incomplete: '{entry}'"):
         load_figure("figure_9", tmp_path)
+
+
+def test_a_scale_without_a_cost_is_named(tmp_path: Path) -> None:
+    (tmp_path / "figure_9.yaml").write_text(_FILE.replace(", smoke: 1", ""))
+    with pytest.raises(ConfigError, match=r"figure_9.yaml is incomplete: 'smoke'"):
+        load_figure("figure_9", tmp_path)
+
+
+def test_a_drawing_that_is_not_there_is_told_before_anything_is_run(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "load_figure", lambda name: _spec())
+    code, _, err = command(reproduce.main, *_figure_2(toys))
+    assert code == 2 and "figure file figure_2.yaml: draw: unknown figure 'toy_curve'; known: " in err
+    assert not toys.results.exists()
+
+
+def _figure_2(toys: Toys) -> list[str]:
+    arguments = ["figure-2", "--scale", "mini", "--results", str(toys.results), "--jobs", "1", "--seeds", "3"]
+    return [*arguments, "--set", f"plugins=[{TOY}]", "--set", "run.wandb=disabled"]
 
 
 def test_an_unknown_figure_is_named() -> None:
@@ -103,12 +122,11 @@ def test_the_command_runs_the_panels_and_draws(
     toys: Toys, command: Command, _toy_curve: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "load_figure", lambda name: _spec())
-    arguments = ["figure-2", "--scale", "mini", "--results", str(toys.results), "--jobs", "1"]
-    arguments += ["--set", f"plugins=[{TOY}]", "--set", "run.wandb=disabled"]
-    code, out, err = command(reproduce.main, *arguments)
+    code, out, err = command(reproduce.main, *_figure_2(toys))
     assert (code, err) == (0, "") and out.startswith("Figure 2: scale mini (as asked)")
+    assert out.count(" of 1 done") == 2, "a panel shows one run, however many seeds a table has"
     assert (toys.results / "figures" / "figure_2.png").exists()
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
-    code, _, err = command(reproduce.main, *arguments, "--set", "seed=0", "--set", "optimizer.lr=0.5")
+    code, _, err = command(reproduce.main, *_figure_2(toys), "--set", "seed=0", "--set", "optimizer.lr=0.5")
     assert code == 2 and "cannot be drawn, 2 of its runs are missing" in err

@@ -89,7 +89,7 @@ def test_what_rules_use_stands_below_the_table() -> None:
     assert "dfa uses fixed feedback." in lines
     assert "shallow uses nothing else." in lines
     assert (
-        "calibrate uses the gains of forward weights, exact backpropagation on 10.0% of the batches, "
+        "calibrate uses the gains of the normalisations, exact backpropagation on 10.0% of the batches, "
         "1 more forward pass a batch." in lines
     )
     assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines

@@ -124,7 +124,11 @@ def test_recorded_runs_cost_nothing_and_are_not_run_again(
     assert [run.seconds for run in plan.runs] == [0, 60, 0, 30, 20, 20]
     assert [run.seconds for run in plan.to_do] == [60, 30, 20, 20]  # the longest first
     assert "1 of 2 done, 1 to run (about 1 min 0 s)" in plan.describe(1)
+    assert "1 of 2 done, 1 to run" in plan.describe(
+        1
+    ) and "0 of 2 done, 1 failed or diverged, 1 to run" in plan.describe(1)
     again = make_plan(Target(), "mini", None, [*settings, "run.retry=true"], 1)
+    assert [run.seconds for run in again.runs] == [0, 60, 30, 30, 20, 20]
     assert [run.to_do for run in again.runs] == [False, True, True, True, True, True]
     without.add("toy")
     assert [run.missing for run in make_plan(Target(), "paper", 1, settings, 1).runs][:2] == ["no toy here"] * 2

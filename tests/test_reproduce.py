@@ -53,19 +53,17 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
 
     spec = toy_table()
     spec = replace(spec, file=replace(spec.file, figures=["figure_0"]))
-    one = {"paper": 1, "mini": 1, "smoke": 1}
+    cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
     monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
     monkeypatch.setattr(reproduce, "load_spec", lambda name, **options: spec)
-    monkeypatch.setattr(
-        reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, one, one)
-    )
+    monkeypatch.setattr(reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
     assert (toys.results / "figures" / "figure_0.png").exists()
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
-    monkeypatch.setattr(reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), one, one))
+    monkeypatch.setattr(reproduce, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert "not drawn: Figure 0 cannot be drawn" in out, "the table is there all the same"
 

@@ -83,6 +83,14 @@ def test_steps_end_a_run_in_the_middle_of_an_epoch(toys: Toys) -> None:
     assert [row["step"] for row in folder.history()] == [5, 7]
 
 
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+def test_an_epoch_whose_last_step_is_that_of_the_run_counts(toys: Toys, unit: str) -> None:
+    record, folder = toys.run("trainer.epochs=100", "trainer.steps=10", f"trainer.evaluate_unit={unit}")
+    assert (record["steps"], record["epochs"]) == (10, 2)
+    assert [(row["epoch"], row["step"]) for row in folder.history()][-1] == (2, 10)
+    assert len({row["step"] for row in folder.history()}) == len(folder.history())
+
+
 def test_train_loss_in_the_history_is_the_mean_since_the_last_evaluation(toys: Toys) -> None:
     config = toys.config("optimizer.lr=1e-30")  # weights that do not move: the loss is that of the initial model
     execute(config)

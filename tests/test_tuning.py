@@ -102,6 +102,23 @@ def test_a_row_can_take_the_rate_of_one_column(folder: Path, toys: Toys, command
     assert len(read_chosen("toys", folder, ["bp", "dfa"])["mini"]) == 2
 
 
+def test_several_seeds_decide_by_their_mean(folder: Path, toys: Toys, command: Command) -> None:
+    content = TABLE.replace("rates: {", "rates: {seeds: {'dfa:*': 3}, ")
+    (folder / "toys.yaml").write_text(content, encoding="utf-8")
+    code, out, _ = command(tuning.main, *_arguments(toys))
+    assert code == 0 and "4 cells, 24 runs" in out, "three rates, of two cells with one seed and two with three"
+    assert "with seed 1000, trainer.epochs=1; dfa:*: the mean of seeds 1000 to 1002." in out
+    with (toys.results / "search" / "toys-mini.csv").open(encoding="utf-8") as file:
+        trial = next(line for line in csv.DictReader(file) if line["row"] == "dfa")
+    found = {}
+    for run in toys.results.glob("runs/toy/toy_mlp/dfa/*"):
+        config, record = yaml.safe_load((run / "config.yaml").read_text()), RunFolder(run).read()
+        if record is not None and config["optimizer"]["lr"] == float(trial["lr"]):
+            found[record["seed"]] = record["best_valid"]
+    assert sorted(found) == [1000, 1001, 1002]
+    assert float(trial["value"]) == pytest.approx(sum(found.values()) / 3)
+
+
 def test_rates_that_diverge_are_not_chosen(folder: Path, toys: Toys, command: Command) -> None:
     (folder / "toys.yaml").write_text(TABLE.replace("0.0001", "1e45"), encoding="utf-8")
     code, out, _ = command(tuning.main, *_arguments(toys))

@@ -7,16 +7,15 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_model
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks.config import Config
-from benchmarks.execute import build_model, build_task
 from benchmarks.figures import FIGURES
 from benchmarks.graphs.task import NodeClassification
 from benchmarks.records import RunFolder
+from benchmarks.restore import restore
 
 
 @FIGURES.register("hidden_activations")
@@ -29,10 +28,8 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
     panels = np.atleast_1d(figure.subplots(1, len(runs)))
     classes = 0
     for panel, (label, config) in zip(panels, runs.items(), strict=True):
-        task = build_task(config)
+        task, model = restore(config, which="last")
         assert isinstance(task, NodeClassification)
-        model = build_model(config, task)
-        load_model(model, str(RunFolder.of(config).weights("last")))
         projection = TSNE(
             n_components=2, perplexity=20, learning_rate=100, max_iter=5000, init="random", random_state=config.seed
         )
@@ -55,7 +52,7 @@ def _hidden_layer(model: nn.Module, task: NodeClassification) -> Tensor:
     kept: list[Tensor] = []
     hook = model.get_submodule("act").register_forward_hook(lambda module, arguments, output: kept.append(output))
     with torch.no_grad():
-        model.eval()(task.graph)
+        model(task.graph)
     hook.remove()
     return kept[-1]
 

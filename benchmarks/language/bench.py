@@ -10,8 +10,8 @@ one process; memory is that of a process of its own for each. `torch` is a plain
 import argparse
 import json
 import math
-import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,9 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.bench_apart import apart
+from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.environment import PeakMemory, device_name, keep_freed_memory, versions
-from benchmarks.execute import build_rule
+from benchmarks.errors import ConfigError
+from benchmarks.execute import build_rule, find_device
 from benchmarks.files import write_result
 from benchmarks.language.models import INITIAL_RANGE, Embedding, Transformer
 from benchmarks.optim import make_optimizer
@@ -111,8 +114,21 @@ class Candidate:
 def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = True) -> Measured:
     """Losses and times of `steps` steps under each rule, and the ratio of its step time to that of `bp`.
 
-    `memory`: also its peak memory, in a process of its own.
+    Args:
+        names: of `RULES`.
+        setting: what a step is.
+        steps: of each; the first is not timed where there are several.
+        memory: also its peak memory, in a process of its own.
+
+    Raises:
+        ConfigError: an unknown name or device, or a number out of range.
+        ResultsError: a process that measures memory was killed.
     """
+    if not names or not RULES.keys() >= set(names):
+        raise ConfigError(f"rules of the bench are some of {', '.join(RULES)}; not '{','.join(names)}'")
+    if setting.columns < 1 or steps < 1:
+        raise ConfigError("columns and steps must be at least 1")
+    find_device(setting.device)
     keep_freed_memory()
     torch.set_num_threads(1)
     candidates = {name: Candidate(name, setting) for name in names}
@@ -134,7 +150,7 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
             "first_loss": losses[name][0],
             "last_loss": losses[name][-1],
             "finite": all(map(math.isfinite, losses[name])),
-            "peak_memory_mb": _apart(name, setting) if memory else None,
+            "peak_memory_mb": apart(partial(peak_memory, name, setting), name) if memory else None,
         }
         for name in names
     }
@@ -172,11 +188,6 @@ def _clock(setting: Setting) -> float:
     return time.perf_counter()
 
 
-def _apart(name: str, setting: Setting) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(partial(peak_memory, name, setting))
-
-
 def peak_memory(name: str, setting: Setting) -> float:
     """Peak memory in MB of two steps, the second of which has the optimiser's state beside it."""
     torch.set_num_threads(1)
@@ -187,7 +198,7 @@ def peak_memory(name: str, setting: Setting) -> float:
     return memory.megabytes()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks.language.bench`."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rules", default="bp,macro,micro,shallow", help=f"some of {', '.join(RULES)}")
@@ -197,12 +208,18 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     setting = Setting(options.columns, device=options.device, precision=options.precision, compiled=options.compile)
-    text = json.dumps(bench(options.rules.split(","), setting, options.steps), indent=1) + "\n"
-    if options.out:
-        write_result(options.out, text)
-    print(text)
+
+    def command() -> int:
+        rules = [rule for rule in options.rules.split(",") if rule]
+        text = json.dumps(bench(rules, setting, options.steps), indent=1) + "\n"
+        if options.out:
+            write_result(options.out, text)
+        print(text, end="")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
 
 
 if __name__ == "__main__":

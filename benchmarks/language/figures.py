@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from math import ceil
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from benchmarks.config import Config
 from benchmarks.errors import ResultsError
@@ -17,6 +18,8 @@ from benchmarks.records import RunFolder
 
 _COLUMNS = 5
 """Of the small panels, one a rule."""
+_NEAR_BP = (0.9, 1.3)
+"""Ratios of perplexities that are shown once more."""
 
 
 @FIGURES.register("learning_curves")
@@ -31,14 +34,10 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     best: dict[str, float] = {}
     described: dict[str, None] = {}
     for label, config in runs.items():
-        folder = RunFolder.of(config)
-        history, record = folder.history(), folder.read()
-        if not history or record is None:
-            raise ResultsError(f"the run '{label}' in {folder.path} has no history to draw")
-        steps = [row["step"] for row in history]
-        axes.plot(steps, [row["valid/perplexity"] for row in history], marker=".", label=label)
-        data = record["data"]
-        described[data["name"] if data["kind"] == "real" else f"{data['name']} (generated stand-in data)"] = None
+        curve = _perplexities(label, config)
+        axes.plot(list(curve), list(curve.values()), marker=".", label=label)
+        data = _data(config)
+        described[_data_name(data)] = None
         if "best_perplexity" in data["notes"]:
             best[data["name"]] = float(data["notes"]["best_perplexity"])
     for value in best.values():
@@ -54,8 +53,8 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
 
 @FIGURES.register("perplexity_ratios")
 def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
-    """Validation perplexity over the first run's (backpropagation) at the same step; below, each rule's alignment at
-    every point over training.
+    """Validation perplexity over the first run's (backpropagation) at the same step, and once more what is near to 1;
+    below, each rule's alignment at every point over training.
 
     Raises:
         ResultsError: a run has no history, or none of the first run's steps.
@@ -65,26 +64,31 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     aligned = {label: steps for label in others if (steps := _alignments(runs[label]))}
     rows = ceil(len(aligned) / _COLUMNS)
     figure = Figure(figsize=(10, 3.8 + 2 * rows), layout="constrained")
-    grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=[2.2] + [1.0] * rows)
-    over_steps = figure.add_subplot(grid[0, :])
+    grid = figure.add_gridspec(1 + rows, 2 * _COLUMNS, height_ratios=[2.2] + [1.0] * rows)
+    over_steps, near = figure.add_subplot(grid[0, :_COLUMNS]), figure.add_subplot(grid[0, _COLUMNS:])
     for label in others:
         shared = [step for step in curves[label] if step in curves[reference]]
         if not shared:
             raise ResultsError(f"the runs '{label}' and '{reference}' were evaluated at different steps")
         ratios = [curves[label][step] / curves[reference][step] for step in shared]
-        over_steps.plot(shared, ratios, marker=".", label=label)
-    over_steps.axhline(1, color="0.5", linestyle="--", linewidth=1)
-    over_steps.set(xlabel="optimiser steps", ylabel=f"validation perplexity / that of {reference}")
-    over_steps.grid(color="0.9")
-    over_steps.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(_data_name(runs[reference]), fontsize=11)
+        for axes in (over_steps, near):
+            axes.plot(shared, ratios, marker=".", label=label)
+    for axes in (over_steps, near):
+        axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
+        axes.set_xlabel("optimiser steps")
+        axes.grid(color="0.9")
+    over_steps.set_ylabel(f"validation perplexity / that of {reference}")
+    near.set(ylim=_NEAR_BP, title="near 1")
+    near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
     first: Axes | None = None
     for index, (label, steps) in enumerate(aligned.items()):
-        axes = figure.add_subplot(grid[1 + index // _COLUMNS, index % _COLUMNS], sharex=over_steps, sharey=first)
+        row, place = 1 + index // _COLUMNS, 2 * (index % _COLUMNS)
+        axes = figure.add_subplot(grid[row, place : place + 2], sharex=first, sharey=first)
         first = first or axes
         _draw_alignments(axes, steps)
         axes.set_title(label, fontsize=9)
-        if index % _COLUMNS == 0:
+        if place == 0:
             axes.set_ylabel(f"cosine with {reference}", fontsize=8)
     if first is not None:
         shown = first.get_legend_handles_labels()
@@ -113,7 +117,7 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
     axes.set(xlabel="blocks", ylabel=f"validation perplexity / that of {reference}")
     axes.grid(color="0.9")
     axes.legend(frameon=False, fontsize=9)
-    axes.set_title(_data_name(next(iter(runs.values()))), fontsize=11)
+    axes.set_title(_data_name(_data(next(iter(runs.values())))), fontsize=11)
     return figure
 
 
@@ -147,9 +151,15 @@ def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) ->
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.grid(color="0.9")
     axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _data_name(config: Config) -> str:
-    record = RunFolder.of(config).read()
-    data = {"name": config.task.name, "kind": "real"} if record is None else record["data"]
+def _data(config: Config) -> dict[str, Any]:
+    """What the run's record says of its data: name, kind and notes."""
+    record = RunFolder.of(config).read() or {"data": {"name": config.task.name, "kind": "real", "notes": {}}}
+    found: dict[str, Any] = record["data"]
+    return found
+
+
+def _data_name(data: dict[str, Any]) -> str:
     return data["name"] if data["kind"] == "real" else f"{data['name']} (generated stand-in data)"

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import Config, from_dict
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.execute import build_model, build_task, find_device, load_components
 from benchmarks.language.task import LanguageModelling
 from benchmarks.records import RunFolder
+from benchmarks.restore import restore
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,18 +53,15 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
     if tokens < 1 or not temperature > 0:
         raise ConfigError(f"tokens and temperature must be positive, got {tokens} and {temperature}")
     config = _configuration(run)
-    load_components(config)
-    task = build_task(config)
+    task, model = restore(config, RunFolder(run))
     if not isinstance(task, LanguageModelling):
         raise ConfigError(f"the run in {run} is of task '{config.task.name}', which is no text")
-    device = find_device(config.run.device)
-    model = build_model(config, task)
-    _load_weights(model, run)
+    device = next(model.parameters()).device
     corpus = task.corpus
     # Without a prompt the text begins as the validation text does: WikiText's with the end of a line.
     start = corpus.encode(prompt) or [int(corpus.ids["valid"][0])]
     torch.manual_seed(seed)
-    ids = continuation(model.to(device).eval(), torch.tensor(start, device=device), tokens, task.window, temperature)
+    ids = continuation(model, torch.tensor(start, device=device), tokens, task.window, temperature)
     return corpus.decode(ids.tolist())
 
 
@@ -88,13 +83,3 @@ def _configuration(run: Path) -> Config:
         return from_dict(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise ResultsError(f"'{run}' has no readable configuration: {error}") from None
-
-
-def _load_weights(model: nn.Module, run: Path) -> None:
-    file = next((file for file in map(RunFolder(run).weights, ("best", "last")) if file.exists()), None)
-    if file is None:
-        raise ResultsError(f"'{run}' has no weights: the run did not end well")
-    try:
-        load_model(model, str(file))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ResultsError(f"the weights in {file} do not fit the run's model: {error}") from None

@@ -107,7 +107,11 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
         raise DataError(f"{missing_data(name, data_dir)}; DFA_OFFLINE forbids to fetch them")
     import datasets
 
-    folder = next(place for place in _places(name, data_dir) if writable(place))
+    places = _places(name, data_dir)
+    folder = next((place for place in places if writable(place)), None)
+    if folder is None:
+        tried = " nor ".join(map(str, places))
+        raise DataError(f"{FOLDERS[name]} can be written neither to {tried}; DFA_CACHE_DIR chooses another folder")
     written = {split: folder / _file(split) for split in SPLITS}
     try:
         splits = datasets.load_dataset(HUB, f"{FOLDERS[name]}-v1")

@@ -1,8 +1,6 @@
 """Byte-pair encoding of a text, trained on its training split and kept: a folder that is complete or not there."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -14,7 +12,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from benchmarks.errors import ConfigError, DataError
-from benchmarks.files import write_text
+from benchmarks.files import unfinished_folder, write_text
 from benchmarks.language.data import SPLITS, Corpus, Ids
 from benchmarks.language.sources import Text
 from benchmarks.places import cache_dir
@@ -24,7 +22,6 @@ VERSION = 1
 LINE_END = "\n"
 LINE_END_ID = 0
 _LINES_AT_ONCE = 4096
-_UNFINISHED = ".building-"
 
 
 def tokenised(text: Text, vocabulary: int, lowercase: bool = True, cache: str = "") -> Corpus:
@@ -98,11 +95,7 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def _build(text: Text, folder: Path, vocabulary: int, lowercase: bool) -> None:
-    # Whatever is unfinished is of a process that was killed; the lock says that none is at work.
-    for left in folder.parent.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(left)
-    building = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
-    try:
+    with unfinished_folder(folder.parent) as building:
         tokenizer = train_encoding((normalise(line, lowercase) for line in text.lines("train")), vocabulary)
         tokenizer.save(str(building / "tokenizer.json"))
         manifest: dict[str, Any] = {"vocabulary": tokenizer.get_vocab_size(), "words": {}, "tokens": {}}
@@ -114,10 +107,7 @@ def _build(text: Text, folder: Path, vocabulary: int, lowercase: bool) -> None:
             manifest["tokens"][split] = len(ids)
             np.save(building / f"{split}.npy", ids)
         write_text(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-        building.chmod(0o755)
         building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _encode_all(tokenizer: Tokenizer, lines: Iterator[str]) -> tuple[Ids, int]:

@@ -91,5 +91,5 @@ def required(package: str, extra: str) -> Any:
         return import_module(package)
     except ImportError:
         raise ConfigError(
-            f"launcher '{extra}' needs the package '{package}', which is not installed: pip install '.[{extra}]'"
+            f"launcher '{extra}' needs the package '{package}', which is not installed: pip install -e '.[{extra}]'"
         ) from None

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 
+from benchmarks.bench_apart import Measured
 from benchmarks.recommenders.blocks import COLUMNS, TextSource
-from benchmarks.recommenders.measuring import Measured
 from benchmarks.recommenders.preprocess import count_values
 from benchmarks.recommenders.stand_in import ClickModel
 from benchmarks.recommenders.stand_in_text import write_text_log

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.bench_apart import Measured, measured_apart
 from benchmarks.recommenders.blocks import TextSource
 from benchmarks.recommenders.cache import open_cache, prepare, read_manifest
 from benchmarks.recommenders.data import batches, epoch_order, random_split
-from benchmarks.recommenders.measuring import Measured, measured_apart
 from benchmarks.recommenders.stand_in import ClickModel
 from benchmarks.recommenders.stand_in_text import write_text_log
 
@@ -31,6 +31,9 @@ def bench_logs(rows: int, vocabulary: int, scratch: Path | None = None, torchfm:
     Returns:
         For every part `rows`, times, memory (see `measured_apart`) and rows per second, on the clock and per CPU
         second; `speedup` and `speedup_cpu` compare preprocessing with `torchfm` in these two ways.
+
+    Raises:
+        ResultsError: the process of a part was killed.
     """
     with tempfile.TemporaryDirectory(prefix="click-bench-", dir=scratch) as folder:
         text, cache = Path(folder) / "train.txt", Path(folder) / "cache"
@@ -47,7 +50,7 @@ def bench_logs(rows: int, vocabulary: int, scratch: Path | None = None, torchfm:
 
 
 def _with_speed(work: partial[Measured]) -> Measured:
-    found = measured_apart(work)
+    found = measured_apart(work, work.func.__name__.strip("_"))
     seconds, cpu = (found.pop(f"loop_{key}", found[key]) for key in ("seconds", "cpu_seconds"))
     return {**found, "rows_per_second": found["rows"] / seconds, "rows_per_cpu_second": found["rows"] / cpu}
 

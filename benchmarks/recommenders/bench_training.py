@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.bench_apart import Measured, measured_apart
 from benchmarks.config import compose_config, resolve
+from benchmarks.errors import ResultsError
 from benchmarks.execute import execute
 from benchmarks.recommenders.data import Batch, ClickLog
-from benchmarks.recommenders.measuring import Measured, measured_apart
 from benchmarks.recommenders.sources import CRITEO_ROWS
 from benchmarks.recommenders.task import ClickTask
 from benchmarks.registry import TASKS
@@ -34,8 +35,12 @@ def bench_cells(steps: int = 20, device: str = "cpu") -> list[Measured]:
         Per cell `parameters`, medians of `seconds_per_step` and `cpu_seconds_per_step` (loading of batches included),
         `peak_memory_mb` (of the device: on a CPU of the whole process), and what a whole run takes if patience never
         ends it: `steps`, `hours`.
+
+    Raises:
+        ConfigError: there is no such device.
+        ResultsError: a cell failed or its process was killed.
     """
-    return [measured_apart(partial(_cell, model, rule, steps, device)) for model, rule in CELLS]
+    return [measured_apart(partial(_cell, model, rule, steps, device), f"{model} {rule}") for model, rule in CELLS]
 
 
 def sized_log(rows: int, seed: int = 0) -> ClickLog:
@@ -69,7 +74,7 @@ def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
         config.task.options = {"batch_size": batch_size, "rows": int(steps * batch_size / 0.8) + 10}
         record = execute(config)
     if record["status"] != "done":
-        raise RuntimeError(f"{model} {rule}: {record['reason']}")
+        raise ResultsError(f"{model} {rule}: {record['reason']}")
     per_step, cpu_per_step = np.median(np.diff(_stamps, axis=0), axis=0)
     whole = int(CRITEO_ROWS * 0.8) // batch_size * config.trainer.epochs
     return {

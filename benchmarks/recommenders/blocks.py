@@ -58,12 +58,12 @@ class TextSource:
         self._checksum = ""
 
     def blocks(self) -> Iterator[bytes]:
-        """Pieces of about `block_bytes` that end where a line ends. Raises DataError where a gzip file is broken."""
+        """Pieces of about `block_bytes` that end where a line ends. Raises DataError where the file cannot be read."""
         digest = hashlib.sha256()
         remainder = b""
-        with self.path.open("rb") as raw:
-            hashing = _HashingReader(raw, digest)
-            try:
+        try:
+            with self.path.open("rb") as raw:
+                hashing = _HashingReader(raw, digest)
                 packed = self.path.suffix == ".gz"
                 stream = pa.input_stream(hashing, compression="gzip") if packed else hashing
                 while piece := stream.read(self.block_bytes):
@@ -73,8 +73,8 @@ class TextSource:
                         continue
                     yield b"".join((remainder, memoryview(piece)[:end]))
                     remainder = piece[end:]
-            except OSError as error:
-                raise DataError(f"{self.path} cannot be read: {error}") from None
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from None
         if remainder:
             yield remainder + b"\n"
         self._checksum = digest.hexdigest()

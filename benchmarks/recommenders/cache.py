@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import numpy as np
 from filelock import FileLock
 
 from benchmarks.errors import DataError
-from benchmarks.files import write_text
+from benchmarks.files import unfinished_folder, write_text
 from benchmarks.recommenders.blocks import Source, TextSource
 from benchmarks.recommenders.data import ClickLog, storage_groups
 from benchmarks.recommenders.preprocess import check_malformed, count_values, ids_file, write_ids
 
 VERSION = 1
-_UNFINISHED = ".building-"
 
 
 @dataclass(frozen=True)
@@ -103,10 +101,7 @@ def open_cache(folder: Path) -> ClickLog:
 
 
 def _build(source: Source, root: Path, min_count: int, max_malformed: float, workers: int) -> Path:
-    for left in root.glob(f"{_UNFINISHED}*"):  # of a process that was killed; the lock says that none is at work
-        shutil.rmtree(left)
-    building = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
-    try:
+    with unfinished_folder(root) as building:
         spill = building / "spill"
         spill.mkdir()
         counts = count_values(source, spill, min_count, max_malformed, workers)
@@ -119,10 +114,7 @@ def _build(source: Source, root: Path, min_count: int, max_malformed: float, wor
             rows, malformed = sum(counts.rows), counts.malformed
             manifest = Manifest(source.name, checksum, min_count, sizes, counts.distinct, rows, malformed)
             write_text(building / "manifest.json", json.dumps(asdict(manifest), indent=2) + "\n")
-            building.chmod(0o755)
-            building.replace(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            building.rename(target)
     if isinstance(source, TextSource):
         write_text(_memo(source, root), json.dumps({**_stamp(source), "sha256": checksum}) + "\n")
     return target

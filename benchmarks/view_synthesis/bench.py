@@ -9,7 +9,6 @@ numbers are CPU seconds, so that other processes disturb them little. Prints a J
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.bench_apart import apart
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.environment import PeakMemory, commit, device_name, keep_freed_memory, versions
@@ -51,6 +51,10 @@ def bench(
     Returns:
         `candidates`: for each median and least seconds of a step, rays per second (by the median), peak memory in MB;
         and the ratios that matter.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ResultsError: a process that measures memory was killed.
     """
     makers: dict[str, Make] = {rule: partial(our_step, model, rule, rays, parts, device) for rule in RULES}
     if peer is not None:
@@ -69,7 +73,7 @@ def bench(
             "seconds": medians[name],
             "least_seconds": min(values),
             "rays_per_second": task.rays / medians[name],
-            "peak_memory_mb": _apart(makers[name], device),
+            "peak_memory_mb": apart(partial(peak_memory, makers[name], device), name),
         }
         for name, values in taken.items()
     }
@@ -137,13 +141,8 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _apart(make: Make, device: str) -> float:
-    """Peak memory in MB of a step in a fresh process, above what the imports take."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (make, device))
-
-
-def _peak_memory(make: Make, device: str) -> float:
+def peak_memory(make: Make, device: str) -> float:
+    """Peak memory in MB of two steps, above what this process held before them."""
     torch.set_num_threads(1)
     step = make()
     memory = PeakMemory(find_device(device))

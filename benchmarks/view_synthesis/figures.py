@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.config import Config
 from benchmarks.figures import FIGURES
 from benchmarks.view_synthesis.pictures import as_bytes, psnr
-from benchmarks.view_synthesis.weights import restore
+from benchmarks.view_synthesis.weights import restore_views
 
 PANEL = 2.3
 """Width of a picture in inches."""
@@ -41,10 +41,10 @@ def renders_and_dual(runs: Mapping[str, Config]) -> Figure:
 
 
 def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
-    """Render the first test view with the last weights of every run, scene by scene."""
+    """Render the first test view with the tested weights of every run, scene by scene."""
     scenes: dict[str, Scene] = {}
     for label, config in runs.items():
-        task, model = restore(config)
+        task, model = restore_views(config)
         view = task.chosen["test"][0]
         heading, _, method = label.rpartition(SEPARATOR)
         if heading not in scenes:

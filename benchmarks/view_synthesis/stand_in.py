@@ -153,7 +153,7 @@ def _pictures(
 def _recipe() -> bytes:
     """The text of everything that decides what a picture shows: a changed renderer finds no old picture."""
     here = Path(__file__).parent
-    return b"".join((here / f"{name}.py").read_bytes() for name in ("raytracer", "toys", "image_files"))
+    return b"".join((here / f"{name}.py").read_bytes() for name in ("raytracer", "toys", "image_files", "stand_in"))
 
 
 def _notes(width: int, height: int) -> dict[str, float | str]:

@@ -187,7 +187,7 @@ class ViewSynthesis(Task):
             if self.pixel_step == 1:
                 measured |= {"ssim": ssim(best, truth), "lpips": lpips(best, truth)}
             if "fine" in pictures:
-                others = pictures.keys() - {"fine"}
+                others = [level for level in pictures if level != "fine"]
                 measured |= {f"psnr_{level}": psnr(pictures[level].colors.cpu(), truth) for level in others}
             for name, value in measured.items():
                 if value is not None:

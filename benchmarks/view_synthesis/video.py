@@ -18,10 +18,9 @@ from rich.progress import track
 from benchmarks.commands import EXIT_DONE, guarded
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
-from benchmarks.execute import load_components
 from benchmarks.files import atomic_path
 from benchmarks.view_synthesis.pictures import as_bytes
-from benchmarks.view_synthesis.weights import restore
+from benchmarks.view_synthesis.weights import restore_views
 
 FRAMES_PER_SECOND = 20
 
@@ -38,8 +37,7 @@ def make_video(target: Path, overrides: Sequence[str]) -> int:
     if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise ConfigError("an .mp4 needs the package imageio-ffmpeg; without it, make a .gif")
     config = resolve(compose_config(list(overrides)))
-    load_components(config)
-    task, model = restore(config)
+    task, model = restore_views(config)
     frames = []
     for pose in track(task.scene.path_poses, "rendering", disable=not config.run.progress):
         pictures = task.render(model, pose)

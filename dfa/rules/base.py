@@ -46,9 +46,14 @@ class Rule(ABC):
         points: name patterns of the feedback points (see `dfa.patterns.matches`).
         error_at: name pattern(s) of the modules whose output the error is taken at; "" is the model's output.
         silent: name patterns of modules whose output is cut but receives no signal.
+
+    Attributes:
+        whole_batches: whether signals depend on how many rows a forward pass sees, so that a batch must not be split:
+            neither in parts whose gradients add up nor among processes.
     """
 
     name: ClassVar[str]
+    whole_batches: bool = False
 
     def __init__(self, model: nn.Module, points: Patterns = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
         self.model = model

@@ -1,5 +1,6 @@
 """Now and then a batch of exact backpropagation, beside any rule."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfa.points import Taps
+from dfa.registry import OptionError
 from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
 
 
@@ -27,7 +29,7 @@ class Calibrated(Rule):
 
     Raises:
         ValueError: `every` below 1.
-        UnknownNameError, OptionError: no such rule, or it has not these options.
+        UnknownNameError, OptionError: no such rule, or it has not these options; `calibrate` itself.
 
     Attributes:
         inner: the other rule.
@@ -49,8 +51,14 @@ class Calibrated(Rule):
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
+        if rule == self.name:
+            raise OptionError(f"rule '{self.name}' cannot be the other rule of itself")
+        options = {} if options is None else options
+        if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+            raise OptionError(f"rule '{self.name}': option 'options' must map names to values, got {options!r}")
         seeded = {"seed": seed} if "seed" in (RULES.options(rule) or {}) else {}
-        self.inner: Rule = RULES.build(rule, model, points, error_at, silent, **{**seeded, **(options or {})})
+        self.inner: Rule = RULES.build(rule, model, points, error_at, silent, **{**seeded, **options})
+        self.whole_batches = self.inner.whole_batches
         self.every = every
         self.batches = 0
         super().__init__(model, points, error_at, silent)
@@ -59,7 +67,8 @@ class Calibrated(Rule):
 
     @property
     def uses(self) -> Uses:
-        return replace(self.inner.uses, bp_batches=1 / self.every)
+        exact = 1 / self.every
+        return replace(self.inner.uses, bp_batches=exact + (1 - exact) * self.inner.uses.bp_batches)
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         return self.inner.taps

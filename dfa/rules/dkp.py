@@ -66,11 +66,14 @@ class DirectKolenPollack(LearnedFeedback):
             matrix.grad = None
 
     def _optimizer(self, key: str, matrix: Tensor) -> torch.optim.Optimizer:
-        if key not in self._optimizers:
-            self._optimizers[key] = self._kind([matrix], **self._settings)
-            if key in self._saved:
-                self._optimizers[key].load_state_dict(self._saved.pop(key))
-        return self._optimizers[key]
+        """Of this matrix: a new one goes on from the state of the one before, which may have moved or changed type."""
+        optimizer = self._optimizers.get(key)
+        if optimizer is None or optimizer.param_groups[0]["params"][0] is not matrix:
+            state = self._saved.pop(key, None) if optimizer is None else optimizer.state_dict()
+            optimizer = self._optimizers[key] = self._kind([matrix], **self._settings)
+            if state is not None:
+                optimizer.load_state_dict(state)
+        return optimizer
 
     def _learning_state(self) -> dict[str, Any]:
         made = {key: optimizer.state_dict() for key, optimizer in self._optimizers.items()}

@@ -12,7 +12,11 @@ from dfa.rules.direct import DirectFeedbackAlignment
 
 @RULES.register("drtp")
 class DirectRandomTargetProjection(DirectFeedbackAlignment):
-    """The signal is -y* B_l / n, with y* the one-hot target and n the number of rows (Frenkel et al., 2021).
+    """The signal is -y* B_l / n, with y* the one-hot target (Frenkel et al., 2021).
+
+    n counts the rows of this forward pass that the loss looks at. The signal is thus that of a mean over them, whatever
+    factor the loss has, which cannot be read off the error. So a batch must come in one piece: in k parts, each with
+    its loss divided by k, signals would be k times too large.
 
     For classification: of a softmax or logistic output's error the signs are known before the output is, minus for the
     target and plus for all others. So a layer can learn as soon as it has fired. Here the targets are read off
@@ -27,6 +31,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """
 
     name = "drtp"
+    whole_batches = True
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         error_rows = self.feedback.rows(error)

@@ -39,7 +39,7 @@ class FeedbackAlignment(SequentialRule):
         return replace(super().uses, state="fixed feedback")
 
     def feedback(self, name: str) -> Tensor:
-        return self._feedback[name]
+        return self._held_for(name)
 
     def _held(self) -> dict[str, Tensor]:
         return self._feedback

@@ -74,6 +74,8 @@ class ForwardModeFeedback(LearnedFeedback):
     @torch.no_grad()
     def watch(self, error_name: str, response: Tensor, points: Sequence[Point], shakes: Sequence[Tensor]) -> None:
         """Learn from what became of the shakes p at the error tensor, its response s."""
+        if not points:  # all belong to error tensors that fired before
+            return
         matrices = self.feedback.matrices(error_name, response, points)
         estimates = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         rows = response.numel() / next(iter(matrices.values())).shape[0]

@@ -1,6 +1,6 @@
 """The error itself as signal: feedback along the residual path, without any matrix."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -85,14 +85,14 @@ class IdentityFeedback(DirectFeedbackAlignment):
         weights = "gains" if self._hooks else "none"
         return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
 
-    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         others = [point for point in points if point.activation.shape != error.shape]
+        random: Iterable[Tensor] = (error.new_zeros(point.activation.shape) for point in others)
         if self.otherwise == "dfa":
-            random = iter(super().signals(error_name, error, others))
-        else:
-            random = (error.new_zeros(point.activation.shape) for point in others)
-        straight = iter(self._straight(error, points))
-        return (next(straight) if point.activation.shape == error.shape else next(random) for point in points)
+            random = super().signals(error_name, error, others)
+        straight, random = iter(self._straight(error, points)), iter(random)
+        for point in points:
+            yield next(straight) if point.activation.shape == error.shape else next(random)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         if self.otherwise == "dfa":

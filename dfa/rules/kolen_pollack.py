@@ -49,14 +49,15 @@ class KolenPollack(SequentialRule):
 
     @torch.no_grad()
     def feedback(self, name: str) -> Tensor:
-        return torch.empty_like(self._differences[name]).copy_(self.weights[name]).add_(self._differences[name])
+        difference = self._held_for(name)
+        return torch.empty_like(difference).copy_(self.weights[name]).add_(difference)
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
         with torch.no_grad():
             for name in self.exchanged:
                 self.weights[name].mul_(1 - self.decay)
-                self._differences[name].mul_(1 - self.decay)
+                self._held_for(name).mul_(1 - self.decay)
 
     def _held(self) -> dict[str, Tensor]:
         return self._differences

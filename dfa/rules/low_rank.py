@@ -52,18 +52,24 @@ class LowRankFeedback(LearnedFeedback):
         self.channels: dict[str, Tensor] = {}
 
     def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        rows = self.feedback.rows(error)
-        sent = rows @ self._channel(error_name, rows)
+        rows = self._rows(error)
+        with torch.autocast(error.device.type, enabled=False):
+            sent = rows @ self._channel(error_name, rows)
         leading = min(self.feedback.batch_dims or error.ndim, error.ndim - 1)
         return super().projected(error_name, sent.reshape(*error.shape[:leading], -1), points)
 
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        rows = self.feedback.rows(error)
+        rows = self._rows(error)
         channel = self._channel(error_name, rows)
-        sent = rows @ channel
         total = rows.square().sum()
-        change = (rows.T @ sent - channel @ (sent.T @ sent)) / total
+        with torch.autocast(error.device.type, enabled=False):
+            sent = rows @ channel
+            change = (rows.T @ sent - channel @ (sent.T @ sent)) / total
         channel += self.lr * torch.where(total > 0, change, torch.zeros_like(change))
+
+    def _rows(self, error: Tensor) -> Tensor:
+        """The error as (rows, width), in float32 where it has less: squares of small errors would be 0."""
+        return self.feedback.rows(error).to(torch.promote_types(error.dtype, torch.float32))
 
     def _channel(self, error_name: str, rows: Tensor) -> Tensor:
         """P of an error tensor, drawn if this is the first time."""

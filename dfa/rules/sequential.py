@@ -112,6 +112,14 @@ class SequentialRule(Rule):
         """What is saved with a checkpoint: a tensor for each weight."""
         raise NotImplementedError
 
+    def _held_for(self, name: str) -> Tensor:
+        """What is held for the weight `name`, on its device and in its type and memory layout, which may change."""
+        held, weight = self._held(), self.weights[name]
+        tensor = held[name]
+        if (tensor.device, tensor.dtype, tensor.stride()) != (weight.device, weight.dtype, weight.stride()):
+            tensor = held[name] = torch.empty_like(weight, requires_grad=False).copy_(tensor)
+        return tensor
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self._held())
 
@@ -119,8 +127,8 @@ class SequentialRule(Rule):
         held = self._held()
         if state.keys() != held.keys():
             raise ValueError(f"rule '{self.name}' needs the state of {', '.join(held)}, but was given {sorted(state)}")
-        for name, tensor in held.items():
-            tensor.copy_(state[name])
+        for name in held:
+            self._held_for(name).copy_(state[name])
 
     def close(self) -> None:
         for hook in self._hooks:

@@ -57,8 +57,8 @@ class SignSymmetry(SequentialRule):
 
     @torch.no_grad()
     def feedback(self, name: str) -> Tensor:
-        # In the magnitudes' memory, and so in the weight's layout.
-        return torch.empty_like(self._magnitudes[name]).copy_(self.weights[name]).sign_().mul_(self._magnitudes[name])
+        magnitude = self._held_for(name)
+        return torch.empty_like(magnitude).copy_(self.weights[name]).sign_().mul_(magnitude)  # in the weight's layout
 
     def _held(self) -> dict[str, Tensor]:
         return self._magnitudes

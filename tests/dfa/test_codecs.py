@@ -46,10 +46,58 @@ def test_noise_has_the_size_asked_for() -> None:
     assert torch.equal(coded(error), first)
 
 
-@pytest.mark.parametrize("codec", ["morse", "ternary", "ternary:x", "ternary:-1", "bits:1", "noise:", "sign:2"])
+def test_noise_does_not_depend_on_strides() -> None:
+    coded = parse_codec("noise:1")
+    assert coded is not None
+    torch.manual_seed(5)
+    expected = coded(ERROR)
+    torch.manual_seed(5)
+    torch.testing.assert_close(coded(ERROR.T.contiguous().T), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("codec", ["sign", "ternary:0.5", "bits:8", "noise:0.1"])
+def test_small_errors_in_half_precision(codec: str, dtype: torch.dtype) -> None:
+    """Of 1e-5, whose square no float16 holds, nor a step of a 127th; and many, whose sum it does not hold."""
+    coded, error = parse_codec(codec), (torch.randn(300, 400) * 1e-5).to(dtype)
+    assert coded is not None
+    torch.manual_seed(5)
+    found = as_array(coded(error).double())
+    exact = as_array(error.double())
+    size, rms = np.abs(exact), np.sqrt((exact**2).mean())
+    if codec == "sign":
+        expected = np.sign(exact) * size.mean()
+    elif codec == "ternary:0.5":
+        expected = np.sign(exact) * (size > 0.5 * rms) * size[size > 0.5 * rms].mean()
+    elif codec == "bits:8":
+        expected = np.round(exact / size.max() * 127) * size.max() / 127
+    else:
+        torch.manual_seed(5)
+        expected = exact + 0.1 * rms * as_array(torch.randn(300, 400))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-10)
+    large = coded(torch.full((300, 400), 1000.0, dtype=dtype))
+    torch.testing.assert_close(large.mean().item(), 1000.0, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        *("morse", "sign:2", "ternary", "ternary:x", "ternary:-1", "ternary:inf", "ternary:nan"),
+        *("bits:1", "bits:65", "bits:2000", "bits:2.9", "bits:inf", "bits:-inf", "bits:nan"),
+        *("noise:", "noise:inf", "noise:-inf", "noise:nan", "noise:1e999"),
+    ],
+)
 def test_unknown_codecs(codec: str) -> None:
     with pytest.raises(dfa.FeedbackError, match=f"unknown codec '{codec}'; known: sign, ternary"):
         dfa.DirectFeedbackAlignment(nn.Linear(2, 2), codec=codec)
+
+
+@pytest.mark.parametrize("codec", ["bits:4.0", "bits:64"])
+def test_numbers_of_bits(codec: str) -> None:
+    coded = parse_codec(codec)
+    assert coded is not None
+    steps = 2 ** (int(float(codec[5:])) - 1) - 1
+    np.testing.assert_allclose(as_array(coded(ERROR)), np.round(as_array(ERROR) * steps) / steps, atol=1e-15)
 
 
 @pytest.mark.parametrize("memory", ["keep", "recompute"])
@@ -116,6 +164,21 @@ def test_logistic_targets(batch: Batch) -> None:
     rule.backward(binary_cross_entropy_with_logits(model(batch[0]), clicks))
     delta = as_array(-clicks / 7) @ as_array(only_matrix(rule))
     assert_close(model.get_parameter("0.weight").grad, delta.T @ as_array(batch[0]))
+
+
+def test_targets_of_a_batch_in_parts(mlp: nn.Sequential, batch: Batch) -> None:
+    """In k parts, each with its loss divided by k, signals are k times too large, and a rule says that it is so."""
+    x, targets = batch[0][:6], batch[1][:6]
+    rule = dfa.DirectRandomTargetProjection(mlp, ["1"])
+    whole = step(rule, mlp, (x, targets))["0.weight"]
+    mlp.zero_grad()
+    for part, wanted in zip(x.split(2), targets.split(2), strict=True):
+        rule.backward(cross_entropy(mlp(part), wanted) / 3)
+    assert_close(mlp.get_parameter("0.weight").grad, 3 * whole)
+    assert rule.whole_batches
+    rule.close()
+    assert dfa.Calibrated(mlp, ["1"], rule="drtp").whole_batches
+    assert not dfa.Calibrated(mlp, ["1"], rule="dfa").whole_batches
 
 
 def test_targets_are_for_classification(mlp: nn.Sequential, batch: Batch) -> None:

@@ -92,6 +92,28 @@ def test_dkp_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
         np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_dkp_goes_on_with_matrices_that_were_replaced(optimizer: Any, mlp: nn.Sequential, batch: Batch) -> None:
+    """By a change of type and, as a move to another device does, by copies; Adam's state goes on too."""
+    rule = dfa.DirectKolenPollack(mlp, ["3"], lr=0.05, decay=0.01, optimizer=optimizer)
+    rule.feedback.prepare("", mlp(batch[0]).detach(), [Point("3", mlp[:4](batch[0]))])
+    expected = matrices(rule)["3"].copy()
+    _, _, h2, logits = activations(mlp, as_array(batch[0]))
+    error = softmax_error(logits, batch[1].numpy())
+    mean, square = np.zeros_like(expected), np.zeros_like(expected)
+    for count in range(1, 7):
+        if count == 3:
+            rule.feedback.double()
+        if count == 5:
+            rule.feedback._buffers.update({key: matrix.clone() for key, matrix in rule.feedback.named_buffers()})
+        step(rule, mlp, batch)
+        gradient = error.T @ h2 + 0.01 * expected
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        adam = mean / (1 - 0.9**count) / (np.sqrt(square / (1 - 0.999**count)) + 1e-8)
+        expected = expected - 0.05 * (gradient if optimizer == "sgd" else adam)
+        np.testing.assert_allclose(matrices(rule)["3"], expected, atol=1e-5)
+
+
 def test_dkp_meets_the_weights_of_a_linear_readout(mlp: nn.Sequential, batch: Batch) -> None:
     """Kolen and Pollack's theorem: for the topmost point feedback and weights get the same updates, and decay alike."""
     rule = dfa.DirectKolenPollack(mlp, ["3"], lr=0.1, decay=0.05, optimizer="sgd")
@@ -172,6 +194,41 @@ def test_grape_turns_towards_the_jacobian() -> None:
     np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, rtol=1e-5)
 
 
+class TwoHeads(nn.Module):
+    """A trunk with one point, whose error is that of the first head to fire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.one, self.two = nn.Linear(5, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.trunk(x)
+        return self.one(hidden) + self.two(hidden)
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_error_tensor_without_a_point_of_its_own(key: str, batch: Batch) -> None:
+    model = TwoHeads().double()
+    rule = build(key, model, ["trunk"], error_at=["one", "two"])
+    before = copy.deepcopy(rule.feedback)
+    torch.manual_seed(11)
+    shake = as_array(torch.randn(7, 6, dtype=torch.double))
+    torch.manual_seed(11)
+    logits = model(batch[0])
+    rule.backward(cross_entropy(logits, batch[1]))
+    error, x = softmax_error(as_array(logits), batch[1].numpy()), as_array(batch[0])
+    found = gradients(model)
+    hidden = as_array(model.trunk(batch[0]))
+    assert_close(found["one.weight"], error.T @ hidden)
+    assert_close(found["two.weight"], error.T @ hidden)
+    assert [name.split(":")[0] for name, _ in rule.feedback.named_buffers()] == ["one"]
+    if key == "fdfa":
+        (drawn,) = before.matrices("one", logits, [Point("trunk", torch.zeros(7, 6))]).values()
+        held = 0.7 * as_array(drawn) + 0.3 * (shake @ as_array(model.one.weight).T).T @ shake / 7
+        np.testing.assert_allclose(matrices(rule)["trunk"], held, atol=1e-6)
+        assert_close(found["trunk.weight"], (error @ held).T @ x)
+
+
 def test_shaking_changes_neither_values_nor_gradients_above(mlp: nn.Sequential, batch: Batch) -> None:
     expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
     plain = mlp(batch[0]).detach()
@@ -201,6 +258,23 @@ def test_low_rank_channel_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
     sent = error @ before
     change = (error.T @ sent - before @ sent.T @ sent) / (error**2).sum()
     assert_close(rule.channels[""], before + 0.5 * change)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_low_rank_learns_from_small_errors_in_half_precision(dtype: torch.dtype, autocast: bool) -> None:
+    """Of 1e-5, whose square no float16 holds; in float32, also where the backward pass runs under autocast."""
+    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.5)
+    error, point = (torch.randn(7, 3) * 1e-5).to(dtype), Point("p", torch.zeros(7, 4))
+    exact = as_array(error.double())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        (signal,) = rule.signals("", error, [point])
+        before = as_array(rule.channels[""]).copy()
+        rule.learn("", error, [point])
+    sent = exact @ before
+    assert_close(signal * 1e5, 1e5 * sent @ matrices(rule)["p"], tolerance=1e-5)
+    change = (exact.T @ sent - before @ sent.T @ sent) / (exact**2).sum()
+    np.testing.assert_allclose(as_array(rule.channels[""]), before + 0.5 * change, atol=1e-5)
 
 
 def test_low_rank_channel_finds_the_main_directions() -> None:

@@ -1,17 +1,19 @@
 """memory="recompute": the gradients of the ordinary mode, from stages that are run again one at a time."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.points import Point
 from dfa.rules.direct import Memory
-from tests.dfa.reference import assert_same, gradients
+from tests.dfa.reference import as_array, assert_close, assert_same, gradients, only_matrix, softmax_error
 from tests.dfa.test_rules import step
 
 Batch = tuple[Tensor, Tensor]
@@ -89,6 +91,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "points that are no stages of use": (Chain, {"points": ["blocks.*.act", "blocks.*.end"]}),
     "written to in between": (Doubling, {"points": "blocks.*"}),
     "silent": (Chain, {"points": "blocks.*", "silent": "embed"}),
+    "noise": (Chain, {"points": "blocks.*", "codec": "noise:0.5"}),
+    "noise, a matrix per point": (Chain, {"points": "blocks.*", "codec": "noise:0.5", "sharing": "per_point"}),
 }
 
 
@@ -97,8 +101,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 def test_same_steps_as_the_ordinary_mode(case: str, parallel: int, batch: Batch) -> None:
     build, options = CASES[case]
     ordinary = {key: value for key, value in options.items() if key != "stages"}
-    found, state, random = train(build, batch, memory="recompute", parallel=parallel, **options)
-    expected, expected_state, expected_random = train(build, batch, **ordinary)
+    found, state, random = train(build, batch, steps=3, memory="recompute", parallel=parallel, **options)
+    expected, expected_state, expected_random = train(build, batch, steps=3, **ordinary)
     assert_same(found, expected, tolerance=1e-12)
     for name, value in state.items():  # batch norm's statistics among them, which must not be updated twice
         torch.testing.assert_close(value, expected_state[name], rtol=1e-12, atol=1e-14, msg=name)
@@ -117,11 +121,64 @@ def test_sequential_model(batch: Batch) -> None:
     assert torch.equal(random, expected_random)
 
 
-def test_several_passes(batch: Batch) -> None:
+def test_noise_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    """Every step draws its own numbers, the next ones of the global generator."""
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1"], memory="recompute", codec="noise:0.5")
+    step(rule, mlp, batch)
+    x, first = as_array(batch[0]), as_array(mlp[0](batch[0]))
+    error = softmax_error(as_array(mlp(batch[0])), batch[1].numpy())
+    torch.manual_seed(11)
+    drawn = [as_array(torch.randn(7, 3, dtype=torch.double)) for _ in range(3)]
+    torch.manual_seed(11)
+    for numbers in drawn:
+        coded = error + 0.5 * np.sqrt((error**2).mean()) * numbers
+        signal = coded @ as_array(only_matrix(rule)) * (first > 0)
+        assert_close(step(rule, mlp, batch)["0.weight"], signal.T @ x)
+
+
+class ShakenSignals(dfa.DirectFeedbackAlignment):
+    """Draws for every point, when its turn has come."""
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
+        for signal in super().signals(error_name, error, points):
+            yield signal * torch.rand(())
+
+
+def test_signals_that_draw_when_they_are_asked_for(batch: Batch) -> None:
+    def run(memory: Memory) -> list[dict[str, Tensor]]:
+        torch.manual_seed(1)
+        model = Chain().double()
+        rule = ShakenSignals(model, "blocks.*", memory=memory)
+        return [step(rule, model, batch) for _ in range(3)]
+
+    for found, expected in zip(run("recompute"), run("keep"), strict=True):
+        assert_same(found, expected, tolerance=1e-12)
+
+
+def test_signals_are_made_when_their_stage_has_come(batch: Batch) -> None:
+    events: list[str] = []
+
+    class Noting(dfa.DirectFeedbackAlignment):
+        def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
+            for point, signal in zip(points, super().signals(error_name, error, points), strict=True):
+                events.append(point.name)
+                yield signal
+
+    model = Chain().double()
+    rule = Noting(model, "blocks.*", memory="recompute")
+    losses = [cross_entropy(model(x), y) for x, y in zip(batch[0].split(4), batch[1].split(4), strict=True)]
+    for block in model.blocks:
+        block.register_forward_hook(lambda *_: events.append("run"))
+    rule.backward(losses[0] + losses[1])
+    assert events == 2 * [event for index in range(4) for event in (f"blocks.{index}", "run")]
+
+
+@pytest.mark.parametrize("codec", [None, "noise:0.5"])
+def test_several_passes(codec: str | None, batch: Batch) -> None:
     def run(**options: Any) -> tuple[dict[str, Tensor], Tensor]:
         torch.manual_seed(1)
         model = Chain().double()
-        rule = dfa.DirectFeedbackAlignment(model, "blocks.*", **options)
+        rule = dfa.DirectFeedbackAlignment(model, "blocks.*", codec=codec, **options)
         chunks = [cross_entropy(model(x), y) for x, y in zip(batch[0].split(4), batch[1].split(4), strict=True)]
         spare = model(batch[0])
         rule.backward(chunks[0] + 0.5 * chunks[1])

@@ -135,6 +135,10 @@ def test_forward_values_are_those_of_the_plain_model(mlp: nn.Sequential, batch: 
         rule.close()
 
 
+def test_rules_that_need_whole_batches() -> None:
+    assert {name for name in BUILT_IN if dfa.RULES[name].whole_batches} == {"drtp"}
+
+
 def test_own_module_in_ten_lines() -> None:
     """The README's shortest example."""
     script = """

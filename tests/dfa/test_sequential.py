@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.registry import OptionError
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
 from tests.dfa.test_rules import step
 
@@ -68,6 +69,55 @@ def test_signals_take_the_other_weights(key: str, network: str) -> None:
     if key != "kolen_pollack":
         weights = dict(model.named_parameters())
         assert all(torch.equal(before[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_feedback_follows_the_weights(key: str, network: str) -> None:
+    """Into another type and another memory layout, after the rule was made and after it was used."""
+    model, x = networks()[network]
+    targets = torch.arange(7) % 3
+    rule = dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
+    step(rule, model, (x, targets))
+    before = {name: rule.feedback(name).clone() for name in rule.weights}
+    model = model.double()
+    if network == "convolution":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin = with_weights_replaced(model, rule)
+    cross_entropy(twin(x.double()), targets).backward()
+    expected = {name.replace(".module", ""): gradient for name, gradient in gradients(twin).items()}
+    for name, weight in rule.weights.items():
+        feedback = rule.feedback(name)
+        assert (feedback.dtype, feedback.stride()) == (torch.double, weight.stride())
+        torch.testing.assert_close(feedback, before[name].double(), rtol=1e-6, atol=1e-7)
+    assert_same(step(rule, model, (x.double(), targets)), expected, tolerance=1e-12)
+    if key == "kolen_pollack":
+        for name, weight in rule.weights.items():
+            assert rule.feedback(name).dtype == weight.dtype
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_feedback_follows_the_weights_to_a_gpu(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key], **({"decay": 0.0} if key == "kolen_pollack" else {}))
+    expected = step(rule, mlp, batch)
+    found = step(rule, mlp.cuda(), (batch[0].cuda(), batch[1].cuda()))
+    assert_same({name: gradient.cpu() for name, gradient in found.items()}, expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_saved_state_keeps_the_precision_of_the_weights(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key])
+    with torch.no_grad():
+        for held in rule._held().values():
+            held.div_(3)  # what float32 does not hold
+    saved = copy.deepcopy(rule.state_dict())
+    rule.close()
+    resumed = dfa.RULES.build(key.strip(), mlp.float(), **SEQUENTIAL[key])
+    mlp.double()
+    resumed.load_state_dict(saved)
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, saved[name])
 
 
 def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
@@ -216,7 +266,22 @@ def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:
         assert_same(step(resumed, mlp, batch), found, tolerance=0)
 
 
+@pytest.mark.parametrize("every", [1, 3, 10, 49])
+def test_share_of_exact_batches(every: int, mlp: nn.Sequential) -> None:
+    shares = {name: dfa.Calibrated(mlp, rule=name, every=every).uses.bp_batches for name in ("bp", "dfa", "shallow")}
+    assert shares == {"bp": 1.0, "dfa": 1 / every, "shallow": 1 / every}
+
+
 def test_calibration_refuses_what_is_impossible(mlp: nn.Sequential) -> None:
+    with pytest.raises(OptionError, match="'calibrate' cannot be the other rule of itself"):
+        dfa.Calibrated(mlp, rule="calibrate")
+    for no_mapping in ("seed", ["seed"], 3, {3: 4}):
+        with pytest.raises(OptionError, match="'calibrate': option 'options' must map names to values, got"):
+            dfa.RULES.build("calibrate", mlp, options=no_mapping)
+    for not_an_option in ("name", "self", "model"):
+        with pytest.raises(OptionError, match="rule 'dfa'"):
+            dfa.RULES.build("calibrate", mlp, options={not_an_option: "dfa"})
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in mlp.modules())
     with pytest.raises(ValueError, match="every must be at least 1"):
         dfa.Calibrated(mlp, every=0)
     with pytest.raises(KeyError, match="unknown rule 'hebb'"):

@@ -123,6 +123,18 @@ def test_wikitext_is_fetched_into_the_data_folder(tmp_path: Path, monkeypatch: p
     assert list(text.lines("valid")) == LINES and missing_data("wikitext103", tmp_path) == ""
 
 
+def test_folders_that_cannot_be_written_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    for folder in (data, cache):
+        folder.mkdir(mode=0o555)
+    monkeypatch.setenv("DFA_CACHE_DIR", str(cache))
+    with pytest.raises(DataError) as raised:
+        find_text("wikitext2", data, "", True)
+    message = str(raised.value)
+    assert f"can be written neither to {data / 'wikitext-2'} nor {cache / 'wikitext-2'};" in message
+    assert "DFA_CACHE_DIR chooses another" in message
+
+
 def test_a_failing_hub_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets, "load_dataset", Hub(fail=True))

@@ -16,7 +16,8 @@ from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.execute import execute
 from benchmarks.figures import load_figure
-from benchmarks.language.bench import Setting, bench, expected_first_loss, peak_memory
+from benchmarks.language import bench as bench_module
+from benchmarks.language.bench import Setting, bench, expected_first_loss
 from benchmarks.language.figures import learning_curves, perplexity_ratio_by_depth, perplexity_ratios
 from benchmarks.language.sample import continuation, main, sample_text
 from benchmarks.records import RunFolder
@@ -82,7 +83,7 @@ def test_what_cannot_be_sampled_is_told(run: Config) -> None:
         sample_text(folder, "", 3, 1.0, 0)
     for file in folder.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ResultsError, match="has no weights"):
+    with pytest.raises(ResultsError, match="no finished run in"):
         sample_text(folder, "", 3, 1.0, 0)
 
 
@@ -119,10 +120,11 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
         RunFolder.of(other).append_metrics(row | changed)
     aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
     RunFolder.of(other).finish(found | {"metrics": aligned})
-    over_steps, alignments = perplexity_ratios({"bp": run, "other": other}).axes
+    over_steps, near, alignments = perplexity_ratios({"bp": run, "other": other}).axes
     steps, ratios = _drawn(over_steps.lines[0])
     assert ratios == pytest.approx([2.5, 2.5])
     assert steps == [3, 6]
+    assert _drawn(near.lines[0]) == (steps, ratios) and near.get_ylim() == (0.9, 1.3)
     assert alignments.get_title() == "other"
     lowest, highest, _ = map(_drawn, alignments.lines)
     assert lowest == ([3, 6], [0.1, 0.3]) and highest == ([6], [0.9])
@@ -145,14 +147,29 @@ def test_curves_are_of_cells_of_the_table(name: str) -> None:
     assert spec.stand_in is (name == "figure_l1")
 
 
-def test_the_bench_measures_every_rule_and_pytorchs_own_layers() -> None:
+def test_the_bench_measures_every_rule_and_pytorchs_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "apart", lambda work, what: work())  # saves the imports of many processes
     options = (("width", 16), ("blocks", 2), ("heads", 2), ("hidden", 32), ("dropout", 0.0))
-    found = bench(["torch", "bp", "macro"], setting := Setting(2, 16, 200, options=options), 3, memory=False)
+    found = bench(["torch", "bp", "macro"], Setting(2, 16, 200, options=options), 3)
     assert set(json.loads(json.dumps(found))["rules"]) == {"torch", "bp", "macro"}
     for measured in found["rules"].values():
         assert measured["finite"] and measured["seconds_per_step"] > 0
-        assert measured["peak_memory_mb"] is None
-    assert 50 < peak_memory("macro", setting) < 5000
+        assert 50 < measured["peak_memory_mb"] < 5000
     assert found["rules"]["bp"]["ratio_to_bp"] == 1
     for rule in ("bp", "macro"):
         assert found["rules"][rule]["first_loss"] == pytest.approx(expected_first_loss(200, 16), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rules", "bp,nope"], "rules of the bench are some of torch, bp, macro, micro, shallow; not 'bp,nope'"),
+        (["--rules", ","], "rules of the bench are some of"),
+        (["--device", "abacus"], "device 'abacus' is not usable here"),
+        (["--steps", "0"], "columns and steps must be at least 1"),
+    ],
+)
+def test_what_cannot_be_benched(arguments: list[str], message: str, tmp_path: Path, command: Command) -> None:
+    code, _, err = command(bench_module.main, *arguments, "--out", str(tmp_path / "found.json"))
+    assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

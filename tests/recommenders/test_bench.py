@@ -1,32 +1,29 @@
 """The measurements run at a small size, and what they write can be read."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.recommenders import bench, measuring
+from benchmarks.bench_apart import Measured, measured
+from benchmarks.recommenders import bench, bench_training
 from benchmarks.recommenders import bench_logs as bench_logs_module
 from benchmarks.recommenders.bench_engines import bench_engines
 from benchmarks.recommenders.bench_logs import bench_logs
 from benchmarks.recommenders.bench_training import FIELD_SIZES, _cell, bench_optimizers, sized_log
-from benchmarks.recommenders.measuring import measured_apart
-
-
-def take_memory() -> dict[str, int]:
-    return {"size": len(b"x" * 200 * 2**20)}
-
-
-def test_memory_is_that_of_the_work_alone() -> None:
-    found = measured_apart(take_memory)
-    assert found["size"] == 200 * 2**20
-    assert 180 < found["peak_memory_mb"] - found["imports_memory_mb"] < 270
+from tests.conftest import Command
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures in this process, which saves the imports of many."""
-    monkeypatch.setattr(bench_logs_module, "measured_apart", measuring._measured)
+
+    def measured_here(work: Callable[[], Measured], what: str) -> Measured:
+        return measured(work)
+
+    for module in (bench_logs_module, bench_training):
+        monkeypatch.setattr(module, "measured_apart", measured_here)
 
 
 def test_logs_are_measured_in_every_part(tmp_path: Path, here: None) -> None:
@@ -71,6 +68,15 @@ def test_a_cell_runs_at_the_papers_scale() -> None:
     assert found["parameters"] == 17 * sum(FIELD_SIZES) + 1  # embeddings, first-order weights, bias
     assert found["steps"] == 15 * 17_906  # 36,672,493 rows in batches of 2048, 15 epochs
     assert found["peak_memory_mb"] > 4 * 4 * found["parameters"] / 1e6  # weights, gradients, two moments
+
+
+def test_a_cell_that_fails_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, here: None
+) -> None:
+    monkeypatch.setattr(bench_training, "execute", lambda config: {"status": "failed", "reason": "out of memory"})
+    code, _, err = command(bench.main, "cells", "--results", str(tmp_path))
+    assert (code, err) == (2, "error: fm bp: out of memory\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_engines_are_compared() -> None:

@@ -1,5 +1,6 @@
 """Preprocessing against an independent computation in plain Python."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -8,6 +9,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +103,21 @@ def test_a_broken_gzip_file_is_a_data_error(generated: Path, tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"train\.txt\.gz"):
         prepare(TextSource(packed), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("log-*"))
+
+
+def test_a_file_that_cannot_be_opened_is_no_fault_of_the_cache(
+    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == generated:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return genuine(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"^\S*train\.txt cannot be read: .*Permission denied"):
+        prepare(TextSource(generated), tmp_path)
 
 
 BAD = {

@@ -14,7 +14,7 @@ from benchmarks.figures import FIGURES, load_figure
 from benchmarks.records import RunFolder
 from benchmarks.view_synthesis import figures, video
 from benchmarks.view_synthesis.pictures import as_bytes, psnr
-from benchmarks.view_synthesis.weights import restore
+from benchmarks.view_synthesis.weights import restore_views
 from tests.conftest import Command
 
 
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
 
 def test_a_restored_run_gives_the_numbers_of_its_record(runs: dict[str, Config]) -> None:
     config = runs["lego: dfa"]
-    task, model = restore(config)
+    task, model = restore_views(config)
     record = RunFolder.of(config).read()
     assert record is not None
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_a_video_has_a_frame_for_every_camera(runs: dict[str, Config], tmp_path:
     target = tmp_path / "lego.gif"
     arguments = overrides(Path(config.run.results_dir), "dfa")
     code, out, err = command(video.main, str(target), *arguments)
-    task, model = restore(config)
+    task, model = restore_views(config)
     assert (code, err) == (0, "") and out.startswith(f"written: {target} ({len(task.scene.path_poses)} frames)")
     frames = imageio.imread(target)
     assert frames.shape == (len(task.scene.path_poses), 12, 12, 3)
