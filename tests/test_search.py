@@ -130,7 +130,7 @@ def test_bad_input_is_one_line(
         assert code == 2 and err.count("\n") == 1 and message in err, err
     monkeypatch.setitem(sys.modules, "optuna", None)
     code, _, err = _search(command, toys, space)
-    assert (code, err) == (2, "error: the search needs Optuna: pip install optuna\n")
+    assert (code, err) == (2, "error: the search needs Optuna: pip install -e '.[search]'\n")
     assert not (toys.results / "search").exists()
 
 
