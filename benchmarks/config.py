@@ -206,11 +206,11 @@ def resolve(config: DictConfig) -> Config:
 
 
 def _misfit(config: DictConfig, message: str) -> str:
-    """What it means that a value refers to another, of the task as a rule, that is not there."""
-    missing = next(iter(re.findall(r"key '(.+)' not found", message)), None)
-    if missing is None or not missing.startswith("task."):
+    """What OmegaConf's message about a reference that leads nowhere means: mostly a model made for other tasks."""
+    missing = re.search(r"key '(task\..+)' not found", message)
+    if missing is None:
         return message.splitlines()[0]
-    return f"model '{config.model.name}' does not fit task '{config.task.name}': there is no {missing}"
+    return f"model '{config.model.name}' does not fit task '{config.task.name}': there is no {missing[1]}"
 
 
 def _one_of(key: str, value: str, known: Sequence[str]) -> None:

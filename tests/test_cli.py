@@ -32,7 +32,11 @@ from tests.test_execute import _leave_at
         (["model.name=resnet"], r"unknown model 'resnet'; known: .*toy_mlp"),
         (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
         (["optimizer.name=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
-        (["task.family=vision"], r"unknown task family 'vision'; known: graphs"),
+        (
+            ["task.family=vision"],
+            r"unknown task family 'vision'; known: graphs, language, recommenders, view_synthesis\n",
+        ),
+        (["task.family=launchers"], r"unknown task family 'launchers'"),
         (["scale=huge"], r"unknown scale 'huge'; known: paper, mini, smoke"),
         (["trainer.colour=red"], r"trainer.colour"),
         (["learning_rate=1"], r"learning_rate"),
@@ -125,6 +129,15 @@ def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
     assert code == 2
     assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
     assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
+
+
+def test_a_record_that_cannot_be_read_hides_no_other_run(toys: Toys, command: Command) -> None:
+    damaged = RunFolder.of(toys.config("seed=1")).result
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    code, out, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1,2")
+    assert code == 2 and err.count("\n") == 1 and f"unreadable record '{damaged}'" in err
+    assert [f"seed {seed}: done (paper scale" in out for seed in range(3)] == [True, False, True]
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])

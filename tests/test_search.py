@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from benchmarks.config import CONFIG_DIR, compose_config, resolve
+from benchmarks.execute import record_failure
 from benchmarks.records import RunFolder
 from benchmarks.search import main, read_space
 from benchmarks.search_report import CONFIGURED
@@ -108,6 +109,17 @@ def test_a_trial_that_diverges_is_listed_and_not_chosen(toys: Toys, command: Com
     assert all("weight_decay" not in key for row in rows for key in row), "what is given on the command line is held"
     last = [line for line in out.splitlines() if line.startswith("|")][-1]
     assert "1e+39" in last and last.split("|")[3].strip() == "–"
+
+
+def test_configured_settings_that_leave_no_metric_end_the_search(
+    toys: Toys, command: Command, space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As which way the metric improves is not known then; a search that took a direction would choose the worst."""
+    pytest.importorskip("optuna")
+    record_failure(toys.config(), "its worker process died 3 times (out of memory?)")
+    code, _, err = _search(command, toys, space, "--trials", "2")
+    assert code == 2 and "the settings as configured come to no evaluation: its worker process died" in err
+    assert not (toys.results / "search").exists()
 
 
 def test_bad_input_is_one_line(

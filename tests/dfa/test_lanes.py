@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import dfa
+from tests.dfa.chains import Chain
 from tests.dfa.reference import assert_same
-from tests.dfa.test_recompute import Batch, Chain, train
+from tests.dfa.test_recompute import Batch, train
 from tests.dfa.test_rules import step
 
 

@@ -11,35 +11,11 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from dfa.points import Point
-from tests.dfa.reference import Array, as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
+from tests.dfa.learning import LEARNED, activations, build, matrices
+from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
 from tests.dfa.test_rules import step
 
 Batch = tuple[Tensor, Tensor]
-LEARNED: dict[str, dict[str, Any]] = {
-    "dkp": {"lr": 0.1},
-    "dkp ": {"lr": 0.1, "optimizer": "sgd"},
-    "low_rank": {"rank": 2, "lr": 0.5},
-    "fdfa": {"beta": 0.3, "every": 2},
-    "grape": {"lr": 0.3},
-}
-
-
-def matrices(rule: dfa.DirectFeedbackAlignment) -> dict[str, Array]:
-    """The matrix of each point, by the point's name."""
-    return {name.split(":")[1]: as_array(matrix).astype(float) for name, matrix in rule.feedback.named_buffers()}
-
-
-def activations(mlp: nn.Sequential, x: Array) -> tuple[Array, Array, Array, Array]:
-    """Of the network 5 → 8 → 6 → 3: before ReLU, after it, after tanh, logits."""
-    w1, b1, w2, b2, w3, b3 = (as_array(parameter) for parameter in mlp.parameters())
-    a1 = x @ w1.T + b1
-    h2 = np.tanh(np.maximum(a1, 0) @ w2.T + b2)
-    return a1, np.maximum(a1, 0), h2, h2 @ w3.T + b3
-
-
-def build(key: str, model: nn.Module, points: list[str], **more: Any) -> dfa.LearnedFeedback:
-    rule: dfa.LearnedFeedback = dfa.RULES.build(key.strip(), model, points, **LEARNED[key], **more)
-    return rule
 
 
 @pytest.mark.parametrize("key", LEARNED)
@@ -126,74 +102,6 @@ def test_dkp_meets_the_weights_of_a_linear_readout(mlp: nn.Sequential, batch: Ba
     np.testing.assert_allclose(matrices(rule)["3"], as_array(weight), atol=0.01)
 
 
-def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array, Array, Array]:
-    """The perturbations that the rule draws after this seed, and s = Σ J p by the chain rule."""
-    torch.manual_seed(seed)
-    first, second = (as_array(torch.randn(7, width, dtype=torch.double)) for width in (8, 6))
-    _, _, h2, _ = activations(mlp, x)
-    w2, w3 = (as_array(mlp.get_parameter(name)) for name in ("2.weight", "4.weight"))
-    response = ((first @ w2.T) * (1 - h2**2) + second) @ w3.T
-    return first, second, response
-
-
-def test_fdfa_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
-    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"], beta=0.3)
-    step(rule, mlp, batch)
-    before = matrices(rule)
-    first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
-    torch.manual_seed(11)
-    mlp(batch[0])
-    for name, shake in (("1", first), ("3", second)):
-        expected = 0.7 * before[name] + 0.3 * response.T @ shake / 7
-        np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
-
-
-def test_grape_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
-    rule = dfa.GradientAlignedFeedback(mlp, ["1", "3"], lr=0.3)
-    step(rule, mlp, batch)
-    before = matrices(rule)
-    first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
-    torch.manual_seed(11)
-    mlp(batch[0])
-    for name, shake in (("1", first), ("3", second)):
-        wanted = response.T @ shake / 7
-        for column in range(wanted.shape[1]):
-            length = np.linalg.norm(before[name][:, column])
-            b, g = before[name][:, column] / length, wanted[:, column] / np.linalg.norm(wanted[:, column])
-            b = b + 0.3 * (g - (b @ g) * b)
-            np.testing.assert_allclose(matrices(rule)[name][:, column], length * b / np.linalg.norm(b), atol=1e-5)
-
-
-@pytest.mark.parametrize("around_identity", [False, True])
-def test_fdfa_finds_the_jacobian_of_a_linear_network(around_identity: bool) -> None:
-    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    rule = dfa.ForwardDirectFeedback(model, ["0", "1"], beta=0.03, around_identity=around_identity)
-    x = torch.randn(2000, 5)
-    for _ in range(300):
-        model(x)
-        rule.discard()
-    above = model.get_parameter("2.weight")
-    jacobians = {"0": above @ model.get_parameter("1.weight"), "1": above}
-    for name, jacobian in jacobians.items():
-        expected = as_array(jacobian) - (np.eye(4) if around_identity else 0)
-        np.testing.assert_allclose(matrices(rule)[name], expected, atol=0.02)
-
-
-def test_grape_turns_towards_the_jacobian() -> None:
-    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 6))
-    rule = dfa.GradientAlignedFeedback(model, ["0"], lr=0.05)
-    x = torch.randn(500, 5)
-    model(x)
-    lengths = np.linalg.norm(matrices(rule)["0"], axis=0)
-    for _ in range(200):
-        model(x)
-        rule.discard()
-    found, jacobian = matrices(rule)["0"], as_array(model.get_parameter("1.weight"))
-    cosines = (found * jacobian).sum(axis=0) / np.linalg.norm(found, axis=0) / np.linalg.norm(jacobian, axis=0)
-    assert cosines.min() > 0.98
-    np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, rtol=1e-5)
-
-
 class TwoHeads(nn.Module):
     """A trunk with one point, whose error is that of the first head to fire."""
 
@@ -227,65 +135,6 @@ def test_error_tensor_without_a_point_of_its_own(key: str, batch: Batch) -> None
         held = 0.7 * as_array(drawn) + 0.3 * (shake @ as_array(model.one.weight).T).T @ shake / 7
         np.testing.assert_allclose(matrices(rule)["trunk"], held, atol=1e-6)
         assert_close(found["trunk.weight"], (error @ held).T @ x)
-
-
-def test_shaking_changes_neither_values_nor_gradients_above(mlp: nn.Sequential, batch: Batch) -> None:
-    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
-    plain = mlp(batch[0]).detach()
-    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"])
-    logits = mlp(batch[0])
-    assert torch.equal(logits.detach(), plain)
-    mlp.zero_grad()
-    rule.backward(cross_entropy(logits, batch[1]))
-    assert torch.equal(gradients(mlp)["4.weight"], expected["4.weight"])
-
-
-def test_shaking_stops_with_the_forward_pass(mlp: nn.Sequential, batch: Batch) -> None:
-    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"])
-    with pytest.raises(RuntimeError):
-        mlp(torch.randn(2, 9, dtype=torch.double))
-    assert torch.autograd.forward_ad._current_level == -1
-    before = step(rule, mlp, batch)
-    assert before and torch.autograd.forward_ad._current_level == -1
-
-
-def test_low_rank_channel_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
-    rule = dfa.LowRankFeedback(mlp, ["1"], rank=2, lr=0.5)
-    step(rule, mlp, batch)
-    before = as_array(rule.channels[""]).copy()
-    step(rule, mlp, batch)
-    error = softmax_error(activations(mlp, as_array(batch[0]))[3], batch[1].numpy())
-    sent = error @ before
-    change = (error.T @ sent - before @ sent.T @ sent) / (error**2).sum()
-    assert_close(rule.channels[""], before + 0.5 * change)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_low_rank_learns_from_small_errors_in_half_precision(dtype: torch.dtype, autocast: bool) -> None:
-    """Of 1e-5, whose square no float16 holds; in float32, also where the backward pass runs under autocast."""
-    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.5)
-    error, point = (torch.randn(7, 3) * 1e-5).to(dtype), Point("p", torch.zeros(7, 4))
-    exact = as_array(error.double())
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        (signal,) = rule.signals("", error, [point])
-        before = as_array(rule.channels[""]).copy()
-        rule.learn("", error, [point])
-    sent = exact @ before
-    assert_close(signal * 1e5, 1e5 * sent @ matrices(rule)["p"], tolerance=1e-5)
-    change = (exact.T @ sent - before @ sent.T @ sent) / (exact**2).sum()
-    np.testing.assert_allclose(as_array(rule.channels[""]), before + 0.5 * change, atol=1e-5)
-
-
-def test_low_rank_channel_finds_the_main_directions() -> None:
-    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.3)
-    mixing = torch.randn(20, 20) * torch.tensor([5.0, 4.0] + [0.3] * 18)[:, None]
-    for _ in range(400):
-        rule.learn("", torch.randn(200, 20) @ mixing, [])
-    _, vectors = np.linalg.eigh(as_array(mixing.T @ mixing))
-    main = vectors[:, -2:] @ vectors[:, -2:].T
-    channel = as_array(rule.channels[""])
-    np.testing.assert_allclose(channel @ channel.T, main, atol=0.05)
 
 
 def test_rows_that_share_an_error() -> None:
