@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 from tabulate import tabulate
 
 from benchmarks.cells import Cell
@@ -102,9 +103,9 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
             continue
         runs = Cell(cell.row, cell.column, cell.overrides, members=cell.members, only=cell.only).runs_at(scale)
         shared = [f"scale={scale}", f"run.wandb_group=tune {spec.name}", *rates.settings.get(scale, ()), *settings]
-        seeds = [f"seed={seed}" for seed in _seeds(rates, cell)]
+        composed = [compose_config([*overrides, *shared]) for overrides in runs]
         for factor in rates.factors if runs else ():
-            configs = [_config([*run, *shared, seed], factor, spec.stand_in) for run in runs for seed in seeds]
+            configs = [_config(run, seed, factor, spec.stand_in) for run in composed for seed in _seeds(rates, cell)]
             trials.append(Trial(cell, factor, float(configs[0].optimizer.lr), configs))
     if not trials:
         raise ConfigError(f"{spec.heading} has no runs at scale {scale}")
@@ -125,9 +126,10 @@ def _seeds(rates: Rates, cell: Cell) -> range:
     return range(rates.seed, rates.seed + count)
 
 
-def _config(overrides: Sequence[str], factor: float, stand_in: bool) -> Config:
-    configured = resolve(compose_config(overrides))
-    config = resolve(compose_config([*overrides, f"optimizer.lr={float(f'{configured.optimizer.lr * factor:.3g}')}"]))
+def _config(composed: DictConfig, seed: int, factor: float, stand_in: bool) -> Config:
+    varied = composed.copy()
+    varied.seed, varied.optimizer.lr = seed, float(f"{composed.optimizer.lr * factor:.3g}")
+    config = resolve(varied)
     if missing := settle_data(config, missing_data(config), stand_in):
         raise ConfigError(missing)
     return config
