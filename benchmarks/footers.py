@@ -51,9 +51,10 @@ def describe_rates(rates: Rates, scale: str) -> str:
         f"; {pattern}: the mean of seeds {rates.seed} to {rates.seed + count - 1}"
         for pattern, count in rates.seeds.items()
     )
+    order = ", tried from the middle of these on as long as that helps" if rates.walk else ""
     return (
         f"Learning rates: for every {each} the one that did best on validation of {factors} times the configured one,"
-        f" in runs{where} with seed {rates.seed}{short}{more}."
+        f" in runs{where} with seed {rates.seed}{short}{more}{order}."
     )
 
 

@@ -83,9 +83,10 @@ class Rates:
     Attributes:
         factors: of the configured rate.
         column: where a row's rate is found for all of its columns; "": every cell has one of its own.
-        seed: of the runs that decide, which none of the table's should have.
+        seed: of the runs that decide; one that the table has only where the table reports the test set.
         seeds: pattern of a cell → how many seeds decide there, from `seed` on, by their mean; one by default.
         settings: scale → further overrides for them, to make them short.
+        walk: try the middle factor and its neighbours, and others only while the best so far has an untried neighbour.
     """
 
     factors: list[float] = MISSING
@@ -93,6 +94,7 @@ class Rates:
     seed: int = 1000
     seeds: dict[str, int] = field(default_factory=dict)
     settings: dict[str, list[str]] = field(default_factory=dict)
+    walk: bool = False
 
 
 @dataclass(frozen=True)

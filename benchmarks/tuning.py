@@ -24,6 +24,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.files import write_result
 from benchmarks.footers import describe_rates, duration
 from benchmarks.launchers import launch
+from benchmarks.launchers.report import Problem
 from benchmarks.plan import missing_data, settle_data
 from benchmarks.records import Record, RunFolder, first_measured
 from benchmarks.tablefile import TABLE_FOLDER, Rates, matches
@@ -51,6 +52,11 @@ class Trial:
         return [record for config in self.configs if (record := RunFolder.of(config).read()) is not None]
 
     @property
+    def is_over(self) -> bool:
+        """Whether all of its runs have a record."""
+        return len(self.records) == len(self.configs)
+
+    @property
     def value(self) -> float | None:
         """Mean of the best validation metrics; None unless all runs finished."""
         values = [float(record["best_valid"]) for record in self.records if record["status"] == "done"]
@@ -68,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(describe(spec, trials, options.scale), flush=True)
         if options.dry:
             return EXIT_DONE
-        problems = launch(_unique(trials), trials[0].configs[0].launcher)
+        walk = rates_of(spec).walk
+        problems = _try(trials, walk)
+        trials = taking_part(trials, walk)
         results = Path(trials[0].configs[0].run.results_dir) / "search"
         written = [*_write_report(spec, trials, options.scale, results), _keep(spec, trials, options.scale)]
         print(f"\n{to_markdown(spec, trials, options.scale)}\nwritten: {', '.join(map(str, written))}")
@@ -96,7 +104,7 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     """
     if scale not in SCALES:
         raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
-    rates = _rates(spec)
+    rates = rates_of(spec)
     trials = []
     for cell in spec.cells:
         if rates.column not in ("", cell.column):
@@ -112,7 +120,12 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     return trials
 
 
-def _rates(spec: TableSpec) -> Rates:
+def rates_of(spec: TableSpec) -> Rates:
+    """What a table's file says of its learning rates.
+
+    Raises:
+        ConfigError: nothing.
+    """
     rates = spec.file.rates
     if rates is None:
         raise ConfigError(f"table file {spec.name}.yaml names no `rates` to try")
@@ -133,6 +146,41 @@ def _config(composed: DictConfig, seed: int, factor: float, stand_in: bool) -> C
     if missing := settle_data(config, missing_data(config), stand_in):
         raise ConfigError(missing)
     return config
+
+
+def reached(of_cell: Sequence[Trial], walk: bool) -> list[Trial]:
+    """The trials of a cell that take part, as far as is known by now; see `Rates.walk`.
+
+    Which ones that are depends on their values alone, and not on what else has been run.
+    """
+    ordered = sorted(of_cell, key=lambda trial: trial.factor)
+    if not walk:
+        return ordered
+    middle = len(ordered) // 2
+    low, high = max(0, middle - 1), min(len(ordered), middle + 2)
+    while all(trial.is_over for trial in ordered[low:high]):
+        kept = best(ordered[low:high])
+        at = low if kept is None else ordered.index(kept)  # where all diverge, smaller ones may not
+        wider = max(0, min(low, at - 1)), min(len(ordered), max(high, at + 2))
+        if wider == (low, high):
+            break
+        low, high = wider
+    return ordered[low:high]
+
+
+def _try(trials: Sequence[Trial], walk: bool) -> list[Problem]:
+    """Run what takes part and has no record, until nothing is left to be tried."""
+    problems: list[Problem] = []
+    attempted: set[str] = set()
+    while due := [run for run in _unique(taking_part(trials, walk)) if identity(run) not in attempted]:
+        attempted |= {identity(run) for run in due}
+        problems += launch(due, due[0].launcher)
+    return problems
+
+
+def taking_part(trials: Sequence[Trial], walk: bool) -> list[Trial]:
+    """Those of every cell that take part, see `reached`."""
+    return [trial for of_cell in _by_cell(trials).values() for trial in reached(of_cell, walk)]
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
@@ -157,7 +205,7 @@ def _by_cell(trials: Sequence[Trial]) -> dict[Cell, list[Trial]]:
 
 def _keep(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
     """Write what was chosen beside the table's file; what was for other scales stays."""
-    whole_row = bool(_rates(spec).column)
+    whole_row = bool(rates_of(spec).column)
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in _by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
     before = read_chosen(spec.name, TABLE_FOLDER, [name for cell in spec.cells for name in (cell.name, cell.row)])
@@ -167,18 +215,21 @@ def _keep(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
 
 def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     """What will be run."""
-    unique, cells = _unique(trials), len(_by_cell(trials))
+    walk, cells = rates_of(spec).walk, len(_by_cell(trials))
+    unique = _unique(taking_part(trials, walk))
     to_do = [config for config in unique if RunFolder.of(config).read() is None]
-    return f"{spec.heading}, scale {scale}: {cells} cells, {len(unique)} runs, {len(to_do)} of them to do"
+    runs = f"{len(unique)} runs" + f" of {len(_unique(trials))} at most" * walk
+    return f"{spec.heading}, scale {scale}: {cells} cells, {runs}, {len(to_do)} of them to do"
 
 
 def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     """One line a cell, one column a factor; the chosen value is bold."""
-    factors = _rates(spec).factors
+    factors = rates_of(spec).factors
     lines = []
     for cell, of_cell in _by_cell(trials).items():
         kept = best(of_cell)
-        values = [_shown(trial, kept) for trial in of_cell]
+        shown = {trial.factor: _shown(trial, kept) for trial in of_cell}
+        values = [shown.get(factor, "") for factor in factors]
         measured = first_measured(record for trial in of_cell for record in trial.records)
         metric = measured["valid_metric"] if measured else ""
         lines.append([cell.row, cell.column, metric, *values, "none" if kept is None else f"{kept.rate:g}"])
@@ -186,7 +237,7 @@ def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     records = [record for config in _unique(trials) if (record := RunFolder.of(config).read()) is not None]
     cost = duration(sum(float(record["seconds"]) for record in records))
     table = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
-    notes = [describe_rates(_rates(spec), scale), f"Cost: {cost} for {len(records)} runs."]
+    notes = [describe_rates(rates_of(spec), scale), f"Cost: {cost} for {len(records)} runs."]
     return f"# Learning rates of {spec.heading}, {scale}\n\n{table}\n\n" + "\n".join(f"- {n}" for n in notes) + "\n"
 
 

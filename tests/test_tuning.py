@@ -1,8 +1,10 @@
 """Learning rates of a table: found on validation, kept beside its file, used by its runs and told below it."""
 
 import csv
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from benchmarks.footers import describe_runs
 from benchmarks.plan import make_plan
 from benchmarks.records import RunFolder
 from benchmarks.tablespec import TableSpec, load_spec
+from benchmarks.tuning import best, reached
 from tests.conftest import TOY, Command, Toys
 from tests.tabling import cell_of, done
 
@@ -47,6 +50,11 @@ def _arguments(toys: Toys, *more: str) -> list[str]:
     return ["toys", "--set", f"run.results_dir={toys.results}", "--set", "launcher=serial", *more]
 
 
+def _trials(toys: Toys) -> list[dict[str, str]]:
+    with (toys.results / "search" / "toys-mini.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def _rates(spec: TableSpec, scale: str) -> dict[str, float]:
     """Rate of the first run of every cell."""
     return {
@@ -59,8 +67,7 @@ def test_the_best_on_validation_is_kept_and_used(folder: Path, toys: Toys, comma
     configured = _rates(load_spec("toys", folder=folder), "mini")
     code, out, err = command(tuning.main, *_arguments(toys))
     assert (code, err) == (0, "") and "12 runs, 12 of them to do" in out
-    with (toys.results / "search" / "toys-mini.csv").open(encoding="utf-8") as file:
-        trials = list(csv.DictReader(file))
+    trials = _trials(toys)
     assert [float(t["lr"]) for t in trials[:3]] == pytest.approx([configured["bp:small"] * f for f in (1e-4, 1, 10)])
     records = [RunFolder(path.parent).read() for path in toys.results.rglob("result.json")]
     assert {(record["seed"], record["epochs"]) for record in records if record} == {(1000, 1)}
@@ -108,8 +115,7 @@ def test_several_seeds_decide_by_their_mean(folder: Path, toys: Toys, command: C
     code, out, _ = command(tuning.main, *_arguments(toys))
     assert code == 0 and "4 cells, 24 runs" in out, "three rates, of two cells with one seed and two with three"
     assert "with seed 1000, trainer.epochs=1; dfa:*: the mean of seeds 1000 to 1002." in out
-    with (toys.results / "search" / "toys-mini.csv").open(encoding="utf-8") as file:
-        trial = next(line for line in csv.DictReader(file) if line["row"] == "dfa")
+    trial = next(line for line in _trials(toys) if line["row"] == "dfa")
     found = {}
     for run in toys.results.glob("runs/toy/toy_mlp/dfa/*"):
         config, record = yaml.safe_load((run / "config.yaml").read_text()), RunFolder(run).read()
@@ -117,6 +123,71 @@ def test_several_seeds_decide_by_their_mean(folder: Path, toys: Toys, command: C
             found[record["seed"]] = record["best_valid"]
     assert sorted(found) == [1000, 1001, 1002]
     assert float(trial["value"]) == pytest.approx(sum(found.values()) / 3)
+
+
+@dataclass
+class Tried:
+    """What `reached` asks of a trial; `told` holds the values that are known by now."""
+
+    factor: float
+    told: dict[float, float | None]
+    cell: None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.factor in self.told
+
+    @property
+    def value(self) -> float | None:
+        return self.told.get(self.factor)
+
+    @property
+    def records(self) -> list[dict[str, bool]]:
+        return [{"higher_is_better": False}] * self.is_over
+
+
+def _walk(values: Sequence[float | None]) -> tuple[list[float], float | None]:
+    """Factors in the order in which a walk asks for them, each told its value, and the one it ends with."""
+    told: dict[float, float | None] = {}
+    trials: list[Any] = [Tried(factor, told) for factor in range(1, len(values) + 1)]
+    while due := [trial.factor for trial in reached(trials, walk=True) if not trial.is_over]:
+        told |= {factor: values[int(factor) - 1] for factor in due}
+    kept = best(reached(trials, walk=True))
+    return list(told), None if kept is None else kept.factor
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "found"),
+    [
+        ([5, 4, 3, 4, 5], [2, 3, 4], 3),
+        ([2, 3, 4, 5, 6], [2, 3, 4, 1], 1),
+        ([9, 8, 7, 6, 5], [2, 3, 4, 5], 5),
+        ([6, 5, 4, 3, 4, 5, 6, 7, 8], [4, 5, 6, 3], 4),
+        ([1, None, None, None, None], [2, 3, 4, 1], 1),
+        ([None, None, None], [1, 2, 3], None),
+        ([3, 2], [1, 2], 2),
+        ([3], [1], 1),
+    ],
+)
+def test_a_walk_goes_on_only_while_it_helps(values: list[float | None], asked: list[float], found: float) -> None:
+    assert _walk(values) == (asked, found)
+
+
+def test_a_walk_finds_the_best_of_a_valley_wherever_it_is() -> None:
+    for length in range(1, 9):
+        for bottom in range(length):
+            valley = [abs(place - bottom) + 0.25 * (place > bottom) for place in range(length)]
+            assert _walk(valley)[1] == bottom + 1
+
+
+def test_a_walk_leaves_what_it_did_not_reach_out_of_the_report(folder: Path, toys: Toys, command: Command) -> None:
+    content = TABLE.replace("[0.0001, 1, 10]", "[1e-5, 1e-4, 1, 2, 10]").replace("rates: {", "rates: {walk: true, ")
+    (folder / "toys.yaml").write_text(content, encoding="utf-8")
+    code, out, _ = command(tuning.main, *_arguments(toys))
+    assert code == 0 and "12 runs of 20 at most" in out and "tried from the middle" in out
+    tried = {(line["row"], line["column"], float(line["factor"])) for line in _trials(toys)}
+    assert not any(factor == 1e-5 for _, _, factor in tried)
+    assert 12 <= len(tried) == len(list(toys.results.rglob("result.json"))) < 20
 
 
 def test_rates_that_diverge_are_not_chosen(folder: Path, toys: Toys, command: Command) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.config import Config
 from benchmarks.figures import FIGURES
-from benchmarks.view_synthesis.pictures import as_bytes, psnr
+from benchmarks.view_synthesis.pictures import as_bytes, lattice, psnr
 from benchmarks.view_synthesis.weights import restore_views
 
 PANEL = 2.3
@@ -30,7 +30,10 @@ class Scene:
 
 @FIGURES.register("renders")
 def renders(runs: Mapping[str, Config]) -> Figure:
-    """For each scene the first test view, as it is and as each run renders it, with PSNR, and the errors below."""
+    """For each scene the first test view, as it is and as each run renders it, with PSNR, and the errors below.
+
+    Runs that were tested on a part of the pixels show that part.
+    """
     return draw_scenes(collect(runs, dual=False))
 
 
@@ -50,8 +53,11 @@ def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
         if heading not in scenes:
             source = task.info.kind if task.info.kind != "real" else "real pictures"
             facts = f"{source}, {task.scene.width} × {task.scene.height}"
-            scenes[heading] = Scene(f"{heading or task.info.name} ({facts})", task.truth("test", view))
-        pictures = task.render(model, task.poses["test"][view], dual=dual and task.settings.fine_samples > 0)
+            facts += f", one pixel of {step} × {step}" if (step := task.pixel_step) > 1 else ""
+            truth = lattice(task.truth("test", view), step)
+            scenes[heading] = Scene(f"{heading or task.info.name} ({facts})", truth)
+        both = dual and task.settings.fine_samples > 0
+        pictures = task.render(model, task.poses["test"][view], both, task.pixel_step)
         shown = scenes[heading].renders
         shown[method] = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
         if "dual" in pictures:
