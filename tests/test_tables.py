@@ -166,7 +166,7 @@ def test_values_in_relation_to_other_rows() -> None:
     assert (alone.mean, alone.status, alone.reason) == (None, "missing", "no shallow and bp to relate it to")
     spec = load_spec("table_6_wikitext2")
     runs = {
-        rule: [record({"valid/perplexity": value}, 0, "wikitext2", "real", "mini")]
+        rule: [record({"test/perplexity": value}, 0, "wikitext2", "real", "mini")]
         for rule, value in (("bp", 100.0), ("dfa", 120.0))
     }
     rows = summarise(spec, {cell_of(spec, rule, "macro"): done(found) for rule, found in runs.items()})
