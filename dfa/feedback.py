@@ -108,7 +108,7 @@ class FeedbackMatrices(nn.Module):
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         """The signal of each point: the error's rows times its matrix, in the shape and type of its activation.
 
-        Signals are computed as they are asked for; what several points share is projected once.
+        Signals are computed as they are asked for; what several points share is projected and cast once.
         Where a point has k rows for each of the error's, the projected error is repeated k times and divided by √k.
 
         Raises:
@@ -131,19 +131,22 @@ class FeedbackMatrices(nn.Module):
         repeats: Sequence[int],
         widths: Sequence[int],
     ) -> Iterator[Tensor]:
-        error_rows = error_rows.to(torch.promote_types(error_rows.dtype, torch.float32))
-        projected: dict[tuple[str, int], Tensor] = {}
+        exact = torch.promote_types(error_rows.dtype, torch.float32)
+        error_rows = error_rows.to(exact)
+        projected: dict[tuple[str, int, torch.dtype], Tensor] = {}
         for point, repeat, width in zip(points, repeats, widths, strict=True):
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
             key = keys[point.name]
-            if (key, 1) not in projected:
-                projected[key, 1] = self._project(key, error_rows)
-            if (key, repeat) not in projected:
-                projected[key, repeat] = _repeat_rows(projected[key, 1], repeat)
-            rows = projected[key, repeat]
+            if (key, 1, exact) not in projected:
+                projected[key, 1, exact] = self._project(key, error_rows)
+            kind = key, repeat, point.activation.dtype
+            if kind not in projected:
+                rows = projected[key, 1, exact]
+                projected[kind] = (_repeat_rows(rows, repeat) if repeat > 1 else rows).to(point.activation.dtype)
+            rows = projected[kind]
             rows = rows if rows.shape[1] == width else rows[:, :width]
-            yield rows.reshape(point.activation.shape).to(point.activation.dtype)
+            yield rows.reshape(point.activation.shape)
 
     def rows(self, error: Tensor) -> Tensor:
         """The error as (rows, width): what is projected row by row."""

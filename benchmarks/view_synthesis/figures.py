@@ -1,7 +1,7 @@
 """Renders side by side: the truth, what each run shows, and where it is wrong (Figures 1 and A1 to A3)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -34,7 +34,13 @@ def renders(runs: Mapping[str, Config]) -> Figure:
 
     Runs that were tested on a part of the pixels show that part.
     """
-    return draw_scenes(collect(runs, dual=False))
+    return draw_scenes(collect(runs))
+
+
+@FIGURES.register("coarse_renders")
+def coarse_renders(runs: Mapping[str, Config]) -> Figure:
+    """The same with the render of each run's coarse network in place of the fine one's."""
+    return draw_scenes(collect(runs, coarse=True))
 
 
 @FIGURES.register("renders_and_dual")
@@ -43,11 +49,19 @@ def renders_and_dual(runs: Mapping[str, Config]) -> Figure:
     return draw_scenes(collect(runs, dual=True))
 
 
-def collect(runs: Mapping[str, Config], dual: bool) -> list[Scene]:
-    """Render the first test view with the tested weights of every run, scene by scene."""
+def collect(runs: Mapping[str, Config], dual: bool = False, coarse: bool = False) -> list[Scene]:
+    """Render the first test view with the tested weights of every run, scene by scene.
+
+    Args:
+        runs: by what their panels are called.
+        dual: with NeRF-Dual's render beside each.
+        coarse: show the coarse network's render.
+    """
     scenes: dict[str, Scene] = {}
     for label, config in runs.items():
         task, model = restore_views(config)
+        if coarse:
+            task.settings = replace(task.settings, fine_samples=0)
         view = task.chosen["test"][0]
         heading, _, method = label.rpartition(SEPARATOR)
         if heading not in scenes:

@@ -185,6 +185,20 @@ def test_half_precision_errors_are_projected_in_single() -> None:
     torch.testing.assert_close(signal, error.float() @ next(matrices.buffers()))
 
 
+def test_what_points_share_is_cast_once() -> None:
+    """Points of single and half precision, one of each narrower, and with two rows for each of the error's."""
+    error = torch.randn(4, 3)
+    matrices = dfa.FeedbackMatrices()
+    half = torch.zeros(4, 8).bfloat16()
+    shapes = {"a": half, "b": half, "c": half[:, :6], "d": torch.zeros(8, 8).bfloat16(), "e": torch.zeros(4, 8)}
+    found = dict(zip(shapes, matrices.signals("", error, points(**shapes)), strict=True))
+    exact = error @ next(matrices.buffers())
+    torch.testing.assert_close(found["e"], exact)
+    assert torch.equal(found["a"], exact.bfloat16()) and torch.equal(found["c"], exact.bfloat16()[:, :6])
+    assert torch.equal(found["d"], (exact.repeat_interleave(2, dim=0) / 2**0.5).bfloat16())
+    assert found["a"].data_ptr() == found["b"].data_ptr() == found["c"].data_ptr()
+
+
 def test_double_errors_keep_their_precision() -> None:
     error = torch.randn(4, 3).double()
     matrices = dfa.FeedbackMatrices()

@@ -48,7 +48,7 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
     """Two bands of truth, two renders and their errors; the numbers are computed here from the shown pictures."""
     figure = FIGURES["renders"](runs)
     assert len(figure.subfigs) == 2
-    for band, scene in zip(figure.subfigs, figures.collect(runs, dual=False), strict=True):
+    for band, scene in zip(figure.subfigs, figures.collect(runs), strict=True):
         panels = [panel for panel in band.axes if panel.get_title()]
         assert [panel.get_title().split("\n")[0] for panel in panels] == ["ground truth", "bp", "dfa"]
         truth = np.asarray(panels[0].images[0].get_array())
@@ -66,6 +66,26 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
 def test_dual_renders_stand_beside_the_others(runs: dict[str, Config]) -> None:
     (scene,) = figures.collect({"nerf, DFA": runs["lego: dfa"]}, dual=True)
     assert list(scene.renders) == ["nerf, DFA", "nerf, DFA, NeRF-Dual"]
+
+
+def test_coarse_renders_are_the_coarse_networks(runs: dict[str, Config]) -> None:
+    config = runs["lego: dfa"]
+    (scene,) = figures.collect({"dfa": config}, coarse=True)
+    record = RunFolder.of(config).read()
+    assert record is not None and record["metrics"]["test/psnr_coarse"] != record["metrics"]["test/psnr"]
+    assert psnr(scene.renders["dfa"], scene.truth) == pytest.approx(record["metrics"]["test/psnr_coarse"])
+    assert len(FIGURES["coarse_renders"]({"dfa": config}).subfigs) == 1
+
+
+def test_runs_tested_on_some_pixels_show_those(runs: dict[str, Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole,) = figures.collect({"dfa": runs["lego: dfa"]})
+    task, model = restore_views(runs["lego: dfa"])
+    task.pixel_step = 3
+    monkeypatch.setattr(figures, "restore_views", lambda config: (task, model))
+    (part,) = figures.collect({"dfa": runs["lego: dfa"]})
+    assert part.title.endswith(", one pixel of 3 × 3)") and "one pixel" not in whole.title
+    assert torch.equal(part.truth, whole.truth[1::3, 1::3])
+    assert torch.allclose(part.renders["dfa"], whole.renders["dfa"][1::3, 1::3], atol=1e-5)
 
 
 def test_learning_curves_are_those_of_the_history(runs: dict[str, Config]) -> None:
