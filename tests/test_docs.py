@@ -24,8 +24,8 @@ from benchmarks.search import make_parser as make_search_parser
 from benchmarks.search import read_space
 from benchmarks.status import make_parser as make_status_parser
 from benchmarks.tablespec import load_spec
+from benchmarks.trials import make_trials
 from benchmarks.tuning import make_parser as make_tuning_parser
-from benchmarks.tuning import make_trials
 from dfa import RULES
 
 _DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]

@@ -17,7 +17,7 @@ from benchmarks.footers import describe_runs
 from benchmarks.plan import make_plan
 from benchmarks.records import RunFolder
 from benchmarks.tablespec import TableSpec, load_spec
-from benchmarks.tuning import best, reached
+from benchmarks.trials import best, reached
 from tests.conftest import TOY, Command, Toys
 from tests.tabling import cell_of, done
 
