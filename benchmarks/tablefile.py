@@ -136,7 +136,7 @@ class TableFile:
         uses: whether lines below the table tell what the rule of each row takes beyond a forward pass and the error.
         notes: lines always printed below the table.
         cost_seconds: scale → pattern → rough seconds of one run; `default` for the rest. Under `stand_in` those of
-            the mini scale without real data, under `paper_cuda` those on a GPU, if they differ.
+            the mini scale without real data, under `paper_cuda` and `mini_cuda` those on a GPU, if they differ.
     """
 
     base: str = ""
@@ -258,7 +258,10 @@ def _check_scales(table: TableFile, where: str) -> None:
         raise ConfigError(f"table file {where}: seeds_for must give at least 1")
     if missing:
         raise ConfigError(f"table file {where}: seeds must give at least 1 for {', '.join(missing)}")
-    costed = [*SCALES, *(extra for extra in ("stand_in", "paper_cuda") if extra in table.cost_seconds)]
+    special = ["stand_in", *(f"{scale}_cuda" for scale in SCALES)]
+    if strange := [key for key in table.cost_seconds if key not in (*SCALES, *special)]:
+        raise ConfigError(f"table file {where}: cost_seconds: unknown '{strange[0]}'")
+    costed = [*SCALES, *(extra for extra in special if extra in table.cost_seconds)]
     missing = [scale for scale in costed if "default" not in table.cost_seconds.get(scale, {})]
     if missing:
         raise ConfigError(f"table file {where}: cost_seconds needs a `default` for {', '.join(missing)}")

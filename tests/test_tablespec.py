@@ -292,6 +292,11 @@ def test_unknown_table_lists_the_known_ones() -> None:
         ({"seeds": {"paper": 3, "mini": 0, "smoke": 1}}, "at least 1 for mini"),
         ({"cost_seconds": {"paper": {"default": 1}}}, "`default` for mini, smoke"),
         ({"cost_seconds": {"paper": 3}}, "patterns to seconds, got 3"),
+        ({"cost_seconds": {"mini_gpu": {"default": 1}}}, "cost_seconds: unknown 'mini_gpu'"),
+        (
+            {"cost_seconds": {s: {"default": 1} for s in ("paper", "mini", "smoke")} | {"mini_cuda": {}}},
+            "for mini_cuda",
+        ),
         ({"quoted": ["*"]}, "nothing can be run"),
         ({"seeds_for": {"mini": {"*": 0}}}, "seeds_for must give at least 1"),
         ({"seeds_for": {"large": {"*": 2}}}, "seeds_for knows no scale 'large'; known: paper, mini, smoke"),
