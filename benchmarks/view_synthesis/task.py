@@ -161,9 +161,10 @@ class ViewSynthesis(Task):
         total = self.scene.height * self.scene.width
         every = self.rays == total
         pixels = np.arange(total) if every else numbers.choice(total, self.rays, replace=False, shuffle=False)
-        picked = self.pictures[view].reshape(total, 3)[pixels]
-        colors = torch.as_tensor(picked, device=self.device).float() / 255
         where = torch.from_numpy(pixels).to(self.device)
+        shown = self.pictures[view].reshape(total, 3)
+        picked = shown[where] if isinstance(shown, Tensor) else torch.from_numpy(shown[pixels])
+        colors = picked.float() / 255
         rays = camera_rays(self.scene, self.poses["train"][view], where, self.pixel_centre)
         generator = torch.Generator(self.device).manual_seed(int(numbers.integers(2**62)))
         return RayBatch(rays, colors, Draws.draw(self.rays, self.settings, self.noise, generator))
