@@ -7,6 +7,7 @@ change, so a `Pattern` computes its transpose once. The two products are each ot
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,10 +113,11 @@ def weighted_sum(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
         dense: (columns, channels).
 
     Returns:
-        (rows, channels), in the precision of `values`.
+        (rows, channels), in the precision of `values`, single at least: sparse products know no other everywhere.
     """
+    exact = torch.promote_types(values.dtype, torch.float32)
     result: Tensor = (_WeightedSum if torch.compiler.is_compiling() else _WeightedSumForwards).apply(
-        pattern, values, dense.to(values.dtype)
+        pattern, values.to(exact), dense.to(exact)
     )
     return result
 
@@ -129,10 +131,11 @@ def pair_products(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
         right: (columns, channels).
 
     Returns:
-        (nnz,), in the pattern's order.
+        (nnz,), in the pattern's order and in the precision of `left`, single at least.
     """
+    exact = torch.promote_types(left.dtype, torch.float32)
     result: Tensor = (_PairProducts if torch.compiler.is_compiling() else _PairProductsForwards).apply(
-        pattern, left, right
+        pattern, left.to(exact), right.to(exact)
     )
     return result
 
@@ -203,7 +206,10 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Tensor, rows: int) -> Tensor:
-    return _csr(pointer, column, values, (rows, dense.shape[0])) @ dense.contiguous()
+    sparse, device = _csr(pointer, column, values, (rows, dense.shape[0])), values.device.type
+    reduced = torch.is_autocast_enabled(device)
+    with torch.autocast(device, enabled=False) if reduced else nullcontext():
+        return sparse @ dense.contiguous()
 
 
 def _sample(pointer: Tensor, column: Tensor, left: Tensor, right: Tensor) -> Tensor:

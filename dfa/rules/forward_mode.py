@@ -143,7 +143,9 @@ class ShakingTaps(Taps):
         primal, tangent = forward_ad.unpack_dual(activation)
         shake = torch.randn_like(primal, requires_grad=False)
         self._shakes.append(shake)
-        return forward_ad.make_dual(primal.detach(), shake if tangent is None else tangent.detach() + shake)
+        if tangent is not None:  # which some modules put out in another precision than the primal
+            shake = shake + tangent.detach().to(shake.dtype)
+        return forward_ad.make_dual(primal.detach(), shake)
 
     def _cross(self, name: str, tensor: Tensor, points: list[Point]) -> Tensor:
         if self._shaking:

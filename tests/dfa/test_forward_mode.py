@@ -93,6 +93,19 @@ def test_shaking_changes_neither_values_nor_gradients_above(mlp: nn.Sequential, 
     assert torch.equal(gradients(mlp)["4.weight"], expected["4.weight"])
 
 
+@pytest.mark.parametrize("rule", ["fdfa", "grape"])
+def test_shaking_under_autocast_takes_tangents_of_another_precision(rule: str) -> None:
+    """Batch normalisation answers half-precision activations with single-precision tangents."""
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.ReLU()) for _ in range(2)]
+    model = nn.Sequential(*layers, nn.Linear(5, 3))
+    learner = dfa.RULES.build(rule, model, ["0", "1"])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(model(torch.randn(40, 5)), torch.arange(40) % 3)
+    learner.backward(loss)
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_shaking_stops_with_the_forward_pass(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"])
     with pytest.raises(RuntimeError):

@@ -52,6 +52,21 @@ def test_pair_products_are_inner_products_at_the_entries(dense: Tensor) -> None:
     torch.testing.assert_close(pair_products(pattern, left, right), expected)
 
 
+def test_half_precision_is_multiplied_in_single(dense: Tensor) -> None:
+    """Under autocast too, which would cast the factors of a product on its way."""
+    matrix = SparseMatrix.from_dense(dense.float())
+    right = torch.randn(7, 3).bfloat16().requires_grad_()
+    left = torch.randn(5, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = matrix @ right
+        pairs = pair_products(matrix.pattern, left, right)
+    torch.testing.assert_close(out, dense.float() @ right.float())
+    torch.testing.assert_close(pairs, (left.float() @ right.float().t())[dense.nonzero(as_tuple=True)])
+    upstream = torch.randn_like(out)
+    (gradient,) = torch.autograd.grad(out, right, upstream)
+    torch.testing.assert_close(gradient, (dense.float().t() @ upstream).bfloat16())
+
+
 def test_transpose_of_a_pattern(dense: Tensor) -> None:
     matrix = SparseMatrix.from_dense(dense)
     assert isinstance(matrix.pattern, Pattern)
