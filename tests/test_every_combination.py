@@ -136,3 +136,19 @@ def test_every_other_rule_trains_it_two_steps(task: str, model: str, tmp_path: P
         assert sum(not torch.equal(*pair) for pair in zip(before, after, strict=True)) > len(after) / 2, rule
         if rule in ("fdfa", "grape", "dkp", "low_rank"):
             assert trained.uses.state == "learned feedback"
+
+
+@pytest.mark.parametrize(("task", "model"), _each_model())
+def test_it_learns_in_half_precision(task: str, model: str, tmp_path: Path) -> None:
+    chosen = [f"task={task}", f"model={model}", "scale=smoke", "task.source=stand_in", f"run.data_dir={tmp_path}"]
+    for rule in ("bp", "dfa", "fdfa"):
+        config = resolve(compose_config([*chosen, f"rule={rule}", f"run.results_dir={tmp_path}"]))
+        load_components(config)
+        data = build_task(config)
+        network = build_model(config, data)
+        trained = build_rule(config, network)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = data.loss(network, next(iter(data.train_batches(1))))
+        trained.backward(loss)
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        assert gradients and all(gradient.isfinite().all() for gradient in gradients), rule
