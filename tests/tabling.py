@@ -1,9 +1,13 @@
 """Synthetic records and their places in tables, for the tests of tables."""
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from benchmarks.cells import Cell
 from benchmarks.reference import load_reference
+from benchmarks.tablefile import TABLE_FOLDER
 from benchmarks.tables import (
     CellOutcome,
     Entry,
@@ -26,7 +30,7 @@ def accuracies(*values: float, **more: Any) -> list[dict[str, Any]]:
 
 
 def cell_of(spec: TableSpec, row: str, column: str = "") -> Cell:
-    (found,) = [cell for cell in spec.cells if (cell.row, cell.column) == (row, column)]
+    (found,) = [cell for cell in (*spec.cells, *spec.quoted) if (cell.row, cell.column) == (row, column)]
     return found
 
 
@@ -68,3 +72,12 @@ def language_entries() -> tuple[TableSpec, list[Entry], dict[Cell, CellOutcome]]
         cell_of(spec, "shallow", "baseline"): done([run(50.0)]),
     }
     return spec, summarise(spec, outcomes, "mini"), outcomes
+
+
+def edited(folder: Path, name: str = "table_4", drop: tuple[str, ...] = (), **changes: object) -> Path:
+    """A folder with one table file, changed."""
+    content = yaml.safe_load((TABLE_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) | changes
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if key not in drop}), encoding="utf-8"
+    )
+    return folder

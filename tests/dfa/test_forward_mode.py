@@ -24,30 +24,30 @@ def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array,
     return first, second, response
 
 
-def test_fdfa_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
-    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"], beta=0.3)
+def before_and_estimates(
+    rule: dfa.DirectFeedbackAlignment, mlp: nn.Sequential, batch: Batch
+) -> dict[str, tuple[Array, Array]]:
+    """For every point the matrix before a forward pass that is made here, and the mean of s pᵀ in that pass."""
     step(rule, mlp, batch)
     before = matrices(rule)
     first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
     torch.manual_seed(11)
     mlp(batch[0])
-    for name, shake in (("1", first), ("3", second)):
-        expected = 0.7 * before[name] + 0.3 * response.T @ shake / 7
-        np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
+    return {"1": (before["1"], response.T @ first / 7), "3": (before["3"], response.T @ second / 7)}
+
+
+def test_fdfa_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.ForwardDirectFeedback(mlp, ["1", "3"], beta=0.3)
+    for name, (before, estimate) in before_and_estimates(rule, mlp, batch).items():
+        np.testing.assert_allclose(matrices(rule)[name], 0.7 * before + 0.3 * estimate, atol=1e-6)
 
 
 def test_grape_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.GradientAlignedFeedback(mlp, ["1", "3"], lr=0.3)
-    step(rule, mlp, batch)
-    before = matrices(rule)
-    first, second, response = shakes_and_response(mlp, as_array(batch[0]), seed=11)
-    torch.manual_seed(11)
-    mlp(batch[0])
-    for name, shake in (("1", first), ("3", second)):
-        wanted = response.T @ shake / 7
+    for name, (before, wanted) in before_and_estimates(rule, mlp, batch).items():
         for column in range(wanted.shape[1]):
-            length = np.linalg.norm(before[name][:, column])
-            b, g = before[name][:, column] / length, wanted[:, column] / np.linalg.norm(wanted[:, column])
+            length = np.linalg.norm(before[:, column])
+            b, g = before[:, column] / length, wanted[:, column] / np.linalg.norm(wanted[:, column])
             b = b + 0.3 * (g - (b @ g) * b)
             np.testing.assert_allclose(matrices(rule)[name][:, column], length * b / np.linalg.norm(b), atol=1e-5)
 
