@@ -167,13 +167,17 @@ def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> lis
 
 
 def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
-    """What the rule of each row takes beyond a forward pass and the error at the output."""
-    rows: dict[str, dict[str, None]] = {}
+    """What the rule of each row takes beyond a forward pass and the error at the output, and where it takes another."""
+    rows: dict[str, dict[str, dict[str, None]]] = {}
     for cell, outcome in outcomes.items():
         for record in outcome.records:
             if record.get("uses"):  # nothing is said of a run that never trained
-                rows.setdefault(cell.row, {})[_uses(record["uses"])] = None
-    return [f"{row} uses {' or '.join(found)}." for row, found in rows.items()]
+                rows.setdefault(cell.row, {}).setdefault(_uses(record["uses"]), {})[cell.column] = None
+    lines = []
+    for row, (first, *others) in ((row, found.items()) for row, found in rows.items()):
+        elsewhere = "".join(f"; in {', '.join(columns)}: {text}" for text, columns in others)
+        lines.append(f"{row} uses {first[0]}{elsewhere}.")
+    return lines
 
 
 _TRANSPORTED = {

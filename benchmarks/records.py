@@ -148,6 +148,24 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
+    def curve(self, metric: str) -> dict[int, float]:
+        """A metric by step, over the evaluations of a finished run.
+
+        Raises:
+            ResultsError: the history is missing, cannot be read, or ends before the run did, as a copy may that was
+                made while the run was under way.
+        """
+        try:
+            values = {int(row["step"]): float(row[metric]) for row in self.history()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultsError(f"cannot read '{metric}' of every line of {self.metrics}: {error!r}") from error
+        if not values:
+            raise ResultsError(f"the history {self.metrics} is missing or empty")
+        record, last = self.read(), max(values)
+        if record is not None and record["status"] == "done" and last < record["steps"]:
+            raise ResultsError(f"the history {self.metrics} ends at step {last} of {record['steps']}")
+        return values
+
     def truncate_history(self, rows: int) -> None:
         """Keep the first `rows` lines: what came after the checkpoint will be run again."""
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True) if self.metrics.exists() else []

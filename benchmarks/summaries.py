@@ -94,7 +94,9 @@ def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str 
     cells = [cell for cell in spec.cells if cell.runs_at(scale)]
     for cell in cells:
         outcome = outcomes.get(cell, CellOutcome(reason="not run"))
-        entries += [_entry(spec, cell, metric, outcome, scale) for metric in spec.metrics]
+        entries += [
+            _entry(spec, cell, metric, outcome, scale) for metric in spec.metrics if _applies(spec, metric, cell, cells)
+        ]
     entries = [_related(spec, entry, entries) for entry in entries]
     for cell in spec.quoted:
         if all(beside.row != cell.row for beside in cells):
@@ -162,6 +164,12 @@ def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale
         status=status,
         reason=reason,
     )
+
+
+def _applies(spec: TableSpec, metric: str, cell: Cell, cells: Sequence[Cell]) -> bool:
+    """Whether the column has the rows that the metric relates a value to."""
+    rows_beside = {other.row for other in cells if other.column == cell.column}
+    return rows_beside.issuperset(spec.metrics[metric].relative_to)
 
 
 def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:

@@ -85,8 +85,11 @@ def test_what_rules_use_stands_below_the_table() -> None:
         "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
     }
     outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
+    for column, what in (("dcn", uses), ("macro", uses), ("micro", found["dfa"])):
+        outcomes[cell_of(spec, "identity", column)] = done(accuracies(0.8, uses=what))
     lines = describe_runs(spec, outcomes)
     assert "dfa uses fixed feedback." in lines
+    assert "identity uses nothing else; in micro: fixed feedback." in lines
     assert "shallow uses nothing else." in lines
     assert (
         "calibrate uses the gains of the normalisations, exact backpropagation on 10.0% of the batches, "

@@ -46,6 +46,25 @@ def test_history_is_kept_up_to_the_checkpoint(tmp_path: Path) -> None:
     assert [row["step"] for row in folder.history()] == [0, 1, 2]
 
 
+def test_a_curve_is_whole_or_an_error(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ResultsError, match="is missing or empty"):
+        folder.curve("valid/loss")
+    for step in (5, 10):
+        folder.append_metrics({"step": step, "valid/loss": 1 / step})
+    folder.finish({"status": "done", "steps": 10})
+    assert folder.curve("valid/loss") == {5: 0.2, 10: 0.1}
+    folder.truncate_history(1)
+    with pytest.raises(ResultsError, match="ends at step 5 of 10"):
+        folder.curve("valid/loss")
+    folder.finish({"status": "diverged", "steps": 10})
+    assert folder.curve("valid/loss") == {5: 0.2}
+    with folder.metrics.open("a") as history:
+        history.write('{"step": 10, "va')
+    with pytest.raises(ResultsError, match="cannot read 'valid/loss'"):
+        folder.curve("valid/loss")
+
+
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.load_checkpoint() is None

@@ -171,3 +171,8 @@ def test_values_in_relation_to_other_rows() -> None:
     }
     rows = summarise(spec, {cell_of(spec, rule, "macro"): done(found) for rule, found in runs.items()})
     assert_allclose(entry_of(rows, "dfa", "macro", "ratio").mean, 1.2)
+    of_column = {column: {row.metric for row in rows if row.cell.column == column} for column in ("macro", "macro_2")}
+    assert of_column == {
+        "macro": {"score", "ratio", "closed"},
+        "macro_2": {"score", "ratio"},
+    }  # the latter without shallow

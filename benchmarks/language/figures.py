@@ -18,7 +18,7 @@ from benchmarks.records import RunFolder
 
 _COLUMNS = 5
 """Of the small panels, one a rule."""
-_NEAR_BP = (0.9, 1.3)
+_NEAR_BP = (0.85, 1.35)
 """Ratios of perplexities that are shown once more."""
 
 
@@ -27,14 +27,14 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     """One curve a run, from its history; a line marks the best possible perplexity where it is known.
 
     Raises:
-        ResultsError: a run has no history.
+        ResultsError: the history of a run is missing or not whole.
     """
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
     best: dict[str, float] = {}
     described: dict[str, None] = {}
     for label, config in runs.items():
-        curve = _perplexities(label, config)
+        curve = _perplexities(config)
         axes.plot(list(curve), list(curve.values()), marker=".", label=label)
         data = _data(config)
         described[_data_name(data)] = None
@@ -57,9 +57,9 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     below, each rule's alignment at every point over training.
 
     Raises:
-        ResultsError: a run has no history, or none of the first run's steps.
+        ResultsError: the history of a run is missing or not whole, or has none of the first run's steps.
     """
-    curves = {label: _perplexities(label, config) for label, config in runs.items()}
+    curves = {label: _perplexities(config) for label, config in runs.items()}
     reference, *others = curves
     aligned = {label: steps for label in others if (steps := _alignments(runs[label]))}
     rows = ceil(len(aligned) / _COLUMNS)
@@ -73,13 +73,8 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
         ratios = [curves[label][step] / curves[reference][step] for step in shared]
         for axes in (over_steps, near):
             axes.plot(shared, ratios, marker=".", label=label)
-    for axes in (over_steps, near):
-        axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
-        axes.set_xlabel("optimiser steps")
-        axes.grid(color="0.9")
-    over_steps.set_ylabel(f"validation perplexity / that of {reference}")
-    near.set(ylim=_NEAR_BP, title="near 1")
-    near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.set_xlabel("optimiser steps")
+    _finish_ratios(over_steps, near, reference)
     figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
     first: Axes | None = None
     for index, (label, steps) in enumerate(aligned.items()):
@@ -99,34 +94,46 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
 
 @FIGURES.register("perplexity_ratio_by_depth")
 def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
-    """Best validation perplexity over that of the run "<first rule>, <blocks>"; labels end in the number of blocks."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    """Best validation perplexity over that of the run "<first rule>, <blocks>", and once more what is near to 1; labels
+    end in the number of blocks.
+
+    Raises:
+        ResultsError: the history of a run is missing or not whole.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2)
     best: dict[str, dict[int, float]] = {}
     for label, config in runs.items():
         rule, _, blocks = label.rpartition(", ")
-        best.setdefault(rule, {})[int(blocks)] = min(_perplexities(label, config).values())
+        best.setdefault(rule, {})[int(blocks)] = min(_perplexities(config).values())
     reference, *others = best
-    for rule in others:
-        blocks_of_rule = sorted(best[rule])
-        ratios = [best[rule][blocks] / best[reference][blocks] for blocks in blocks_of_rule]
-        axes.plot(blocks_of_rule, ratios, marker="o", label=rule)
-    axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set(xlabel="blocks", ylabel=f"validation perplexity / that of {reference}")
-    axes.grid(color="0.9")
-    axes.legend(frameon=False, fontsize=9)
-    axes.set_title(_data_name(_data(next(iter(runs.values())))), fontsize=11)
+    for axes in panels:
+        for rule in others:
+            blocks_of_rule = sorted(best[rule])
+            ratios = [best[rule][blocks] / best[reference][blocks] for blocks in blocks_of_rule]
+            axes.plot(blocks_of_rule, ratios, marker="o", label=rule)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(best[reference]))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xlabel("blocks")
+    _finish_ratios(panels[0], panels[1], reference)
+    figure.suptitle(_data_name(_data(next(iter(runs.values())))), fontsize=11)
     return figure
 
 
-def _perplexities(label: str, config: Config) -> dict[int, float]:
+def _finish_ratios(whole: Axes, near: Axes, reference: str) -> None:
+    """What the panels of ratios to a rule have in common: the line at 1, grid, labels and the legend beside them."""
+    for axes in (whole, near):
+        axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
+        axes.grid(color="0.9")
+    whole.set_ylabel(f"validation perplexity / that of {reference}")
+    near.set(ylim=_NEAR_BP, title="near 1")
+    near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _perplexities(config: Config) -> dict[int, float]:
     """Validation perplexity by step."""
-    history = RunFolder.of(config).history()
-    if not history:
-        raise ResultsError(f"the run '{label}' in {RunFolder.of(config).path} has no history to draw")
-    return {row["step"]: row["valid/perplexity"] for row in history}
+    return RunFolder.of(config).curve("valid/perplexity")
 
 
 def _alignments(config: Config) -> dict[str, dict[int, float]]:

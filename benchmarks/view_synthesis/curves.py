@@ -48,8 +48,7 @@ def psnr_curves(runs: Mapping[str, Config]) -> Figure:
 def _curve(config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Iterations, hours and PSNR of the evaluations of a run."""
     folder = RunFolder.of(config)
-    history, record = folder.history(), folder.read()
-    steps = np.array([row["step"] for row in history], dtype=float)
-    values = np.array([row["valid/psnr"] for row in history], dtype=float)
+    curve, record = folder.curve("valid/psnr"), folder.read()
+    steps, values = np.array(list(curve), dtype=float), np.array(list(curve.values()), dtype=float)
     speed = float(record["steps_per_second"]) if record else float("nan")
     return steps, steps / speed / 3600, values

@@ -105,7 +105,7 @@ def test_curves_are_the_histories_and_the_best_possible(run: Config) -> None:
     assert record is not None and best[0] == record["data"]["notes"]["best_perplexity"]
     assert "stand-in" in axes.get_title()
     RunFolder.of(run).metrics.unlink()
-    with pytest.raises(ResultsError, match="no history to draw"):
+    with pytest.raises(ResultsError, match="is missing or empty"):
         learning_curves({"DFA": run})
 
 
@@ -124,13 +124,14 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
     steps, ratios = _drawn(over_steps.lines[0])
     assert ratios == pytest.approx([2.5, 2.5])
     assert steps == [3, 6]
-    assert _drawn(near.lines[0]) == (steps, ratios) and near.get_ylim() == (0.9, 1.3)
+    assert _drawn(near.lines[0]) == (steps, ratios) and near.get_ylim() == (0.85, 1.35)
     assert alignments.get_title() == "other"
     lowest, highest, _ = map(_drawn, alignments.lines)
     assert lowest == ([3, 6], [0.1, 0.3]) and highest == ([6], [0.9])
-    (axes,) = perplexity_ratio_by_depth({"bp, 2": run, "bp, 4": other, "x, 2": other, "x, 4": run}).axes
+    axes, near = perplexity_ratio_by_depth({"bp, 2": run, "bp, 4": other, "x, 2": other, "x, 4": run}).axes
     depths, ratios = _drawn(axes.lines[0])
     assert depths == [2, 4]
+    assert _drawn(near.lines[0]) == (depths, ratios)
     assert ratios == pytest.approx([2.5, 1 / 2.5])
 
 
