@@ -92,14 +92,18 @@ def marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell
     return [replace(cell, control=cell.rule == "shallow" and not among_others) for cell in cells]
 
 
-def cells_of_rule(file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
-    """The cells again under another rule.
+def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
+    """The cells of the table `name` again under another rule; one row more where rows are rules.
 
     Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
     backpropagation alone has nothing for a local rule to act on.
     """
     taken = set(cell_names(cells))
     added: list[Cell] = []
+    if "rule={row}" in file.overrides:
+        made = [make_cell(name, file, rule, column) for column in dict.fromkeys(cell.column for cell in cells)]
+        wanted = [cell for cell in made if cell.column in file.columns or not file.columns]
+        return [replace(cell, control=control, reference="") for cell in wanted if cell.name not in taken]
     for cell in cells:
         if cell.rule == "bp" or cell.control:
             continue

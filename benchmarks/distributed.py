@@ -197,23 +197,24 @@ class Processes:
 class GradientSum:
     """Replaces every gradient by its sum over the processes, in buckets that are under way at the same time.
 
-    Which parameters have one is agreed upon the first time: those without, below a cut, stay without one.
+    Which parameters have one is agreed upon every time: those that have none in any process, below a cut, stay without.
     """
 
     def __init__(self, processes: Processes, parameters: Iterable[nn.Parameter]) -> None:
         self._several = processes.several
         self._parameters = list(parameters)
-        self._buckets: list[list[nn.Parameter]] | None = None
+        self._present: list[int] = []
+        self._buckets: list[list[nn.Parameter]] = []
 
     def __call__(self) -> None:
-        """Raise RuntimeError where a parameter has a gradient that had none in any process the first time."""
+        """Add up, and leave the sums in `.grad`."""
         if not self._several:
             return
-        if self._buckets is None:
-            self._buckets = self._agree()
-        summed = {id(parameter) for bucket in self._buckets for parameter in bucket}
-        if any(p.grad is not None and id(p) not in summed for p in self._parameters):
-            raise RuntimeError("a parameter that had no gradient in the first step has one now")
+        present = torch.tensor([int(parameter.grad is not None) for parameter in self._parameters])
+        distributed.all_reduce(present, op=distributed.ReduceOp.MAX)
+        if present.tolist() != self._present:
+            self._present = present.tolist()
+            self._buckets = self._fill()
         flat = [torch.cat([_gradient(parameter) for parameter in bucket]) for bucket in self._buckets]
         for work in [distributed.all_reduce(bucket, async_op=True) for bucket in flat]:
             work.wait()
@@ -221,12 +222,10 @@ class GradientSum:
             for parameter, part in zip(bucket, sums.split([p.numel() for p in bucket]), strict=True):
                 parameter.grad = part.view_as(parameter)
 
-    def _agree(self) -> list[list[nn.Parameter]]:
-        present = torch.tensor([int(parameter.grad is not None) for parameter in self._parameters])
-        distributed.all_reduce(present, op=distributed.ReduceOp.MAX)
+    def _fill(self) -> list[list[nn.Parameter]]:
         buckets: list[list[nn.Parameter]] = []
         room, kind = 0, None
-        for parameter in (p for p, there in zip(self._parameters, present.tolist(), strict=True) if there):
+        for parameter in (p for p, there in zip(self._parameters, self._present, strict=True) if there):
             size = parameter.numel() * parameter.element_size()
             if size > room or parameter.dtype != kind:
                 buckets.append([])

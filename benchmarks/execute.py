@@ -148,7 +148,11 @@ def _load_plugin(plugin: str) -> None:
         if name not in sys.modules:
             # Known to the import system before it runs, as dataclasses and pickle require.
             sys.modules[name] = module_from_spec(specification)
-            specification.loader.exec_module(sys.modules[name])
+            try:
+                specification.loader.exec_module(sys.modules[name])
+            except BaseException:
+                del sys.modules[name]  # or the next run would take half of it for loaded
+                raise
     except SuiteError:
         raise
     except Exception as error:

@@ -108,7 +108,8 @@ def _blocks(spec: TableSpec, rows: Sequence[Entry], reduced: bool) -> list[_Bloc
             blocks.append(_block(spec, entries, title, reduced))
     for metric in spec.added_metrics:
         entries = [entry for entry in rows if entry.metric == metric and entry.cell.rule]
-        blocks.append(_block(spec, entries, _with_capital(spec.metrics[metric].label), reduced))
+        if entries:
+            blocks.append(_block(spec, entries, _with_capital(spec.metrics[metric].label), reduced))
     return blocks
 
 

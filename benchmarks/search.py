@@ -173,6 +173,9 @@ def _check_axis(space: str, key: str, axis: Any) -> None:
     known = isinstance(axis, dict) and axis.keys() <= {"low", "high", "step", "log"}
     if not (known and all(isinstance(n, (int, float)) for n in numbers) and numbers[0] < numbers[1]):
         raise ConfigError(f"search space '{space}': {key} must be a list, or have low < high, and log or step")
+    whole = all(isinstance(n, int) for n in numbers[:2])
+    if numbers[2] <= 0 or (whole and not isinstance(numbers[2], int)):
+        raise ConfigError(f"search space '{space}': {key} has an impossible step, {numbers[2]}")
     if axis.get("log") and ("step" in axis or numbers[0] <= 0):
         raise ConfigError(f"search space '{space}': {key} cannot be logarithmic with a step or from {numbers[0]}")
 

@@ -122,10 +122,10 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
         controls = load_spec(file.controls, folder=folder).cells
         runnable += [replace(cell, control=True) for cell in controls if cell.name not in cell_names(runnable)]
     elif file.controls:
-        runnable += cells_of_rule(file, runnable, file.controls, control=True)
+        runnable += cells_of_rule(name, file, runnable, file.controls, control=True)
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
-        runnable += cells_of_rule(file, runnable, rule, control=False)
+        runnable += cells_of_rule(name, file, runnable, rule, control=False)
     runnable = _with_chosen(name, file, runnable, folder)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
@@ -170,6 +170,11 @@ def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> d
             f"table file {name}.yaml: metrics are {', '.join(file.metrics)} "
             f"but {reference.name} reports {', '.join(reference.metrics)}"
         )
+    for metric, settings in file.metrics.items():
+        strangers = [row for row in settings.relative_to if file.rows and row not in file.rows]
+        if strangers or len(settings.relative_to) > 2:
+            wrong = f"unknown rows {', '.join(strangers)}" if strangers else "more than two rows"
+            raise ConfigError(f"table file {name}.yaml: metric {metric} is relative to {wrong}")
     return {metric: file.metrics[metric] for metric in dict.fromkeys((*reference.metrics, *file.metrics))}
 
 

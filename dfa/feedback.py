@@ -105,6 +105,11 @@ class FeedbackMatrices(nn.Module):
         self.density = density
         self._shapes: dict[str, tuple[int, int]] = {}
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a matrix has been asked for, or loaded, since these were made."""
+        return bool(self._shapes) or any(True for _ in self.buffers())
+
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         """The signal of each point: the error's rows times its matrix, in the shape and type of its activation.
 

@@ -206,7 +206,8 @@ class Taps:
             self._fired[name] = True
             if self.error_names:
                 self._keep(name, activation)
-            return _map_first(output, self._hand_on) if self._cuts else None
+            # A copy, lest an operation in place further up changes what is observed.
+            return _map_first(output, self._hand_on) if self._cuts else _with_first(output, activation.clone())
 
         return keep_and_cut
 
@@ -220,7 +221,7 @@ class Taps:
                 self.passes.append(Pass(name, points, tensor))
                 return None
             crossed = self._cross(name, tensor, points)
-            return _map_first(output, lambda _: crossed)
+            return _with_first(output, crossed)
 
         return close_pass
 
@@ -251,6 +252,11 @@ def _map_first(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(output, Tensor):
         return change(output)
     return _rebuild(output, [change(output[0]), *(map_tensors(item, Tensor.detach) for item in output[1:])])
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    """The output with another tensor in its place, or in that of the first of several."""
+    return tensor if isinstance(output, Tensor) else _rebuild(output, [tensor, *output[1:]])
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:

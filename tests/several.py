@@ -22,7 +22,7 @@ from benchmarks.runner import Trainer
 from tests.conftest import _CHOICES, Toys
 
 Trajectory = list[dict[str, Tensor]]
-RULES = ("bp", "dfa", "shallow")
+RULES = ("bp", "dfa", "shallow", "calibrate")
 # Parameters whose true gradient is zero, such as a bias before a batch normalisation, get one made of rounding errors;
 # Adam with its usual eps would make whole steps of those.
 _EPS = "optimizer.options.eps=1e-3"
@@ -46,9 +46,11 @@ CASES = {
 
 def config_of(case: str, rule: str, folder: Path) -> Config:
     """A run of a few steps."""
+    # Of these, most batches give the lower parameters no gradient.
+    chosen = [f"rule={rule}", *(["rule.options.rule=shallow", "rule.options.every=3"] if rule == "calibrate" else [])]
     if case == "mlp":
-        return Toys(folder).config(f"rule={rule}", *CASES[case])
-    return resolve(compose_config([*CASES[case], f"rule={rule}", f"run.results_dir={folder}", "run.wandb=disabled"]))
+        return Toys(folder).config(*chosen, *CASES[case])
+    return resolve(compose_config([*CASES[case], *chosen, f"run.results_dir={folder}", "run.wandb=disabled"]))
 
 
 @contextmanager

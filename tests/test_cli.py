@@ -13,6 +13,8 @@ from hydra.core.plugins import Plugins
 from benchmarks import cli, data
 from benchmarks.commands import one_line
 from benchmarks.config import Config
+from benchmarks.errors import ConfigError
+from benchmarks.execute import load_components
 from benchmarks.launchers import base
 from benchmarks.launchers.report import describe
 from benchmarks.records import RunFolder
@@ -70,6 +72,13 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
     assert re.search(message, err), err
     assert len(err) < 600 and "Traceback" not in err and out == ""
     assert not toys.results.exists() or toys.files() == []
+
+
+def test_a_plugin_with_a_mistake_is_not_loaded_the_second_time_either(toys: Toys, tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("begun = True\nraise ValueError('no further')\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="cannot be imported: ValueError: no further"):
+            load_components(toys.config(f"plugins=[{TOY},{tmp_path}/half.py]"))
 
 
 def test_a_plugin_with_a_mistake_is_named(toys: Toys, command: Command, tmp_path: Path) -> None:

@@ -127,11 +127,15 @@ def test_bad_input_is_one_line(
 ) -> None:
     (tmp_path / "bad.yaml").write_text("optimizer.lr: {low: 0.1, high: 0.01}\n")
     (tmp_path / "log.yaml").write_text("optimizer.lr: {low: 0.0, high: 0.01, log: true}\n")
+    (tmp_path / "still.yaml").write_text("optimizer.lr: {low: 0.1, high: 1.0, step: 0}\n")
+    (tmp_path / "half.yaml").write_text("trainer.epochs: {low: 1, high: 5, step: 0.5}\n")
     (tmp_path / "none.yaml").write_text("model.options.nothing: [1]\n")
     cases: list[tuple[str | Path, list[str], str]] = [
         ("nowhere", [], "unknown search space 'nowhere'; known: graphs"),
         (tmp_path / "bad.yaml", [], "optimizer.lr must be a list, or have low < high"),
         (tmp_path / "log.yaml", [], "cannot be logarithmic"),
+        (tmp_path / "still.yaml", [], "optimizer.lr has an impossible step, 0"),
+        (tmp_path / "half.yaml", [], "trainer.epochs has an impossible step, 0.5"),
         (tmp_path / "none.yaml", [], "none of its keys is left"),
         (space, ["--trials", "0"], "--trials must be at least 1"),
         (space, ["model.points=[nowhere]"], "'nowhere' matches no module"),

@@ -232,6 +232,33 @@ def test_an_extra_rule_where_rows_name_no_rule_or_columns_do() -> None:
     assert cell_of(load_spec("table_a5", ["mine"]), "lego", "nerf/mine").rule == "mine"
 
 
+def test_an_extra_rule_where_rows_are_rules_is_one_row() -> None:
+    before, spec = load_spec("table_6"), load_spec("table_6", ["drtp", "mine"])
+    added = [cell for cell in spec.cells if cell not in before.cells]
+    columns = load_spec("table_6").columns
+    assert {cell.name for cell in added if cell.row == "mine"} == {
+        f"mine:{column}" for column in ("gcn", "deepfm", "dcn", "nerf_release", "macro", "micro")
+    }
+    assert {cell.row for cell in added} == {"mine", "drtp"} and "drtp:gcn" not in {cell.name for cell in added}
+    assert cell_of(spec, "mine", "dcn").overrides == ("rule=mine", "task=click_log", "model=dcn")
+    assert spec.columns == columns
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["shalow", "bp"], "metric closed is relative to unknown rows shalow"),
+        (["shallow", "bp", "dfa"], "metric closed is relative to more than two rows"),
+    ],
+)
+def test_relations_to_rows_that_are_not_there_are_named(tmp_path: Path, rows: list[str], message: str) -> None:
+    content = yaml.safe_load((TABLE_FOLDER / "table_6.yaml").read_text())
+    content["metrics"]["closed"]["relative_to"] = rows
+    (tmp_path / "table_6.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message):
+        load_spec("table_6", folder=tmp_path)
+
+
 def test_a_model_without_rules_of_its_own_gets_no_extra_row() -> None:
     assert "fm/mine" not in load_spec("table_2", ["mine"]).rows
 

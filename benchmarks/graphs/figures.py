@@ -34,7 +34,7 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
             n_components=2, perplexity=20, learning_rate=100, max_iter=5000, init="random", random_state=config.seed
         )
         with threadpool_limits(1):  # its threads wait for each other busily, which takes hours on a machine in use
-            embedding = projection.fit_transform(_hidden_layer(model, task).numpy())
+            embedding = projection.fit_transform(_hidden_layer(model, task).cpu().numpy())
         record = RunFolder.of(config).read()
         accuracy = record["metrics"]["test/accuracy"] if record else float("nan")
         classes = task.num_classes

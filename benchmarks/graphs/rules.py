@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from benchmarks.graphs.graph import Graph
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
-from dfa.points import Point
+from dfa.points import Point, Taps
 from dfa.rules.base import Patterns
 from dfa.rules.direct import DirectOptions
 
@@ -26,6 +26,7 @@ class PseudoError:
 
     Args:
         model: whose first argument is a `Graph`.
+        taps: of the rule; while `switched` off, as in a pause or a batch of exact backpropagation, nothing is spread.
         alpha: α; 0 leaves the error alone.
         steps: how far an error travels, in edges.
 
@@ -33,10 +34,11 @@ class PseudoError:
         graph: of the last forward pass.
     """
 
-    def __init__(self, model: nn.Module, alpha: float, steps: int) -> None:
+    def __init__(self, model: nn.Module, taps: Taps, alpha: float, steps: int) -> None:
         if not 0 <= alpha < 1 or steps < 1:
             raise ValueError(f"alpha must be from 0 to below 1 and steps at least 1, got {alpha} and {steps}")
         self.alpha, self.steps = alpha, steps
+        self._taps = taps
         self.graph: Graph | None = None
         self._hook = model.register_forward_hook(self._intercept)
 
@@ -62,6 +64,8 @@ class PseudoError:
         if not arguments or not isinstance(arguments[0], Graph):
             raise PointError("the rules graph_dfa and graph_bp are for models of a graph")
         self.graph = arguments[0]
+        if self._taps.mode == "off":
+            return
         if torch.is_grad_enabled() and output.requires_grad:
             output.register_hook(self.spread)
 
@@ -88,7 +92,11 @@ class GraphBackpropagation(Backpropagation):
         steps: int = 10,
     ) -> None:
         super().__init__(model, points, error_at, silent)
-        self.pseudo = PseudoError(model, alpha, steps)
+        self.pseudo = PseudoError(model, self.taps, alpha, steps)
+
+    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        super()._tap(points, error_at, silent).close()  # for its checks
+        return Taps(self.model, (), None)  # nothing to cut, but it can be switched off
 
     def close(self) -> None:
         self.pseudo.close()
@@ -124,7 +132,9 @@ class GraphFeedback(DirectFeedbackAlignment):
     ) -> None:
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
-        self.pseudo = PseudoError(model, alpha, steps)  # after the hook of the error tensor, whose error it spreads
+        self.pseudo = PseudoError(
+            model, self.taps, alpha, steps
+        )  # after the hook of the error tensor, whose error it spreads
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         if not self.hops or self.pseudo.graph is None:

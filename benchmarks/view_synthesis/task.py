@@ -196,8 +196,11 @@ class ViewSynthesis(Task):
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
-        """The loss of a fixed batch of 64 rays."""
-        return self.loss(model, self.draw_batch(0, 0)[:ALIGNMENT_RAYS])
+        """The loss of a fixed batch of 64 rays; spread over the view where a batch is all of it, corner to corner."""
+        batch = self.draw_batch(0, 0)
+        whole = self.rays == self.scene.height * self.scene.width
+        step = max(1, len(batch) // ALIGNMENT_RAYS) if whole else 1
+        return self.loss(model, batch[: step * ALIGNMENT_RAYS : step])
 
     def share(self, batch: RayBatch, rank: int, world: int) -> tuple[RayBatch, float]:
         """Some of the rays."""

@@ -67,8 +67,12 @@ class Calibrated(Rule):
 
     @property
     def uses(self) -> Uses:
-        exact = 1 / self.every
-        return replace(self.inner.uses, bp_batches=exact + (1 - exact) * self.inner.uses.bp_batches)
+        exact, inner = 1 / self.every, self.inner.uses
+        return replace(
+            inner,
+            bp_batches=exact + (1 - exact) * inner.bp_batches,
+            extra_forwards=(1 - exact) * inner.extra_forwards,
+        )
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
         return self.inner.taps

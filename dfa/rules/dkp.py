@@ -1,13 +1,14 @@
 """Direct Kolen-Pollack: feedback matrices that learn as the topmost weights do."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.points import Point
+from dfa.points import Point, Taps
 from dfa.rules.base import RULES, Patterns
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
@@ -55,6 +56,9 @@ class DirectKolenPollack(LearnedFeedback):
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._saved: dict[str, Any] = {}  # of optimisers that are not made yet
 
+    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+        return _CopyingTaps(self.model, points, error_at, silent, self)
+
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         matrices = self.feedback.matrices(error_name, error, points)
         gradients = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
@@ -80,4 +84,11 @@ class DirectKolenPollack(LearnedFeedback):
         return {"optimizers": {**self._saved, **made}}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
-        self._optimizers, self._saved = {}, dict(state["optimizers"])
+        self._optimizers, self._saved = {}, deepcopy(dict(state["optimizers"]))
+
+
+class _CopyingTaps(Taps):
+    """Taps that hand on copies: activations are read once the error has come, whatever was done to them in place."""
+
+    def _hand_on(self, activation: Tensor) -> Tensor:
+        return activation.detach().clone()

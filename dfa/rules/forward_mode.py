@@ -1,6 +1,7 @@
 """The frame for rules that learn their feedback by shaking all points at once and watching the error tensor."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -79,10 +80,12 @@ class ForwardModeFeedback(LearnedFeedback):
         matrices = self.feedback.matrices(error_name, response, points)
         estimates = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         rows = response.numel() / next(iter(matrices.values())).shape[0]
+        firings = Counter(point.name for point in points)
         for point, shake in zip(points, shakes, strict=True):
-            estimates[point.name] += self.feedback.outer(response, shake, point.name) / rows
+            estimate = self.feedback.outer(response, shake, point.name) / rows
             if self.around_identity and shake.shape == response.shape:
-                estimates[point.name].diagonal().sub_(1)
+                estimate.diagonal().sub_(1)
+            estimates[point.name] += estimate / firings[point.name]
         for name, matrix in matrices.items():
             self.move(matrix, estimates[name])
 

@@ -81,7 +81,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     @property
     def uses(self) -> Uses:
-        held = "fixed feedback" if len(list(self.feedback.buffers())) else "none"
+        held = "fixed feedback" if self.feedback.in_use else "none"
         weights = "gains" if self._hooks else "none"
         return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
 

@@ -85,4 +85,4 @@ class LowRankFeedback(LearnedFeedback):
         return {"channels": dict(self.channels)}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
-        self.channels = dict(state["channels"])
+        self.channels = {name: channel.clone() for name, channel in state["channels"].items()}

@@ -59,7 +59,7 @@ class SequentialRule(Rule):
         weights: name patterns of the parameters that count as weights, of those with two dimensions or more.
 
     Attributes:
-        exchanged: names of the weights that have been met on the way down.
+        exchanged: names of the weights that the last `backward` met on the way down.
 
     Raises:
         PointError: no parameter matches; in a forward pass, under autocast or torch.compile, whose copies of the
@@ -106,6 +106,7 @@ class SequentialRule(Rule):
 
     def backward(self, loss: Tensor) -> None:
         check_differentiable(loss)
+        self.exchanged.clear()
         loss.backward()
 
     def _held(self) -> dict[str, Tensor]:
@@ -151,18 +152,18 @@ class SequentialRule(Rule):
             return tensor
         name = self._names.get(tensor.untyped_storage().data_ptr())
         if name is not None:
-            self.exchanged.add(name)
             offset = int(tensor.storage_offset() - self.weights[name].storage_offset())
             return _View(name, tensor.size(), tensor.stride(), offset)
         sources = self._sources(tensor)
-        self.exchanged.update(sources)
         return _places(tensor, sources) if sources else tensor
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, _View):
+            self.exchanged.add(kept.weight)
             feedback = self.feedback(kept.weight)
             return feedback.as_strided(kept.size, kept.stride, feedback.storage_offset() + kept.offset)
         if isinstance(kept, _Copy):
+            self.exchanged.update(kept.places)
             flat = torch.empty(kept.size.numel(), dtype=kept.dtype, device=kept.device)
             for name, places in kept.places.items():
                 there = places > 0

@@ -1,6 +1,7 @@
 """Alignment with backpropagation, against computations that do not share its code."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -122,6 +123,23 @@ def test_leaves_training_untouched(mlp: nn.Sequential, batch: Batch) -> None:
     rule.backward(loss)
     torch.testing.assert_close(first.grad - 7, expected["0.weight"], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(second.grad, expected["2.weight"], rtol=0, atol=0)
+
+
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    return cross_entropy(model(batch[0]), batch[1])
+
+
+def test_operations_in_place_change_nothing(batch: Batch) -> None:
+    layers = nn.Linear(5, 8).double(), nn.Linear(8, 3).double()
+    found = []
+    for inplace in (False, True):
+        model = nn.Sequential(layers[0], nn.ReLU(inplace), layers[1])
+        rule = dfa.DirectFeedbackAlignment(model, "0")
+        criterion = partial(_loss, model, batch)
+        found.append(dfa.measure_alignment(rule, criterion)["0"])
+        rule.close()
+    assert torch.equal(found[0].cosines, found[1].cosines) and found[0].bp_norm == found[1].bp_norm
+    assert found[0].activation_norm == found[1].activation_norm
 
 
 def test_rows_are_tokens() -> None:

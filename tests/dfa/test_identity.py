@@ -116,3 +116,11 @@ def test_compiled_identity(norms: list[str], batch: Batch) -> None:
         model.zero_grad()
         rule.backward(cross_entropy(compiled(batch[0]), batch[1]))
         assert_same(gradients(model), expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_random_matrices_for_other_shapes_are_told_kept_or_not(kept: bool, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build("identity", mlp, ["1", "3"], draw="counter", keep=kept)
+    assert rule.uses.state == "none"
+    rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+    assert rule.uses.state == "fixed feedback"

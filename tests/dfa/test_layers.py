@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from tests.dfa.reference import assert_close, assert_same, gradients, only_matrix, segment_gradients, softmax_error
+from tests.dfa.reference import (
+    assert_close,
+    assert_same,
+    backpropagated,
+    gradients,
+    only_matrix,
+    segment_gradients,
+    softmax_error,
+)
 
 Segment = Callable[[Tensor], Tensor]
 TOKENS = torch.arange(8).reshape(2, 4) % 3
@@ -111,6 +119,33 @@ class Bypassed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         stem = self.stem(x)
         return self.head(stem + self.act(self.inner(stem)))
+
+
+def test_further_outputs_of_the_error_tensors_module_learn(batch: tuple[Tensor, Tensor]) -> None:
+    """Above the points all learns exactly, whatever output it leads to; below, from the first alone."""
+
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.act = nn.Linear(5, 6), nn.Tanh()
+            self.logits, self.auxiliary = nn.Linear(6, 3), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            hidden = self.act(self.body(x))
+            return self.logits(hidden), {"auxiliary": self.auxiliary(hidden)}
+
+    def loss() -> Tensor:
+        logits, more = model(batch[0])
+        return cross_entropy(logits, batch[1]) + more["auxiliary"].square().mean()
+
+    model = TwoHeads().double()
+    expected = backpropagated(model, loss)
+    rule = dfa.DirectFeedbackAlignment(model, "act")
+    rule.backward(loss())
+    found = gradients(model)
+    assert found.keys() == expected.keys()
+    for name in ("logits.weight", "logits.bias", "auxiliary.weight", "auxiliary.bias"):
+        assert torch.equal(found[name], expected[name])
 
 
 def test_residual_branch_past_a_point(batch: tuple[Tensor, Tensor]) -> None:

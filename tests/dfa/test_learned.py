@@ -68,6 +68,18 @@ def test_dkp_update_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
         np.testing.assert_allclose(matrices(rule)[name], expected, atol=1e-6)
 
 
+def test_dkp_reads_activations_as_they_were_at_the_point(batch: Batch) -> None:
+    layers = nn.Linear(5, 8).double(), nn.Linear(8, 3).double()
+    learned = []
+    for inplace in (False, True):
+        model = nn.Sequential(layers[0], nn.ReLU(inplace), layers[1])
+        rule = dfa.DirectKolenPollack(model, "0", lr=0.2)
+        step(rule, model, batch)
+        learned.append(matrices(rule)["0"])
+        rule.close()
+    np.testing.assert_array_equal(learned[0], learned[1])
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_dkp_goes_on_with_matrices_that_were_replaced(optimizer: Any, mlp: nn.Sequential, batch: Batch) -> None:
     """By a change of type and, as a move to another device does, by copies; Adam's state goes on too."""
@@ -170,6 +182,29 @@ def test_going_on_after_an_interruption(key: str, mlp: nn.Sequential, batch: Bat
     torch.set_rng_state(saved[2])
     for found, wanted in zip(train(resumed, 3), expected, strict=True):
         assert_same(found, wanted, tolerance=0)
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_a_rule_that_took_over_a_state_leaves_the_first_alone(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    first = build(key, mlp, ["1", "3"])
+    for _ in range(2):
+        step(first, mlp, batch)
+    kept = copy.deepcopy(first.state_dict())
+    first.close()
+    second = build(key, mlp, ["1", "3"])
+    second.load_state_dict(first.state_dict())
+    for _ in range(2):
+        step(second, mlp, batch)
+    assert _flat(first.state_dict()) == _flat(kept)
+
+
+def _flat(state: Any) -> list[Any]:
+    """All numbers in nested dictionaries and lists."""
+    if isinstance(state, dict):
+        return [number for item in state.values() for number in _flat(item)]
+    if isinstance(state, (list, tuple)):
+        return [number for item in state for number in _flat(item)]
+    return state.flatten().tolist() if isinstance(state, Tensor) else [state]
 
 
 @pytest.mark.parametrize("key", LEARNED)

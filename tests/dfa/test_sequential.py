@@ -229,6 +229,30 @@ def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
     torch.testing.assert_close(rule.feedback("2.weight") - weight.detach(), first * 0.95**20)
 
 
+def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
+    """As after a resumption, which knows nothing of the steps before."""
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.one, self.two = nn.Linear(5, 5), nn.Linear(5, 3), nn.Linear(5, 3)
+            self.turn = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.turn += 1
+            chosen = self.one if self.turn % 2 else self.two
+            return chosen(torch.tanh(self.head(x)))
+
+    model = Branching().double()
+    rule = dfa.KolenPollack(model, decay=0.5)
+    for _ in range(2):
+        before = {name: weight.detach().clone() for name, weight in rule.weights.items()}
+        step(rule, model, batch)
+    assert rule.exchanged == {"two.weight"}  # of the lowest layer autograd needs no weight
+    shrunk = {name: float((weight.detach() / before[name]).mean()) for name, weight in rule.weights.items()}
+    assert shrunk == pytest.approx({"head.weight": 1.0, "one.weight": 1.0, "two.weight": 0.5})
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_exact_batches_among_others(every: int, mlp: nn.Sequential, batch: Batch) -> None:
     exact = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
@@ -270,6 +294,7 @@ def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:
 def test_share_of_exact_batches(every: int, mlp: nn.Sequential) -> None:
     shares = {name: dfa.Calibrated(mlp, rule=name, every=every).uses.bp_batches for name in ("bp", "dfa", "shallow")}
     assert shares == {"bp": 1.0, "dfa": 1 / every, "shallow": 1 / every}
+    assert dfa.Calibrated(mlp, rule="fdfa", every=every).uses.extra_forwards == pytest.approx(1 - 1 / every)
 
 
 def test_calibration_refuses_what_is_impossible(mlp: nn.Sequential) -> None:

@@ -108,6 +108,27 @@ def test_backpropagation_of_pseudo_errors(graph: Graph) -> None:
         assert_close(gradient, as_array(gradient_of(parameter)), 1e-4)
 
 
+@pytest.mark.parametrize("name", ["graph_dfa", "graph_bp"])
+def test_pauses_and_exact_batches_know_nothing_of_pseudo_errors(name: str, graph: Graph) -> None:
+    def gradients(backward: Callable[[torch.Tensor], None]) -> list[torch.Tensor]:
+        model.zero_grad()
+        backward(cross_entropy(model(graph)[:KNOWN], graph.y[:KNOWN]))
+        return [gradient_of(parameter).clone() for parameter in model.parameters()]
+
+    model = Convolutions()
+    exact = gradients(torch.Tensor.backward)
+    rule = dfa.RULES.build(name, model, ["acts.*"])
+    usual = gradients(rule.backward)
+    with rule.paused():
+        paused = gradients(torch.Tensor.backward)
+    rule.close()
+    rule = dfa.RULES.build("calibrate", model, ["acts.*"], rule=name, every=2)
+    calibrated = [gradients(rule.backward) for _ in range(2)]
+    for found, expected in ((paused, exact), (calibrated[0], exact), (calibrated[1], usual)):
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert not torch.allclose(usual[0], exact[0])
+
+
 def test_other_models_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     GraphFeedback(model, "0")

@@ -65,6 +65,20 @@ def test_batches_are_a_pure_function_of_seed_and_place() -> None:
     assert same(first[2], next(iter(task.train_batches(1, skip=2))))
 
 
+@pytest.mark.parametrize("rays", [0, 100])
+def test_alignment_is_measured_on_rays_from_all_over_a_view(rays: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a batch is the whole view in order, whose first 64 pixels are the top of the picture."""
+    task = build(rays=rays)
+    seen: list[RayBatch] = []
+    monkeypatch.setattr(task, "loss", lambda model, batch: seen.append(batch))
+    task.alignment_loss(nn.Identity())
+    every = task.draw_batch(0, 0).rays.directions
+    place = {tuple(direction.tolist()): index for index, direction in enumerate(every)}
+    places = [place[tuple(direction.tolist())] for direction in seen[0].rays.directions]
+    assert len(set(places)) == 64
+    assert places == list(range(0, 128, 2)) if rays == 0 else places == list(range(64))
+
+
 def importance(batch: RayBatch) -> Tensor:
     assert batch.draws.importance is not None
     return batch.draws.importance
