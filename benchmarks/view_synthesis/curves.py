@@ -21,7 +21,7 @@ def psnr_curves(runs: Mapping[str, Config]) -> Figure:
     for label, config in runs.items():
         heading, _, method = label.rpartition(SEPARATOR)
         scenes.setdefault(heading or config.task.name, {})[method] = config
-    figure = Figure(figsize=(9.5, 3.4 * len(scenes)), layout="constrained")
+    figure = Figure(figsize=(11, 3.4 * len(scenes)), layout="constrained")
     panels = figure.subplots(len(scenes), 2, squeeze=False, sharey="row")
     for row, (heading, methods) in zip(panels, scenes.items(), strict=True):
         colors = {
@@ -39,7 +39,7 @@ def psnr_curves(runs: Mapping[str, Config]) -> Figure:
         row[0].set(ylabel="validation PSNR (dB)", xlabel="iterations")
         row[0].set_title(heading, fontsize=10)
         row[1].set(xlabel="hours of training, at each run's mean speed")
-        row[1].legend(fontsize=8, loc="lower right")
+        row[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in row:
             panel.grid(alpha=0.3)
     return figure
