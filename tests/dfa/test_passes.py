@@ -224,10 +224,15 @@ def test_named_tuples_keep_their_kind(batch: Batch) -> None:
 
     model = Net().double()
     rule = dfa.DirectFeedbackAlignment(model, "body")
-    output = model(batch[0])
-    rule.backward(cross_entropy(output.logits, batch[1]) + output.hidden.sum())
-    assert isinstance(output, Output)
-    assert not output.hidden.requires_grad, "a second output must not carry gradient past the cut"
+    found = []
+    for weight in (0.0, 1.0):
+        model.zero_grad()
+        output = model(batch[0])
+        assert isinstance(output, Output)
+        rule.backward(cross_entropy(output.logits, batch[1]) + weight * output.hidden.sum())
+        found.append(gradients(model))
+    assert torch.equal(found[0]["body.weight"], found[1]["body.weight"]), "a second output must not get past the cut"
+    assert not torch.equal(found[0]["middle.weight"], found[1]["middle.weight"])
 
 
 def test_activation_checkpointing(mlp: nn.Sequential, batch: Batch) -> None:
