@@ -101,9 +101,9 @@ def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, 
     taken = set(cell_names(cells))
     added: list[Cell] = []
     if "rule={row}" in file.overrides:
-        made = [make_cell(name, file, rule, column) for column in dict.fromkeys(cell.column for cell in cells)]
-        wanted = [cell for cell in made if cell.column in file.columns or not file.columns]
-        return [replace(cell, control=control, reference="") for cell in wanted if cell.name not in taken]
+        columns = file.columns or dict.fromkeys(cell.column for cell in cells)
+        made = [make_cell(name, file, rule, column) for column in columns]
+        return [replace(cell, control=control, reference="") for cell in made if cell.name not in taken]
     for cell in cells:
         if cell.rule == "bp" or cell.control:
             continue

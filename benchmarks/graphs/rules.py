@@ -94,10 +94,6 @@ class GraphBackpropagation(Backpropagation):
         super().__init__(model, points, error_at, silent)
         self.pseudo = PseudoError(model, self.taps, alpha, steps)
 
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        super()._tap(points, error_at, silent).close()  # for its checks
-        return Taps(self.model, (), None)  # nothing to cut, but it can be switched off
-
     def close(self) -> None:
         self.pseudo.close()
         super().close()
@@ -132,9 +128,8 @@ class GraphFeedback(DirectFeedbackAlignment):
     ) -> None:
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
-        self.pseudo = PseudoError(
-            model, self.taps, alpha, steps
-        )  # after the hook of the error tensor, whose error it spreads
+        # After the hook of the error tensor, whose error it spreads.
+        self.pseudo = PseudoError(model, self.taps, alpha, steps)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         if not self.hops or self.pseudo.graph is None:

@@ -73,8 +73,7 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
         ratios = [curves[label][step] / curves[reference][step] for step in shared]
         for axes in (over_steps, near):
             axes.plot(shared, ratios, marker=".", label=label)
-            axes.set_xlabel("optimiser steps")
-    _finish_ratios(over_steps, near, reference)
+    _finish_ratios(over_steps, near, reference, "optimiser steps")
     figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
     first: Axes | None = None
     for index, (label, steps) in enumerate(aligned.items()):
@@ -115,17 +114,17 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(best[reference]))
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.set_xlabel("blocks")
-    _finish_ratios(panels[0], panels[1], reference)
+    _finish_ratios(panels[0], panels[1], reference, "blocks")
     figure.suptitle(_data_name(_data(next(iter(runs.values())))), fontsize=11)
     return figure
 
 
-def _finish_ratios(whole: Axes, near: Axes, reference: str) -> None:
+def _finish_ratios(whole: Axes, near: Axes, reference: str, over: str) -> None:
     """What the panels of ratios to a rule have in common: the line at 1, grid, labels and the legend beside them."""
     for axes in (whole, near):
         axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
         axes.grid(color="0.9")
+        axes.set_xlabel(over)
     whole.set_ylabel(f"validation perplexity / that of {reference}")
     near.set(ylim=_NEAR_BP, title="near 1")
     near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
+from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable, idle_taps
 
 
 @RULES.register("bp")
@@ -17,9 +17,7 @@ class Backpropagation(Rule):
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0)
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        taps = Taps(self.model, points, error_at, silent)
-        taps.mode = "off"
-        return taps
+        return idle_taps(self.model, points, error_at, silent)
 
     def backward(self, loss: Tensor) -> None:
         check_differentiable(loss)

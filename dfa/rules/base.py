@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.patterns import find_modules
 from dfa.points import Taps
 from dfa.registry import Registry
 
@@ -102,6 +103,13 @@ class Rule(ABC):
     def close(self) -> None:
         """Take the rule's hooks off the model, which is then as it was."""
         self.taps.close()
+
+
+def idle_taps(model: nn.Module, *patterns: Patterns) -> Taps:
+    """Taps for a rule that cuts nothing. Patterns are checked, so that a typo shows under every rule."""
+    for names in patterns:
+        find_modules(model, names)
+    return Taps(model, (), None)
 
 
 def check_differentiable(loss: Tensor) -> None:

@@ -10,9 +10,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dfa.errors import PointError
 from dfa.feedback import seed_of
-from dfa.patterns import find_modules, inner_model, matches
+from dfa.patterns import inner_model, matches
 from dfa.points import Taps
-from dfa.rules.base import Patterns, Rule, Uses, check_differentiable, enter_uncompiled
+from dfa.rules.base import Patterns, Rule, Uses, check_differentiable, enter_uncompiled, idle_taps
 
 _REARRANGING = {
     "TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0", "UnsafeViewBackward0", "AliasBackward0",
@@ -96,9 +96,7 @@ class SequentialRule(Rule):
         return Uses(sequential=True)
 
     def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        for patterns in (points, error_at, silent):  # not needed here, but a typo shows under every rule
-            find_modules(self.model, patterns)
-        return Taps(self.model, (), None)
+        return idle_taps(self.model, points, error_at, silent)
 
     def feedback(self, name: str) -> Tensor:
         """What takes the place of the weight `name`, in its shape and memory layout."""
