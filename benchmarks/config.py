@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -16,9 +15,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.paths import CONFIG_DIR
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIG_DIR = REPOSITORY / "configs"
 SCALES = ("paper", "mini", "smoke")
 SOURCES = ("real", "stand_in")
 CIRCUMSTANCES = ("run", "launcher", "plugins")

@@ -14,12 +14,14 @@ import torch
 import yaml
 from omegaconf import OmegaConf, open_dict
 
-from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
-from benchmarks.execute import build_model, build_rule, build_task, execute, load_components
-from benchmarks.optim import make_optimizer
+from benchmarks.config import SCALES, compose_config, resolve
 from benchmarks.registry import TASKS
-from benchmarks.tablefile import known_tables
-from benchmarks.tablespec import load_spec
+from benchmarks.run.build import build_model, build_rule, build_task, load_components
+from benchmarks.run.execute import execute
+from benchmarks.run.optim import make_optimizer
+from benchmarks.tables.schema import known_tables
+from benchmarks.tables.spec import load_spec
+from benchmarks.utils.paths import CONFIG_DIR
 from dfa import FeedbackError
 
 _RULES = tuple(sorted(file.stem for file in (CONFIG_DIR / "rule").glob("*.yaml")))

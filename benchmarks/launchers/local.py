@@ -15,10 +15,10 @@ import torch
 
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.interruption import Interrupted, deferred, heeding, stop_if_asked
 from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
+from benchmarks.utils.signals import Interrupted, deferred, heeding, stop_if_asked
 
 _STILLBORN = 10  # workers in a row that end before they listen, until we stop trying
 

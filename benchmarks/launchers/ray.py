@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config import REPOSITORY, Config, to_dict
+from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError
-from benchmarks.interruption import Interrupted, heeding
 from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, required
 from benchmarks.launchers.report import Outcome, Report
+from benchmarks.utils.paths import REPOSITORY
+from benchmarks.utils.signals import Interrupted, heeding
 
 _LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
 
