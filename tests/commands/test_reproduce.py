@@ -179,7 +179,8 @@ def test_a_results_folder_that_cannot_be_written(toys: Toys, command: Command) -
 
 def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_path: Path) -> None:
     code = (
-        "import sys; from tests import conftest, test_reproduce as t; from benchmarks import reproduce;"
+        "import sys; from tests import conftest; from tests.commands import test_reproduce as t;"
+        "from benchmarks.commands import reproduce; from benchmarks.tables import make;"
         "store = conftest.ConfigStore.instance().store;"
         "[store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()];"
         "make.load_spec = lambda name, **options: t.toy_table();"

@@ -148,7 +148,7 @@ def test_a_run_that_another_process_holds_is_left_to_the_end(toys: Toys, monkeyp
 
 _DRIVER = (
     "import json, sys\n"
-    "from benchmarks.commands import guarded\n"
+    "from benchmarks.utils.exits import guarded\n"
     "from benchmarks.config import from_dict\n"
     "from benchmarks.launchers import launch\n"
     "if __name__ == '__main__':\n"

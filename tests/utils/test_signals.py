@@ -99,7 +99,7 @@ def test_a_deferred_request_waits_for_whoever_deferred_it() -> None:
 def test_a_second_signal_ends_the_process_and_its_workers_at_once() -> None:
     code = (
         "import multiprocessing, os, signal, time\n"
-        "from benchmarks.interruption import deferred, heeding\n"
+        "from benchmarks.utils.signals import deferred, heeding\n"
         "if __name__ == '__main__':\n"
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start()\n"
