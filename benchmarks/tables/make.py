@@ -13,7 +13,7 @@ from benchmarks.run.wandb import copy_files
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, known_figures, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
-from benchmarks.tables.render import write_tables
+from benchmarks.tables.render import results_on_disk, write_tables
 from benchmarks.tables.schema import known_tables, read_table_file
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, summarise
@@ -49,11 +49,18 @@ def _on_request_only(name: str) -> bool:
     return described.by_name_only
 
 
-def reproduce(plan: Plan) -> list[Problem]:
+def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     """Run what a plan still needs, then write its table or figure.
+
+    Args:
+        plan: of the table or figure.
+        force: whether a table may replace one on disk that has more results.
 
     Returns:
         The runs that failed or diverged, now or before.
+
+    Raises:
+        ResultsError: a table with fewer results than the one on disk, or a figure without all of its runs.
     """
     if isinstance(plan.target, FigureSpec):
         drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
@@ -70,7 +77,7 @@ def reproduce(plan: Plan) -> list[Problem]:
     if isinstance(plan.target, FigureSpec):
         _finish_figure(plan, plan.target, runs, folder)
     elif isinstance(plan.target, TableSpec):
-        _finish_table(plan, plan.target, runs, folder)
+        _finish_table(plan, plan.target, runs, folder, force)
     return problems
 
 
@@ -83,9 +90,15 @@ def draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -
         return []
 
 
-def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> None:
+def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> None:
     outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
     entries = summarise(spec, outcomes, plan.scale)
+    found, before = sum(entry.mean is not None for entry in entries), results_on_disk(spec, folder / "tables")
+    if found < before and not force:
+        raise ResultsError(
+            f"{spec.heading} would have {found} results, and the one in '{folder / 'tables'}' has {before}, which is"
+            " kept; --force replaces it"
+        )
     footer = [
         f"Chosen scale: {plan.scale}, {plan.why}.",
         *describe_runs(spec, outcomes, plan.scale),

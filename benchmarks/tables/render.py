@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.tables.footnotes import describe_gaps, describe_runs
+from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
-from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, CellOutcome, Entry, summarise
+from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
 from benchmarks.utils.files import write_result
 
 CSV_COLUMNS = (
@@ -268,18 +268,13 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-__all__ = [
-    "CSV_COLUMNS",
-    "CellOutcome",
-    "Entry",
-    "describe_gaps",
-    "describe_runs",
-    "summarise",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
-    "write_tables",
-]
+def results_on_disk(spec: TableSpec, folder: Path) -> int:
+    """Count the results of the table that lies in `folder`; 0 where there is none that can be read."""
+    try:
+        with (folder / f"{spec.name}.csv").open(encoding="utf-8", newline="") as file:
+            return sum(bool(row.get("mean")) for row in csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return 0
 
 
 def write_tables(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str], folder: Path) -> list[Path]:

@@ -18,7 +18,6 @@ from benchmarks.tables.chosen import read_chosen
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tuning import rates
 from benchmarks.tuning.trials import best, reached
 from tests.conftest import TOY, Command, Toys
 from tests.helpers.tables import cell_of, done
@@ -44,8 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "table"
     folder.mkdir()
     (folder / "toys.yaml").write_text(TABLE, encoding="utf-8")
-    for module in (rates, tune):
-        monkeypatch.setattr(module, "TABLE_FOLDER", folder)
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(folder.parent))
     return folder
 
 
