@@ -1,4 +1,4 @@
-"""Where things lie: the repository, its configurations, and folders that the suite may write to."""
+"""Paths of the repository, its configurations and its cache folder."""
 
 import os
 import stat
@@ -43,15 +43,15 @@ def config_files(group: str) -> dict[str, Path]:
 
 
 def cache_dir() -> Path:
-    """Folder for what could not be put into a read-only data folder: $DFA_CACHE_DIR or ~/.cache/dfa-benchmarks."""
+    """Return the cache folder: $DFA_CACHE_DIR, or ~/.cache/dfa-benchmarks."""
     return Path(os.environ.get("DFA_CACHE_DIR") or Path.home() / ".cache" / "dfa-benchmarks")
 
 
 def writable(folder: Path) -> bool:
-    """Whether a file can and may be created there.
+    """Return whether files may be created in `folder`, which is created if needed.
 
-    Permission bits alone do not tell on read-only mounts, so it is tried; but what is marked read-only is left alone,
-    even by a user whom no mark stops.
+    A file is created on trial, since permission bits say nothing about read-only mounts. A folder without write
+    permission counts as read-only even for root.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):

@@ -21,7 +21,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_one_command_makes_the_table(command: Command, tmp_path: Path) -> None:
-    arguments = ["table_digits", "--config-dir", str(FOLDER), "--scale", "smoke", "--set", "trainer.epochs=10"]
+    arguments = ["table_digits", "--config-dir", str(FOLDER), "--scale", "smoke"]
     code, out, err = command(reproduce.main, *arguments, "--jobs", "1")
     assert code == 0, err
     with (tmp_path / "tables" / "table_digits.csv").open() as file:

@@ -179,7 +179,7 @@ def test_a_driver_that_is_asked_to_stop_stops_its_workers_at_a_checkpoint(toys: 
     assert driver.returncode == 143
     assert err.splitlines() == [
         "stopping 2 runs at a checkpoint; a second signal stops at once",
-        "interrupted; the same command goes on from the last checkpoint",
+        "interrupted; the same command resumes from the last checkpoint",
     ]
     assert [folder.has_checkpoint for folder in folders] == [True, True, False]
     assert not any(folder.result.exists() or folder.is_held() for folder in folders)
