@@ -6,12 +6,13 @@ spline convolution, whose PyG class needs compiled kernels; its few lines for on
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv, DNAConv, GATConv, GCNConv
-from torch_geometric.nn.conv.dna_conv import restricted_softmax
+from torch_geometric.nn.conv.dna_conv import Linear as GroupedLinear
 from torch_geometric.nn.dense import Linear
 from torch_geometric.nn.inits import uniform, zeros
 from torch_geometric.utils import softmax
@@ -62,22 +63,46 @@ class AttentionConvolution(GATConv):
 class NeighbourhoodAggregation(DNAConv):
     """Dynamic neighbourhood aggregation (Fey, 2019): nodes attend over all earlier layers of each neighbour.
 
-    PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node.
+    PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node. Every
+    earlier layer keeps tensors of its own, which one pattern of edges and heads serves.
     """
 
-    def forward(self, history: Tensor, graph: Graph) -> Tensor:
-        """(nodes, layers, channels), the outputs of all earlier layers → (nodes, channels)."""
+    def forward(self, history: Sequence[Tensor], graph: Graph) -> Tensor:
+        """Outputs of all earlier layers, each (nodes, channels) → (nodes, channels)."""
         attention = self.multi_head
-        heads, layers = attention.heads, history.size(1)
+        heads, layers = attention.heads, len(history)
         channels = attention.out_channels // heads
-        pattern = graph.spread(heads, layers)
-        query = attention.lin_q(history[:, -1]).view(-1, channels)
-        key = attention.lin_k(history).view(-1, channels)
-        value = attention.lin_v(history).view(-1, channels)
-        scores = pair_products(pattern, query, key).view(-1, layers) / math.sqrt(channels)
-        shares = F.dropout(restricted_softmax(scores, dim=-1), attention.dropout, self.training)
-        weights = shares * graph.spread_weights(heads)[:, None]
-        return weighted_sum(pattern, weights.flatten(), value).view(-1, heads * channels)
+        pattern = graph.spread(heads, heads_first=True)
+        (query,) = _project(attention.lin_q, heads, history[-1:])
+        query = (query / math.sqrt(channels)).transpose(0, 1).reshape(-1, channels)
+        scores = [pair_products(pattern, query, key.flatten(0, 1)) for key in _project(attention.lin_k, heads, history)]
+        # PyG's restricted softmax is an ordinary one with a further score of 0, which takes its share and is ignored.
+        shares = torch.stack([*scores, torch.zeros_like(scores[0])]).softmax(0)
+        # Dropout of the constant weights is that of the shares they are multiplied with, and needs no gradient.
+        weights = graph.spread_weights(heads)[:, None].expand(-1, layers)
+        weights = F.dropout(weights.contiguous(), attention.dropout, self.training) if self.training else weights
+        values = _project(attention.lin_v, heads, history)
+        messages = [
+            weighted_sum(pattern, share * weight, value.flatten(0, 1))
+            for share, weight, value in zip(shares, weights.unbind(1), values, strict=False)
+        ]
+        return torch.stack(messages).sum(0).view(-1, heads * channels)
+
+
+def _project(linear: GroupedLinear, heads: int, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """PyG's grouped linear layer on each input (nodes, channels), without copying it: (heads, nodes, channels per head).
+
+    PyG multiplies group by group. Groups within one head are one block-diagonal matrix here, so that what comes out is
+    ready for products per head.
+    """
+    groups, wide, out = linear.weight.shape
+    blocks = min(heads, groups)
+    parts = linear.weight.view(blocks, groups // blocks, wide, out)
+    weight = torch.diag_embed(parts.movedim(1, -1), dim1=1, dim2=3).flatten(3, 4).flatten(1, 2)
+    bias = linear.bias.view(blocks, 1, -1)
+    projected = [torch.baddbmm(bias, x.view(len(x), blocks, -1).transpose(0, 1), weight) for x in inputs]
+    # Several heads within one group come apart.
+    return [x.unflatten(2, (heads // blocks, -1)).transpose(1, 2).flatten(0, 1) for x in projected]
 
 
 class SplineConvolution(nn.Module):

@@ -76,10 +76,10 @@ class DynamicNeighbourhoodNet(nn.Module):
     def forward(self, graph: Graph) -> Tensor:
         """Graph → (nodes, classes)."""
         hidden = self.acts[0](graph.x @ self.embed.weight.t() + self.embed.bias)
-        history = F.dropout(hidden, self.dropout, self.training)[:, None]
+        history = [F.dropout(hidden, self.dropout, self.training)]
         for conv, act in zip(self.convs, self.acts[1:], strict=True):
             hidden = act(conv(history, graph))
-            history = torch.cat([history, hidden[:, None]], dim=1)
+            history.append(hidden)
         scores = self.classifier(F.dropout(hidden, self.dropout, self.training))
         out: Tensor = self.log_softmax(scores)
         return out
