@@ -76,24 +76,23 @@ class Graph:
         source, target = edge_index
         return SparseMatrix.from_entries(target, source, weights, (self.num_nodes, self.num_nodes))
 
-    def spread(self, heads: int, heads_first: bool = False) -> Pattern:
+    def spread(self, heads: int) -> Pattern:
         """Edges and self-loops of Â, once per head, as one pattern of (nodes·heads, nodes·heads).
 
-        Row i·heads + h holds, for every neighbour j of i (ascending), the column j·heads + h, or h·nodes + j with
-        `heads_first`. Entries are therefore ordered as (target, head, source).
+        Row i·heads + h holds, for every neighbour j of i (ascending), the column j·heads + h. Entries are therefore
+        ordered as (target, head, source).
         """
 
         def build() -> Pattern:
             single = self.normalised_adjacency().pattern
             head = torch.arange(heads, device=single.row.device)
             rows = (single.row[:, None] * heads + head).flatten()
-            source = single.column[:, None]
-            columns = (head * self.num_nodes + source if heads_first else source * heads + head).flatten()
+            columns = (single.column[:, None] * heads + head).flatten()
             # (source, head) within a target becomes (head, source): a stable sort by row does it.
             order = torch.argsort(rows, stable=True)
             return Pattern.from_sorted(rows[order], columns[order], (self.num_nodes * heads, self.num_nodes * heads))
 
-        return self.once(("spread", heads, heads_first), build)
+        return self.once(("spread", heads), build)
 
     def spread_weights(self, heads: int) -> Tensor:
         """Entries of the normalised adjacency in the order (target, head, source), (entries·heads,)."""

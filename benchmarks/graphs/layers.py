@@ -56,7 +56,7 @@ class AttentionConvolution(GATConv):
         scores = F.leaky_relu(from_source[pattern.column] + from_target[pattern.row], self.negative_slope)
         attention = softmax(scores, pattern.row, num_nodes=pattern.shape[0])
         attention = F.dropout(attention, self.dropout, self.training)
-        out = weighted_sum(pattern, attention, hidden.reshape(-1, channels)).view(-1, heads, channels)
+        out = weighted_sum(pattern, attention[None], [hidden.reshape(-1, channels)]).view(-1, heads, channels)
         return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
 
 
@@ -64,45 +64,44 @@ class NeighbourhoodAggregation(DNAConv):
     """Dynamic neighbourhood aggregation (Fey, 2019): nodes attend over all earlier layers of each neighbour.
 
     PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node. Every
-    earlier layer keeps tensors of its own, which one pattern of edges and heads serves.
+    earlier layer keeps its own tensors, which are small enough to stay in cache while edges pick from them.
     """
 
     def forward(self, history: Sequence[Tensor], graph: Graph) -> Tensor:
         """Outputs of all earlier layers, each (nodes, channels) → (nodes, channels)."""
         attention = self.multi_head
-        heads, layers = attention.heads, len(history)
+        heads, blocks = attention.heads, min(attention.heads, attention.groups)
         channels = attention.out_channels // heads
-        pattern = graph.spread(heads, heads_first=True)
-        (query,) = _project(attention.lin_q, heads, history[-1:])
-        query = (query / math.sqrt(channels)).transpose(0, 1).reshape(-1, channels)
-        scores = [pair_products(pattern, query, key.flatten(0, 1)) for key in _project(attention.lin_k, heads, history)]
-        # PyG's restricted softmax is an ordinary one with a further score of 0, which takes its share and is ignored.
-        shares = torch.stack([*scores, torch.zeros_like(scores[0])]).softmax(0)
-        # Dropout of the constant weights is that of the shares they are multiplied with, and needs no gradient.
-        weights = graph.spread_weights(heads)[:, None].expand(-1, layers)
-        weights = F.dropout(weights.contiguous(), attention.dropout, self.training) if self.training else weights
-        values = _project(attention.lin_v, heads, history)
-        messages = [
-            weighted_sum(pattern, share * weight, value.flatten(0, 1))
-            for share, weight, value in zip(shares, weights.unbind(1), values, strict=False)
-        ]
-        return torch.stack(messages).sum(0).view(-1, heads * channels)
+        inputs = [x.view(len(x), blocks, -1).transpose(0, 1) for x in history]
+        query, *_ = _project(attention.lin_q, channels, inputs[-1:])
+        keys = _project(attention.lin_k, channels, inputs)
+        values = _project(attention.lin_v, channels, inputs)
+        pattern = graph.spread(heads)
+        scores = pair_products(pattern, query / math.sqrt(channels), keys)
+        # PyG's restricted softmax is an ordinary one with a further score of zero, whose share is dropped.
+        shares = F.pad(scores, (0, 0, 0, 1)).softmax(0)[:-1]
+        # Dropout of the constant weights does to the product what dropout of the shares would, without a gradient.
+        weights = graph.spread_weights(heads)[:, None].expand(-1, len(inputs))
+        weights = F.dropout(weights.contiguous(), attention.dropout, self.training)
+        return weighted_sum(pattern, shares * weights.t(), values).view(-1, heads * channels)
 
 
-def _project(linear: GroupedLinear, heads: int, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """PyG's grouped linear layer on each input (nodes, channels), without copying it: (heads, nodes, channels per head).
+def _project(linear: GroupedLinear, channels: int, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """PyG's grouped linear layer on each input, without regrouping it in memory.
 
-    PyG multiplies group by group. Groups within one head are one block-diagonal matrix here, so that what comes out is
-    ready for products per head.
+    Args:
+        linear: the layer; its groups that lie in one block are multiplied as one block-diagonal matrix.
+        channels: per head.
+        inputs: (blocks, nodes, channels per block) each.
+
+    Returns:
+        (nodes · heads, channels) for each input.
     """
-    groups, wide, out = linear.weight.shape
-    blocks = min(heads, groups)
-    parts = linear.weight.view(blocks, groups // blocks, wide, out)
-    weight = torch.diag_embed(parts.movedim(1, -1), dim1=1, dim2=3).flatten(3, 4).flatten(1, 2)
+    blocks = inputs[0].size(0)
+    groups = linear.weight.unflatten(0, (blocks, -1)).movedim(1, -1)  # (block, in, out, group)
+    weight = groups.diag_embed(dim1=1, dim2=3).flatten(3, 4).flatten(1, 2)
     bias = linear.bias.view(blocks, 1, -1)
-    projected = [torch.baddbmm(bias, x.view(len(x), blocks, -1).transpose(0, 1), weight) for x in inputs]
-    # Several heads within one group come apart.
-    return [x.unflatten(2, (heads // blocks, -1)).transpose(1, 2).flatten(0, 1) for x in projected]
+    return [torch.baddbmm(bias, x, weight).transpose(0, 1).reshape(-1, channels) for x in inputs]
 
 
 class SplineConvolution(nn.Module):

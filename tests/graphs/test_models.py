@@ -75,7 +75,9 @@ def test_layer_equals_that_of_pyg(graph: Graph, ours: nn.Module, theirs: nn.Modu
 def test_neighbourhood_aggregation_equals_that_of_pyg(graph: Graph, layers: int, heads: int, groups: int) -> None:
     history = torch.randn(12, layers, 16, dtype=torch.float64, requires_grad=True)
     ours, theirs = NeighbourhoodAggregation(16, heads, groups).double(), DNAConv(16, heads, groups).double()
-    assert_same_function(ours, theirs, lambda: ours(history.unbind(1), graph), lambda: theirs(history, graph.edge_index))
+    assert_same_function(
+        ours, theirs, lambda: ours(history.unbind(1), graph), lambda: theirs(history, graph.edge_index)
+    )
     upstream = torch.randn(12, 16, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(ours(history.unbind(1), graph), history, upstream)
     (wanted,) = torch.autograd.grad(theirs(history, graph.edge_index), history, upstream)
