@@ -3,7 +3,6 @@
 All take a `Graph` and return one row per node: class scores before the softmax, or embeddings for the autoencoder.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -209,7 +209,8 @@ class _PairProductsForwards(_PairProducts):
         by_left = None if left is None else ctx.pattern.sampled(left, at_right)
         if all(tangent is None for tangent in right):
             return by_left
-        tangents = [torch.zeros_like(at) if tangent is None else tangent for at, tangent in zip(at_right, right)]
+        pairs = zip(at_right, right, strict=True)
+        tangents = [torch.zeros_like(at) if tangent is None else tangent for at, tangent in pairs]
         return _sum(by_left, ctx.pattern.sampled(at_left, tangents))
 
 
