@@ -8,7 +8,7 @@ optimizer.step()
 
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
-from dfa.feedback import FeedbackMatrices
+from dfa.feedback.matrices import FeedbackMatrices
 from dfa.rules import (
     RULES,
     Backpropagation,

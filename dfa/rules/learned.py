@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict, Unpack
 
+from dfa.base.rule import Patterns, Uses
 from dfa.errors import PointError
-from dfa.points import Point
-from dfa.rules.base import Patterns, Uses
-from dfa.rules.direct import DirectFeedbackAlignment
+from dfa.hooks.points import Point
+from dfa.rules.dfa import DirectFeedbackAlignment
 
 
 class StartOptions(TypedDict, total=False):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.points import Taps
 from dfa.patterns import find_modules
-from dfa.points import Taps
 from dfa.registry import Registry
 
 Patterns = str | Sequence[str]
