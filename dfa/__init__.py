@@ -32,6 +32,8 @@ from dfa.rules import (
     Uses,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "RULES",
     "Backpropagation",

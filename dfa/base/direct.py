@@ -1,11 +1,10 @@
 """The frame for rules that send the output error straight to every point."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from dfa.base.rule import Patterns, Rule, Uses, check_differentiable
 from dfa.errors import PointError

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dfa.base.rule import Patterns, Rule, Uses, check_differentiable, enter_uncompiled, idle_taps
+from dfa.base.rule import Patterns, Rule, Uses, check_differentiable, idle_taps
+from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.matrices import seed_of
 from dfa.hooks.points import Taps

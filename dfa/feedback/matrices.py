@@ -4,12 +4,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from math import sqrt
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
-from typing_extensions import TypedDict
 
+from dfa.compiling import run_eagerly
 from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
@@ -242,7 +242,7 @@ class FeedbackMatrices(nn.Module):
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
             raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
-    @torch.compiler.disable
+    @run_eagerly
     def _draw(self, key: str, height: int, width: int) -> Tensor:
         if self.draw == "counter":
             return self._block(key, 0, height, width)
