@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from dfa.points import Point
-from dfa.rules.direct import Memory
+from dfa.base.direct import Memory
+from dfa.hooks.points import Point
+from dfa.hooks.stages import StagedPass
 from tests.dfa.chains import Chain
 from tests.dfa.reference import as_array, assert_close, assert_same, gradients, only_matrix, softmax_error
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 class Doubling(nn.Module):
@@ -179,7 +178,7 @@ def test_only_inputs_that_no_stage_gives_are_kept(batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
     model(batch[0])
     (record,) = rule.taps.passes
-    assert isinstance(record, dfa.stages.StagedPass)
+    assert isinstance(record, StagedPass)
     assert [len(call.versions) for call in record.calls] == [1, 0, 1, 0]
     assert all(point.activation.is_meta for point in record.points)
 

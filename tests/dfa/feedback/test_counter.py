@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import dfa
-from dfa import feedback
-from dfa.counter import counter_block
-from tests.dfa.test_feedback import drawn, points
+import dfa.feedback.matrices as library
+from dfa.feedback.counter import counter_block
+from tests.dfa.feedback.test_matrices import drawn, points
 
 GOLDEN, MODULUS = 0x9E3779B97F4A7C15, 2**64
 
@@ -61,9 +61,9 @@ def test_moments_and_independence(distribution: str, std: float, kurtosis: float
 @pytest.mark.parametrize("sharing", ["shared", "per_point"])
 @pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
 def test_generated_signals_are_those_of_the_kept_matrix(
-    sharing: feedback.Sharing, distribution: str, monkeypatch: pytest.MonkeyPatch
+    sharing: library.Sharing, distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feedback, "BLOCK_ENTRIES", 900)  # 15 rows of 60 at a time
+    monkeypatch.setattr(library, "BLOCK_ENTRIES", 900)  # 15 rows of 60 at a time
     error = torch.randn(5, 200)
     wanted = points(a=torch.zeros(5, 60), b=torch.zeros(10, 33))
 
@@ -116,5 +116,5 @@ def test_same_bits_on_a_gpu() -> None:
 def test_default_draw_is_torch_generator() -> None:
     """Records of earlier runs depend on these numbers: uniform from torch's generator, seeded by seed and key."""
     (matrix,) = drawn(3, 8, seed=11)
-    generator = torch.Generator().manual_seed(feedback.seed_of(11, "(output):shared"))
+    generator = torch.Generator().manual_seed(library.seed_of(11, "(output):shared"))
     torch.testing.assert_close(matrix, (torch.rand(3, 8, generator=generator) * 2 - 1) / sqrt(8), rtol=0, atol=1e-9)

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from dfa.points import Point
-from dfa.rules.direct import Memory
+from dfa.base.direct import Memory
+from dfa.hooks.points import Point
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch
 
 
 class Residual(nn.Module):

@@ -8,9 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.reference import assert_same, gradients
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 @pytest.fixture(autouse=True)

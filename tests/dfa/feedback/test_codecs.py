@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 import dfa
-from dfa.codecs import parse_codec
-from dfa.feedback import Draw
-from dfa.rules.direct import Memory
+from dfa.base.direct import Memory
+from dfa.feedback.codecs import parse_codec
+from dfa.feedback.matrices import Draw
+from dfa.hooks.points import Point
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, only_matrix, softmax_error
-from tests.dfa.test_rules import step
+from tests.dfa.steps import Batch, step
 
-Batch = tuple[Tensor, Tensor]
 ERROR = torch.tensor([[0.1, -0.4, 0.0], [1.0, -0.05, -0.25]], dtype=torch.double)
 RMS = np.sqrt((0.1**2 + 0.4**2 + 1 + 0.05**2 + 0.25**2) / 6)
 
@@ -137,7 +137,7 @@ def test_sparse_matrices(draw: Draw) -> None:
 
 
 def test_sparse_matrices_that_are_never_kept() -> None:
-    error, point = torch.randn(4, 9), [dfa.points.Point("p", torch.randn(4, 5))]
+    error, point = torch.randn(4, 9), [Point("p", torch.randn(4, 5))]
     kept = dfa.FeedbackMatrices(draw="counter", density=0.3)
     fleeting = dfa.FeedbackMatrices(draw="counter", density=0.3, keep=False)
     assert torch.equal(next(kept.signals("", error, point)), next(fleeting.signals("", error, point)))

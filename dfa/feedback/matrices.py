@@ -3,15 +3,17 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from math import prod, sqrt
-from typing import Literal
+from math import sqrt
+from typing import Literal, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
 
-from dfa.counter import counter_block
+from dfa.compiling import run_eagerly
 from dfa.errors import FeedbackError
-from dfa.points import Point
+from dfa.feedback.counter import counter_block
+from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.hooks.points import Point
 
 Sharing = Literal["shared", "per_point"]
 Draw = Literal["torch", "counter"]
@@ -42,6 +44,20 @@ DISTRIBUTIONS: dict[str, Callable[[int, int, Generator], Tensor]] = {
 }
 
 
+class MatrixOptions(TypedDict, total=False):
+    """Options of `FeedbackMatrices`."""
+
+    distribution: str
+    sharing: Sharing
+    normalise: bool
+    scale: float
+    batch_dims: int | None
+    seed: int
+    draw: Draw
+    keep: bool
+    density: float
+
+
 class FeedbackMatrices(nn.Module):
     """Fixed random matrices B that carry an error e to the points: signal = e B.
 
@@ -58,7 +74,7 @@ class FeedbackMatrices(nn.Module):
         batch_dims: how many leading dimensions of error and points are rows that share the matrix; all others are
             flattened into features. None: all dimensions of the error but the last, at least one.
         seed: of the draw.
-        draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.counter`; not for "orthogonal").
+        draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
         keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
             as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
         density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
@@ -123,8 +139,10 @@ class FeedbackMatrices(nn.Module):
             return iter(())
         batch_dims = self._batch_dims(error)
         error_rows = self.rows(error)
-        shapes = [_row_shape(point.activation, batch_dims) for point in points]
-        repeats = [_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)]
+        shapes = [row_shape(point.activation, batch_dims) for point in points]
+        repeats = [
+            count_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)
+        ]
         keys = self.prepare(error_name, error, points)
         return self._projections(keys, error_rows, points, repeats, [width for _, width in shapes])
 
@@ -148,7 +166,7 @@ class FeedbackMatrices(nn.Module):
             kind = key, repeat, point.activation.dtype
             if kind not in projected:
                 rows = projected[key, 1, exact]
-                projected[kind] = (_repeat_rows(rows, repeat) if repeat > 1 else rows).to(point.activation.dtype)
+                projected[kind] = (repeat_rows(rows, repeat) if repeat > 1 else rows).to(point.activation.dtype)
             rows = projected[kind]
             rows = rows if rows.shape[1] == width else rows[:, :width]
             yield rows.reshape(point.activation.shape)
@@ -172,8 +190,8 @@ class FeedbackMatrices(nn.Module):
         batch_dims = self._batch_dims(error)
         widths: dict[str, int] = {}
         for point in points:  # a module used twice may differ in width
-            widths[point.name] = max(_row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
-        keys = self._keys(error_name, _row_shape(error, batch_dims)[1], widths) if widths else {}
+            widths[point.name] = max(row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
+        keys = self._keys(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
         for key in set(keys.values()):
             matrix = self._buffers.get(key)
             if matrix is not None and matrix.device != error.device:
@@ -196,7 +214,7 @@ class FeedbackMatrices(nn.Module):
         """
         batch_dims = self._batch_dims(error)
         error_rows, rows = self.rows(error), as_rows(values, batch_dims)
-        repeats = _repeats(len(rows), len(error_rows), name)
+        repeats = count_repeats(len(rows), len(error_rows), name)
         if repeats > 1:
             rows = rows.unflatten(0, (-1, repeats)).sum(1) / sqrt(repeats)
         dtype = torch.promote_types(error.dtype, torch.float32)
@@ -224,7 +242,7 @@ class FeedbackMatrices(nn.Module):
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
             raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
-    @torch.compiler.disable
+    @run_eagerly
     def _draw(self, key: str, height: int, width: int) -> Tensor:
         if self.draw == "counter":
             return self._block(key, 0, height, width)
@@ -270,31 +288,6 @@ class FeedbackMatrices(nn.Module):
             if name.startswith(prefix) and self._buffers.get(key) is None:
                 self.register_buffer(key, value.clone())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def as_rows(tensor: Tensor, batch_dims: int) -> Tensor:
-    """The tensor as (rows, width), its first `batch_dims` dimensions being rows."""
-    rows, width = _row_shape(tensor, batch_dims)
-    return tensor.reshape(rows, width)
-
-
-def _row_shape(tensor: Tensor, batch_dims: int) -> tuple[int, int]:
-    """Rows and row width; a tensor with too few dimensions keeps at least its last one as features."""
-    leading = min(batch_dims, max(1, tensor.ndim - 1))
-    return prod(tensor.shape[:leading]), prod(tensor.shape[leading:])
-
-
-def _repeats(rows: int, have: int, name: str) -> int:
-    """How many rows a point has for each of the error's."""
-    if rows == have:
-        return 1
-    if have == 0 or rows % have:
-        raise FeedbackError(f"point '{name}' has {rows} rows, which is no multiple of the error's {have}")
-    return rows // have
-
-
-def _repeat_rows(projected: Tensor, repeats: int) -> Tensor:
-    return projected.repeat_interleave(repeats, dim=0) / sqrt(repeats)
 
 
 def _buffer_key(name: str) -> str:

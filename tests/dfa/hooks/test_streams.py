@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import dfa
 from tests.dfa.chains import Chain
+from tests.dfa.hooks.test_recompute import train
 from tests.dfa.reference import assert_same
-from tests.dfa.test_recompute import Batch, train
-from tests.dfa.test_rules import step
+from tests.dfa.steps import Batch, step
 
 
 class _Meeting(torch.autograd.Function):

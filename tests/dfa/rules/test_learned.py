@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from dfa.points import Point
+from dfa.hooks.points import Point
 from tests.dfa.learning import LEARNED, activations, build, matrices
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 @pytest.mark.parametrize("key", LEARNED)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
-from dfa.lanes import Lanes
-from dfa.points import Point, check_trainable, first_tensor, map_tensors
-from dfa.stages import RUNNING, StageCall, StagedPass, StagedTaps
+from dfa.hooks.points import Point, check_trainable, first_tensor, map_tensors
+from dfa.hooks.stages import RUNNING, StageCall, StagedPass, StagedTaps
+from dfa.hooks.streams import Lanes
 
 AfterStage = Callable[[list[nn.Parameter]], None]
 Signals = Callable[[StagedPass], Iterator[Tensor]]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.points import Pass, Point, Taps, first_tensor, map_tensors
 from dfa.patterns import find_modules, inner_model
-from dfa.points import Pass, Point, Taps, first_tensor, map_tensors
 
 RUNNING = torch.empty(0)
 """Stands in a call's arguments for the output of the call before it."""

@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import dfa
 from dfa.registry import OptionError
 from tests.dfa.reference import assert_same, backpropagated
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 @pytest.mark.parametrize("every", [1, 3])

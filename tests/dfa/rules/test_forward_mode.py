@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.learning import activations, matrices
 from tests.dfa.reference import Array, as_array, backpropagated, gradients
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 def shakes_and_response(mlp: nn.Sequential, x: Array, seed: int) -> tuple[Array, Array, Array]:

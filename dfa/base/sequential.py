@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from dfa.base.rule import Patterns, Rule, Uses, check_differentiable, idle_taps
+from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
-from dfa.feedback import seed_of
+from dfa.feedback.matrices import seed_of
+from dfa.hooks.points import Taps
 from dfa.patterns import inner_model, matches
-from dfa.points import Taps
-from dfa.rules.base import Patterns, Rule, Uses, check_differentiable, enter_uncompiled, idle_taps
 
 _REARRANGING = {
     "TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0", "UnsafeViewBackward0", "AliasBackward0",

@@ -9,9 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.chains import Chain
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.reference import assert_same, gradients, segment_gradients
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 def total(*parts: dict[str, Tensor]) -> dict[str, Tensor]:

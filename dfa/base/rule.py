@@ -2,16 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.points import Taps
 from dfa.patterns import find_modules
-from dfa.points import Taps
 from dfa.registry import Registry
 
 Patterns = str | Sequence[str]
@@ -116,21 +115,6 @@ def check_differentiable(loss: Tensor) -> None:
     """Raise PointError where nothing that can learn has gone into the loss."""
     if not loss.requires_grad:
         raise PointError("the loss has no gradient: no trainable parameter is connected to it by differentiable steps")
-
-
-def enter_uncompiled(stack: ExitStack, name: str) -> None:
-    """Until the stack is closed nothing is compiled, which would lose what the rule `name` does to tensors.
-
-    Raises:
-        PointError: it is happening inside torch.compile already.
-    """
-    refusal = PointError(f"rule '{name}' cannot run inside torch.compile")
-    if torch.compiler.is_compiling():  # of a whole graph this is the end; otherwise the compiler leaves this place out
-        raise refusal
-    try:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-    except RuntimeError:
-        raise refusal from None
 
 
 RULES: Registry[type[Rule]] = Registry("rule")

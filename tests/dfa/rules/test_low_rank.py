@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import dfa
-from dfa.points import Point
+from dfa.hooks.points import Point
 from tests.dfa.learning import activations, matrices
 from tests.dfa.reference import as_array, assert_close, softmax_error
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 def test_low_rank_channel_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:

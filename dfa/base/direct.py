@@ -1,35 +1,19 @@
-"""Direct feedback alignment and the frame for rules that, like it, send the output error straight to every point."""
+"""The frame for rules that send the output error straight to every point."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
-from dfa.codecs import parse_codec
+from dfa.base.rule import Patterns, Rule, Uses, check_differentiable
 from dfa.errors import PointError
-from dfa.feedback import Draw, FeedbackMatrices, Sharing
-from dfa.points import Point, Taps, check_trainable
-from dfa.recompute import AfterStage, run_again
-from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
-from dfa.stages import StagedPass, StagedTaps
+from dfa.feedback.codecs import parse_codec
+from dfa.hooks.points import Point, Taps, check_trainable
+from dfa.hooks.recompute import AfterStage, run_again
+from dfa.hooks.stages import StagedPass, StagedTaps
 
 Memory = Literal["keep", "recompute"]
-
-
-class MatrixOptions(TypedDict, total=False):
-    """Options of `FeedbackMatrices`."""
-
-    distribution: str
-    sharing: Sharing
-    normalise: bool
-    scale: float
-    batch_dims: int | None
-    seed: int
-    draw: Draw
-    keep: bool
-    density: float
 
 
 class PassOptions(TypedDict, total=False):
@@ -39,10 +23,6 @@ class PassOptions(TypedDict, total=False):
     stages: Patterns | None
     parallel: int
     codec: str | None
-
-
-class DirectOptions(MatrixOptions, PassOptions, total=False):
-    """Options of `DirectFeedbackAlignment`."""
 
 
 class DirectRule(Rule):
@@ -67,7 +47,7 @@ class DirectRule(Rule):
             CUDA streams on a GPU. The gradients are the same, and as many graphs are held. Stages that share parameters
             or lie on several devices take their turns.
         codec: what becomes of the error on its way to the points: None, "sign", "ternary:<threshold>", "bits:<n>" or
-            "noise:<level>", see `dfa.codecs`. What lies above the error tensor learns from the error as it is.
+            "noise:<level>", see `dfa.feedback.codecs`. What lies above the error tensor learns from the error as it is.
 
     Attributes:
         after_stage: with memory="recompute", called during `backward` with the parameters of a stage as soon as their
@@ -166,59 +146,3 @@ class DirectRule(Rule):
             return iter(self.send(record.error_name, record.leaf.grad, record.points))
 
         run_again(taps, passes, signals, self.after_stage, self.parallel)
-
-
-@RULES.register("dfa")
-class DirectFeedbackAlignment(DirectRule):
-    """Direct feedback alignment (Nøkland, 2016), as run by Launay et al. (2020).
-
-    The signal of point l is e B_l instead of backpropagation's e ∂(error tensor)/∂h_l, with B_l fixed and random.
-
-    Args:
-        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
-        distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
-    """
-
-    name = "dfa"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        points: Patterns = (),
-        error_at: Patterns = "",
-        silent: Patterns = (),
-        *,
-        distribution: str = "uniform",
-        sharing: Sharing = "shared",
-        normalise: bool = True,
-        scale: float = 1.0,
-        density: float = 1.0,
-        batch_dims: int | None = None,
-        seed: int = 0,
-        draw: Draw = "torch",
-        keep: bool = True,
-        memory: Memory = "keep",
-        stages: Patterns | None = None,
-        parallel: int = 1,
-        codec: str | None = None,
-    ) -> None:
-        self.feedback = FeedbackMatrices(
-            distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
-        )
-        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, parallel=parallel, codec=codec)
-
-    @property
-    def uses(self) -> Uses:
-        return Uses(extra_forwards=super().uses.extra_forwards, state="fixed feedback")
-
-    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        return self.feedback.signals(error_name, error, points)
-
-    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        self.feedback.prepare(error_name, error, points)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.feedback.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.feedback.load_state_dict(state)

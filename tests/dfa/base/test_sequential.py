@@ -10,9 +10,8 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
-from tests.dfa.test_rules import step
+from tests.dfa.steps import Batch, step
 
-Batch = tuple[Tensor, Tensor]
 SEQUENTIAL = {
     "fa": {},
     "sign_symmetry": {"magnitude": "uniform"},

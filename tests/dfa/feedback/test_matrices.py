@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 import dfa
-from dfa.points import Point
-from dfa.rules.direct import MatrixOptions
+from dfa.feedback.matrices import MatrixOptions
+from dfa.hooks.points import Point
 
 
 def points(**activations: Tensor) -> list[Point]:

@@ -9,19 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from dfa.feedback import Sharing
+from dfa.feedback.matrices import Sharing
 from tests.dfa.reference import assert_same, backpropagated, gradients
+from tests.dfa.steps import Batch, step
 
-Batch = tuple[Tensor, Tensor]
 BUILT_IN = [name for name in dfa.RULES if dfa.RULES[name].__module__.startswith("dfa.")]  # no plug-in of other tests
 WITHOUT_POINTS = [name for name in BUILT_IN if not issubclass(dfa.RULES[name], dfa.SequentialRule)]
 """Rules that do nothing of their own where there are no points."""
-
-
-def step(rule: dfa.Rule, model: nn.Module, batch: Batch, factor: float = 1.0) -> dict[str, Tensor]:
-    model.zero_grad()
-    rule.backward(factor * cross_entropy(model(batch[0]), batch[1]))
-    return gradients(model)
 
 
 def test_bp_is_autograd_bit_for_bit(mlp: nn.Sequential, batch: Batch) -> None:
@@ -143,6 +137,7 @@ def test_own_module_in_ten_lines() -> None:
     """The README's shortest example."""
     script = """
 import torch, dfa
+from tests.dfa.steps import Batch, step
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()

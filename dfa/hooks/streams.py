@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Lanes(Generic[T]):
         self._turn = 0
         self._before: torch.cuda.Event | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Lanes[T]":
         return self
 
     def __exit__(
