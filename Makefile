@@ -1,5 +1,5 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
-# Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see scripts/bench.py --help
+# Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see python -m benchmarks bench models --help
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
 #   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60"
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
@@ -55,7 +55,7 @@ search: install  ## try settings, keep the best on validation: SPACE=recommender
 	  $(if $(JOBS),--jobs $(JOBS))
 
 bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
-	$(RUN) -m benchmarks.speed.click_logs
+	$(RUN) -m benchmarks bench click_logs
 
 reproduce: install  ## every table and figure, but those of hours that have to be asked for by name
 	$(RUN) -m benchmarks reproduce all $(OPTIONS)

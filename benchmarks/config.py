@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
-from benchmarks.utils.paths import CONFIG_DIR, config_folders
+from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
 
 SCALES = ("paper", "mini", "smoke")
 SOURCES = ("real", "stand_in")
@@ -191,6 +191,7 @@ def resolve(config: DictConfig) -> Config:
     except InterpolationKeyError as error:
         raise ConfigError(_misfit(config, str(error))) from None
     assert isinstance(resolved, Config)
+    resolved.plugins = list(dict.fromkeys([*own_plugins(), *resolved.plugins]))
     _one_of("task.source", resolved.task.source, SOURCES)
     _one_of("trainer.selection", resolved.trainer.selection, ("best", "last"))
     _one_of("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))

@@ -1,6 +1,7 @@
-"""The suite's registries; rules have theirs in the library (`dfa.RULES`)."""
+"""Registries of tasks, models, figures and data checks; that of rules is in the library (`dfa.RULES`)."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import nn
@@ -12,8 +13,13 @@ from dfa.registry import Registry
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 
+DATA_CHECKS: Registry[Callable[[Path], str]] = Registry("data check")
+"""Task → why its real data are not in a data folder, "" where they are; nothing is read or fetched.
+
+A task that is registered here has synthetic data, too, which take the place of the real ones at the scale `smoke` and
+where those are missing. Nothing is known of the data of any other task: it runs as it is configured.
+"""
 
 Draw = Callable[[Mapping[str, Config]], Figure]
-
-
+"""A function that draws finished runs, panel → configuration."""
 FIGURES: Registry[Draw] = Registry("figure")

@@ -15,7 +15,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.__main__ import COMMANDS
-from benchmarks.commands.fetch import known_tasks
 from benchmarks.commands.reproduce import make_parser
 from benchmarks.commands.sample import make_parser as make_sample_parser
 from benchmarks.commands.search import make_parser as make_search_parser
@@ -24,10 +23,11 @@ from benchmarks.commands.tune import make_parser as make_tuning_parser
 from benchmarks.config import compose_config, resolve
 from benchmarks.launchers import settings_among
 from benchmarks.registry import FIGURES
+from benchmarks.run.fetch import known_tasks
 from benchmarks.tables.figure import load_figure
-from benchmarks.tables.make import targets
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import load_spec
+from benchmarks.tables.targets import target_names
 from benchmarks.tuning.search import read_space
 from benchmarks.tuning.trials import make_trials
 from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
@@ -87,7 +87,7 @@ def test_every_command_exists(line: str) -> None:
     elif program in ("train", "rank"):
         _check_overrides(arguments)
     elif program == "reproduce":
-        targets(_parsed(make_parser(), arguments).target)
+        target_names(_parsed(make_parser(), arguments).target)
     elif program == "search":
         options = _parsed(make_search_parser(), arguments)
         read_space(options.space)
@@ -95,7 +95,7 @@ def test_every_command_exists(line: str) -> None:
     elif program == "tune":
         _check_tuning(_parsed(make_tuning_parser(), arguments).table)
     elif program == "status":
-        targets(_parsed(make_status_parser(), arguments).target or ["all"])
+        target_names(_parsed(make_status_parser(), arguments).target or ["all"])
     elif program == "sample":
         _parsed(make_sample_parser(), arguments)
     elif program in ("fetch", "fetch_data"):
@@ -120,14 +120,14 @@ def _check_make(arguments: Sequence[str]) -> None:
             if argument.startswith("TASK="):
                 assert set(value) <= set(known_tasks())
             if argument.startswith("TABLE="):
-                targets(value)
+                target_names(value)
             if argument.startswith("SET="):
                 chosen = [f"launcher={other.split('=')[1]}" for other in arguments if other.startswith("LAUNCHER=")]
                 settings_among([*chosen, *value])
             continue
         assert any(re.fullmatch(rule.replace("%", r"[\w-]+"), argument) for rule in rules), f"no target {argument}"
         if argument.startswith("reproduce-"):
-            targets([argument.removeprefix("reproduce-").replace("-", "_")])
+            target_names([argument.removeprefix("reproduce-").replace("-", "_")])
 
 
 def _check_overrides(arguments: Sequence[str]) -> None:

@@ -1,157 +1,139 @@
-"""How fast and how lean a training step is under every rule: `make bench`.
-
-Writes steps, rules, memory, overhead and profile as JSON, Markdown and plots to `results/bench`. For numbers worth
-keeping, measure on a machine that does nothing else.
-"""
+"""Measure time and memory of training steps. `python -m benchmarks bench` alone measures the models of all families."""
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from matplotlib.figure import Figure
-
-from benchmarks.errors import ConfigError
-from benchmarks.run.build import find_device
-from benchmarks.speed.depth import bench_depth
-from benchmarks.speed.overhead import bench_overhead
-from benchmarks.speed.profile import bench_profile
-from benchmarks.speed.report import (
-    Row,
-    depth_figure,
-    depth_text,
-    overhead_text,
-    profile_text,
-    steps_figure,
-    steps_text,
-    write_report,
-)
-from benchmarks.speed.steps import bench_rules, bench_steps
-from benchmarks.speed.workloads import MODES
+from benchmarks.commands.options import command_parser, words
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, guarded
-from benchmarks.utils.machine import commit, device_name
 from benchmarks.utils.paths import REPOSITORY
-from dfa import RULES
-
-PARTS = ("steps", "rules", "memory", "overhead", "profile")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks bench`."""
-    options = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: bench(options)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in ("models", "language", "nerf", "click_logs", "-h", "--help"):
+        given = ["models", *given]
+    options = make_parser().parse_args(given)
+    sys.exit(guarded(lambda: options.run(options)))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("--parts", default=",".join(PARTS), help=f"what to measure: {', '.join(PARTS)} (default: all)")
-    add("--models", default="", help="entries of configs/bench/steps.yaml (default: all)")
-    add(
-        "--rules",
-        default="bp,dfa,shallow",
-        help="rules, bp first; a peer is package.module:function, "
-        "which\ngets a bench_workloads.Workload and returns its training step",
-    )
-    add("--modes", default="eager,recompute", help=f"of {', '.join(MODES)}")
-    add("--device", default="cpu", help="e.g. cuda (default: cpu)")
-    add("--threads", type=int, default=1, help="of every contestant (default: 1)")
-    add("--rounds", type=int, default=11, help="turns of every contestant (default: 11)")
-    add("--seconds", type=float, default=0.3, help="length of a turn (default: 0.3)")
-    add("--depths", default="", help="numbers of blocks for the memory part (default: configs/bench/depth.yaml)")
-    add(
-        "--results",
-        default=os.environ.get("DFA_RESULTS_DIR", str(REPOSITORY / "results")),
-        help="folder (default: results)",
-    )
+    """Return the parser of the command's options."""
+    parser = command_parser("bench", __doc__ or "", "bench models --models gcn,dcn --parts steps --threads 2")
+    subjects = parser.add_subparsers(metavar="SUBJECT", required=True)
+    for name, add, what in (
+        ("models", _add_models, "all models under every rule: steps, rules, memory, overhead, profile (default)"),
+        ("language", _add_language, "the paper's Transformer under every rule, step by step, beside plain PyTorch"),
+        ("nerf", _add_nerf, "a neural radiance field under every rule, beside nerf-pytorch if a copy is at hand"),
+        (
+            "click_logs",
+            _add_click_logs,
+            "preprocessing and reading of click logs, and the recommenders' steps at full size",
+        ),
+    ):
+        add(subjects.add_parser(name, help=what, description=what))
     return parser
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Measure what is asked for and write it down.
-
-    Raises:
-        ConfigError: an unknown part, mode, rule, model or device, or a number out of range.
-    """
-    parts, modes = _words("parts", options.parts, PARTS), _words("modes", options.modes, MODES)
-    rules, depths = _rules(options.rules), _depths(options.depths)
-    if options.threads < 1 or options.rounds < 1:
-        raise ConfigError("--threads and --rounds must be at least 1")
-    device = find_device(options.device)
-    torch.set_num_threads(options.threads)
-    facts = _surroundings(device, options.threads)
-    failed = False
-    models = [model for model in options.models.split(",") if model]
-    turns = str(device), options.threads, options.rounds, options.seconds
-    if "steps" in parts:
-        rows = bench_steps(models, rules, modes, *turns)
-        failed = any("failure" in row for row in rows)
-        _write(options, "steps", rows, facts, steps_text, steps_figure)
-    if "rules" in parts:
-        rows = bench_rules(models, *turns)
-        failed |= any("failure" in row for row in rows)
-        _write(options, "rules", rows, facts, steps_text)
-    if "memory" in parts:
-        _write(
-            options, "memory", bench_depth(device, max(1, options.rounds // 4), depths), facts, depth_text, depth_figure
-        )
-    if "overhead" in parts:
-        _write(options, "overhead", bench_overhead(device, 10 * options.rounds), facts, overhead_text)
-    if "profile" in parts:
-        _write(options, "profile", bench_profile(models, device, options.rounds), facts, profile_text)
-    return EXIT_RUNS_FAILED if failed else EXIT_DONE
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--parts", type=words, default="steps,rules,memory,overhead,profile", help="of %(default)s (default: all)")
+    add("--models", type=words, default="", help="entries of configs/bench/steps.yaml (default: all)")
+    add(
+        "--rules",
+        type=words,
+        default="bp,dfa,shallow",
+        help="rules, bp first, or package.module:function, which gets a benchmarks.speed.workloads.Workload and returns"
+        " its training step (default: %(default)s)",
+    )
+    modes = "eager, recompute, compiled or cuda_graph"
+    add("--modes", type=words, default="eager,recompute", help=f"{modes} (default: %(default)s)")
+    depths = "numbers of blocks for the part memory (default: configs/bench/depth.yaml)"
+    add("--depths", type=words, default="", help=depths)
+    add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
+    add("--threads", type=int, default=1, help="of every contestant (default: %(default)s)")
+    add("--rounds", type=int, default=11, help="turns of every contestant (default: %(default)s)")
+    add("--seconds", type=float, default=0.3, help="length of a turn (default: %(default)s)")
+    _add_results(parser)
+    parser.set_defaults(run=_models)
 
 
-def _surroundings(device: torch.device, threads: int) -> Row:
-    head, dirty = commit()
-    return {
-        "device": str(device),
-        "hardware": device_name(device),
-        "threads": threads,
-        "torch": torch.__version__,
-        "commit": head + ("+" if dirty else ""),
-    }
+def _models(options: argparse.Namespace) -> int:
+    from benchmarks.speed.suite import Suite, measure
+
+    chosen = {name: value for name, value in vars(options).items() if name not in ("run", "results")}
+    return EXIT_DONE if measure(Suite(**chosen), options.results / "bench") else EXIT_RUNS_FAILED
 
 
-def _write(
-    options: argparse.Namespace,
-    name: str,
-    rows: list[Row],
-    facts: Row,
-    text: Callable[[list[Row]], str],
-    figure: Callable[[list[Row]], Figure] | None = None,
-) -> None:
-    if not rows:
-        print(f"\n{name}: none of the models is measured here; files of an earlier time stay", flush=True)
-        return
-    rows = [{**row, **facts} for row in rows]
-    written = write_report(Path(options.results, "bench"), name, rows, text(rows), figure(rows) if figure else None)
-    print(f"\n{text(rows)}\nwritten: {', '.join(map(str, written))}", flush=True)
+def _add_language(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--rules", type=words, default="bp,macro,micro,shallow", help="some of these and torch (default: %(default)s)")
+    add("--columns", type=int, default=8, help="columns of 128 tokens in a step (default: %(default)s)")
+    add("--steps", type=int, default=20, help="of every rule (default: %(default)s)")
+    add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
+    add("--precision", default="float32", choices=["float32", "bfloat16"], help="(default: %(default)s)")
+    add("--compile", action="store_true", help="run the model through torch.compile")
+    _add_out(parser)
+    parser.set_defaults(run=_language)
 
 
-def _words(option: str, given: str, known: Sequence[str]) -> list[str]:
-    words = [word for word in given.split(",") if word]
-    for word in words:
-        if word not in known:
-            raise ConfigError(f"--{option}: unknown '{word}'; known: {', '.join(known)}")
-    return words
+def _language(options: argparse.Namespace) -> int:
+    from benchmarks.speed.language import Setting, bench
+    from benchmarks.speed.report import print_json
+
+    setting = Setting(options.columns, device=options.device, precision=options.precision, compiled=options.compile)
+    print_json(bench(options.rules, setting, options.steps), options.out)
+    return EXIT_DONE
 
 
-def _rules(given: str) -> list[str]:
-    rules = [rule for rule in given.split(",") if rule]
-    for rule in rules:
-        if ":" not in rule and rule not in RULES:
-            raise ConfigError(f"--rules: unknown '{rule}'; known: {', '.join(RULES)}, or package.module:function")
-    return rules
+def _add_nerf(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", default="nerf", choices=("tiny_nerf", "nerf_release", "nerf"), help="(default: %(default)s)")
+    add("--rays", type=int, default=0, help="per step (default: as configured)")
+    add("--parts", type=int, default=0, help="batches that a step is cut into (default: as configured)")
+    add("--rounds", type=int, default=5, help="timed steps of every rule (default: %(default)s)")
+    add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
+    add("--peer", type=Path, help="folder with the sources of nerf-pytorch; compares the network nerf")
+    _add_out(parser)
+    parser.set_defaults(run=_nerf)
 
 
-def _depths(given: str) -> list[int]:
-    words = [word for word in given.split(",") if word]
-    if not all(word.strip().isdecimal() and int(word) for word in words):
-        raise ConfigError(f"--depths: numbers of blocks, at least 1 and separated by commas, not '{given}'")
-    return [int(word) for word in words]
+def _nerf(options: argparse.Namespace) -> int:
+    from benchmarks.speed.nerf import bench
+    from benchmarks.speed.report import print_json
+
+    found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
+    print_json(found, options.out)
+    return EXIT_DONE
+
+
+def _add_click_logs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("part", nargs="*", help="preprocess, memory (12 GB of disk), engines, cells or optimizers (default: all)")
+    add("--rows", type=int, default=2_000_000, help="rows for preprocess (default: %(default)s)")
+    add("--many", type=int, default=20_000_000, help="rows for memory (default: %(default)s)")
+    add("--vocabulary", type=int, default=250_000, help="values in each of the log's large fields")
+    add("--device", default="cpu", help="of cells (default: %(default)s)")
+    add("--scratch", type=Path, help="folder for logs and caches (default: temporary)")
+    _add_results(parser)
+    parser.set_defaults(run=_click_logs)
+
+
+def _click_logs(options: argparse.Namespace) -> int:
+    from benchmarks.speed.click_logs.suite import Suite, measure
+
+    suite = Suite(options.rows, options.many, options.vocabulary, options.device, options.scratch)
+    measure(options.part, suite, options.results / "bench")
+    return EXIT_DONE
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    default = Path(os.environ.get("DFA_RESULTS_DIR", REPOSITORY / "results"))
+    parser.add_argument("--results", type=Path, default=default, help="folder of the results (default: results)")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")

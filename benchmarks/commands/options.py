@@ -1,15 +1,8 @@
-"""Options that several commands share, and the plans that follow from them."""
+"""Options that several commands share."""
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import ConfigError
-from benchmarks.launchers import make_launcher, settings_among
-from benchmarks.tables.make import load_target, targets
-from benchmarks.tables.plan import Plan, make_plan
-from benchmarks.tables.spec import TableSpec
-from benchmarks.utils.exits import USER_ERRORS, one_line
 from benchmarks.utils.paths import add_config_folder
 
 
@@ -46,58 +39,34 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, help="seeds per cell of a table (default: its own); a figure shows seed 0")
     parser.add_argument("--rules", default="", help="further rules to add as rows, separated by commas")
     parser.add_argument("--results", default="", help="folder of runs, tables and figures (default: results)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+    add_settings(parser)
     add_config_dir(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add `--jobs`."""
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
 
 
 def overrides(options: argparse.Namespace) -> list[str]:
     """Return what the options say about every run and their launcher, as overrides."""
-    launcher, jobs = getattr(options, "launcher", ""), getattr(options, "jobs", None)
+    given = vars(options)
     return [
-        *([f"launcher={launcher}"] if launcher else []),
-        *([f"launcher.jobs={jobs}"] if jobs is not None else []),
-        *options.set,
-        *([f"run.results_dir={options.results}"] if options.results else []),
+        *([f"launcher={given['launcher']}"] if given.get("launcher") else []),
+        *([f"launcher.jobs={given['jobs']}"] if given.get("jobs") is not None else []),
+        *given.get("set", []),
+        *([f"run.results_dir={given['results']}"] if given.get("results") else []),
     ]
 
 
-class Plans:
-    """The plans of the tables and figures that the options name.
-
-    Attributes:
-        jobs: runs that the launcher carries out at once.
-    """
-
-    def __init__(self, options: argparse.Namespace, names: Sequence[str]) -> None:
-        self._options = options
-        self._names = targets(names)
-        self.settings = overrides(options)
-        launcher, device = settings_among(self.settings)
-        self.jobs = make_launcher(launcher).width(device)
-        self._unusable: dict[str, list[str]] = {}
-
-    def __iter__(self) -> Iterator[Plan]:
-        """Plan one target after the other; those that cannot be planned are kept for `report`."""
-        rules = [rule for rule in self._options.rules.split(",") if rule]
-        for name in self._names:
-            try:
-                target = load_target(name, rules)
-                seeds = self._options.seeds if isinstance(target, TableSpec) else None
-                plan = make_plan(target, self._options.scale, seeds, self.settings, self.jobs)
-            except USER_ERRORS as error:
-                self.failed(name, error)
-            else:
-                yield plan
-
-    def failed(self, name: str, error: BaseException) -> None:
-        """Keep an error, so that the other targets are still made."""
-        self._unusable.setdefault(one_line(error), []).append(name)
-
-    def report(self) -> bool:
-        """Print the errors, each once with the targets it concerns; return whether there were any."""
-        for reason, names in self._unusable.items():
-            print(f"error: {', '.join(names)}: {reason}", file=sys.stderr)
-        return bool(self._unusable)
+def words(text: str) -> list[str]:
+    """Split a list of words separated by commas."""
+    return [word for word in text.split(",") if word]
 
 
 def _config_folder(folder: str) -> str:

@@ -8,38 +8,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.commands.options import Plans, add_plan_options, command_parser
-from benchmarks.launchers.report import Problem
-from benchmarks.tables.make import draw_with_table, reproduce
-from benchmarks.tables.spec import TableSpec
-from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded
+from benchmarks.commands.options import add_jobs, add_plan_options, command_parser, overrides, words
+from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, report_error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks reproduce`."""
     options = make_parser().parse_args(arguments)
-
-    def command() -> int:
-        plans = Plans(options, options.target)
-        problems: list[Problem] = []
-        for plan in plans:
-            print(plan.describe(plans.jobs), flush=True)
-            if options.dry:
-                continue
-            try:
-                problems += reproduce(plan, options.force)
-                for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
-                    problems += draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
-            except USER_ERRORS as error:
-                plans.failed(plan.target.name, error)
-        unusable = plans.report()
-        for problem in problems:
-            print(f"error: {problem.name}: {problem.reason}", file=sys.stderr)
-        if unusable:
-            return EXIT_UNUSABLE
-        return EXIT_RUNS_FAILED if problems else EXIT_DONE
-
-    sys.exit(guarded(command))
+    sys.exit(guarded(lambda: run(options)))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,7 +26,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--launcher", default="", help="local (default) | serial | slurm | ray; --set launcher.… for its options"
     )
-    parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
+    add_jobs(parser)
     parser.add_argument("--dry", action="store_true", help="print the plan and stop")
-    parser.add_argument("--force", action="store_true", help="replace a table on disk also by one with fewer results")
     return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the tables and figures that are asked for; return the exit code."""
+    from benchmarks.tables.make import reproduce_all
+    from benchmarks.tables.targets import Plans
+
+    plans = Plans(options.target, options.scale, options.seeds, words(options.rules), overrides(options))
+    problems = reproduce_all(plans, options.dry)
+    for line in (*plans.errors(), *(f"{problem.name}: {problem.reason}" for problem in problems)):
+        report_error(line)
+    if plans.errors():
+        return EXIT_UNUSABLE
+    return EXIT_RUNS_FAILED if problems else EXIT_DONE

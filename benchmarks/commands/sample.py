@@ -6,23 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.commands.options import command_parser
-from benchmarks.families.language.sample import sample_text
 from benchmarks.utils.exits import EXIT_DONE, guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks sample`."""
     options = make_parser().parse_args(arguments)
-
-    def command() -> int:
-        print(sample_text(options.run, options.prompt, options.tokens, options.temperature, options.seed))
-        return EXIT_DONE
-
-    sys.exit(guarded(command))
+    sys.exit(guarded(lambda: run(options)))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     parser = command_parser("sample", __doc__ or "", 'sample results/runs/wikitext2/… --prompt "the"')
     parser.add_argument("run", type=Path, help="folder of a finished run, as training prints it")
     parser.add_argument("--prompt", default="", help="how the text begins (default: a new line)")
@@ -30,3 +24,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier words (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the text; return the exit code."""
+    from benchmarks.families.language.sample import sample_text
+
+    print(sample_text(options.run, options.prompt, options.tokens, options.temperature, options.seed))
+    return EXIT_DONE

@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +45,46 @@ class Disturbance:
     seconds: float = 0.0
     rewritten: list[Path] = field(default_factory=list)
     orphans: int = 0
+
+
+def compare_sweeps(table: str, scale: str, seeds: int, kills: int, pauses: tuple[float, float], seed: int) -> list[str]:
+    """Make a table undisturbed and disturbed, each in a folder of its own, and print what was done.
+
+    Args:
+        table: whose runs, with two workers.
+        scale: of the runs.
+        seeds: per cell.
+        kills: processes to kill.
+        pauses: the shortest and longest time between two kills, in seconds.
+        seed: of the random moments and victims.
+
+    Returns:
+        A line for every difference and every other fault.
+
+    Raises:
+        ResultsError: a sweep ended by itself, and not well.
+    """
+    sweep = [sys.executable, "-m", "benchmarks", "reproduce", table, "--scale", scale, "--seeds", str(seeds)]
+    sweep += ["--jobs", "2", "--set", "run.wandb=disabled", "--set", "run.checkpoint_seconds=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        quiet, disturbed = Path(folder, "quiet"), Path(folder, "disturbed")
+        began = time.monotonic()
+        undisturbed([*sweep, "--results", str(quiet)])
+        runs = len(list(quiet.glob("runs/*/*/*/*/result.json")))
+        print(f"undisturbed: {runs} runs in {time.monotonic() - began:.0f} s", flush=True)
+        done = disturb([*sweep, "--results", str(disturbed)], disturbed, kills, pauses, random.Random(seed))
+        found = differences(quiet, disturbed)
+    print(
+        f"disturbed: {done.killed.count('worker')} workers and {done.killed.count('driver')} drivers killed, "
+        f"{done.seconds:.0f} s; {len(found)} differences, {len(done.rewritten)} records written twice, "
+        f"{done.orphans} processes left over"
+    )
+    faults = [*found, *(f"{path}: written twice" for path in done.rewritten)]
+    if done.orphans:
+        faults.append(f"{done.orphans} processes left over")
+    if len(done.killed) != kills:
+        faults.append(f"the sweep ended after {len(done.killed)} of {kills} kills: use more seeds or shorter pauses")
+    return faults
 
 
 def disturb(

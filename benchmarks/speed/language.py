@@ -1,23 +1,19 @@
 """Steps of the paper's model under every rule, side by side: time, loss and memory.
 
-    python -m benchmarks.speed.language --columns 8 --steps 20 --out results/bench/language_steps.json
+    python -m benchmarks bench language --columns 8 --steps 20 --out results/bench/language_steps.json
 
 Random tokens, so that no data are needed; a step is forward, backward, clipping and Adam on columns × 128 tokens
 (8 columns are one of the 8 groups in which 8,192 tokens are accumulated). The rules take turns, one step each, in
 one process; memory is that of a process of its own for each. `torch` is a plain loop around nn.TransformerEncoder.
 """
 
-import argparse
-import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +26,6 @@ from benchmarks.families.language.models import INITIAL_RANGE, Embedding, Transf
 from benchmarks.run.build import build_rule, find_device
 from benchmarks.run.optim import make_optimizer
 from benchmarks.speed.measure import apart
-from benchmarks.utils.exits import EXIT_DONE, guarded
-from benchmarks.utils.files import write_result
 from benchmarks.utils.machine import PeakMemory, device_name, keep_freed_memory, versions
 
 RULES = {
@@ -196,31 +190,3 @@ def peak_memory(name: str, setting: Setting) -> float:
     for step in range(2):
         candidate.step(_batch(setting, step))
     return memory.megabytes()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m benchmarks.speed.language`."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rules", default="bp,macro,micro,shallow", help=f"some of {', '.join(RULES)}")
-    parser.add_argument("--columns", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args(arguments)
-    setting = Setting(options.columns, device=options.device, precision=options.precision, compiled=options.compile)
-
-    def command() -> int:
-        rules = [rule for rule in options.rules.split(",") if rule]
-        text = json.dumps(bench(rules, setting, options.steps), indent=1) + "\n"
-        if options.out:
-            write_result(options.out, text)
-        print(text, end="")
-        return EXIT_DONE
-
-    sys.exit(guarded(command))
-
-
-if __name__ == "__main__":
-    main()

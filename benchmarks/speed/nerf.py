@@ -1,16 +1,13 @@
 """How fast a training step is under each rule, beside the public nerf-pytorch if a copy of it is at hand.
 
-    python -m benchmarks.speed.nerf --model nerf --rays 1024 --peer ../nerf-pytorch
+    python -m benchmarks bench nerf --rays 1024 --peer ../nerf-pytorch
 
 The paper's networks and samples, on rays of a stand-in scene, since what a picture shows takes no time. The steps of
 all candidates take turns in one process with one thread; peak memory is measured in a process for each. On a CPU the
 numbers are CPU seconds, so that other processes disturb them little. Prints a JSON object, and writes it with --out.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,13 +17,12 @@ from typing import Any
 import torch
 
 from benchmarks.config import compose_config, resolve
+from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.task import ViewSynthesis
 from benchmarks.run.build import build_model, build_rule, build_task, find_device, load_components
 from benchmarks.run.optim import make_optimizer
 from benchmarks.speed.measure import apart
 from benchmarks.speed.nerf_pytorch import nerf_pytorch
-from benchmarks.utils.exits import EXIT_DONE, guarded
-from benchmarks.utils.files import write_result
 from benchmarks.utils.machine import PeakMemory, commit, device_name, keep_freed_memory, versions
 
 Step = Callable[[], None]
@@ -56,6 +52,10 @@ def bench(
         ConfigError: an option that cannot be used.
         ResultsError: a process that measures memory was killed.
     """
+    if peer is not None and model != "nerf":
+        raise ConfigError("--peer goes with --model nerf")
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as in every run, here for all candidates
     makers: dict[str, Make] = {rule: partial(our_step, model, rule, rays, parts, device) for rule in RULES}
     if peer is not None:
         makers[PEER] = partial(nerf_pytorch, peer, rays, device)
@@ -150,36 +150,3 @@ def peak_memory(make: Make, device: str) -> float:
     step()
     step()
     return memory.megabytes() - before
-
-
-def main() -> None:
-    """Command line of `bench`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nerf", choices=("tiny_nerf", "nerf_release", "nerf"))
-    parser.add_argument("--rays", type=int, default=0, help="per step (default: as configured)")
-    parser.add_argument("--parts", type=int, default=0, help="batches that a step is cut into (default: as configured)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peer", type=Path, help="folder with the sources of nerf-pytorch; compares the network nerf")
-    parser.add_argument(
-        "--out", type=Path, help="write the result here too, e.g. results/bench/view_synthesis_nerf.json"
-    )
-    options = parser.parse_args()
-    if options.peer is not None and options.model != "nerf":
-        parser.error("--peer goes with --model nerf")
-
-    def command() -> int:
-        torch.set_num_threads(1)
-        keep_freed_memory()  # as in every run, here for all candidates
-        found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
-        text = json.dumps(found, indent=1) + "\n"
-        if options.out is not None:
-            write_result(options.out, text)
-        print(text, end="")
-        return EXIT_DONE
-
-    sys.exit(guarded(command))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Tables and plots of the bench, beside the numbers they are made of."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from benchmarks.errors import ResultsError
-from benchmarks.utils.files import atomic_path, write_text
+from benchmarks.utils.files import atomic_path, write_result, write_text
 
 Row = dict[str, Any]
 _METHODS = {
@@ -38,6 +38,18 @@ def write_report(folder: Path, name: str, rows: Sequence[Row], text: str, figure
     except OSError as error:
         raise ResultsError(f"cannot write the bench's results to {folder}: {error.strerror or error}") from None
     return written
+
+
+def print_json(found: Mapping[str, Any], target: Path | None) -> None:
+    """Print measurements as JSON, and write them to `target` if there is one.
+
+    Raises:
+        ResultsError: the file cannot be written.
+    """
+    text = json.dumps(found, indent=1) + "\n"
+    if target is not None:
+        write_result(target, text)
+    print(text, end="")
 
 
 def steps_text(rows: Sequence[Row]) -> str:

@@ -5,62 +5,53 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.config import identity
-from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import Problem, run_name
 from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import copy_files
-from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, known_figures, load_figure
+from benchmarks.tables.figure import FigureSpec, draw_figure, drawing
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
-from benchmarks.tables.render import results_on_disk, write_tables
-from benchmarks.tables.schema import known_tables, read_table_file
-from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tables.render import has_results, write_tables
+from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import CellOutcome, summarise
-from benchmarks.utils.exits import one_line
+from benchmarks.tables.targets import Plans, load_target
+from benchmarks.utils.exits import USER_ERRORS, one_line
 
 
-def load_target(name: str, extra_rules: Sequence[str] = ()) -> TableSpec | FigureSpec:
-    """A table or figure by name.
-
-    Raises:
-        ConfigError: its file has a mistake.
-    """
-    return load_figure(name) if name in known_figures() else load_spec(name, extra_rules=extra_rules)
-
-
-def targets(names: Sequence[str]) -> list[str]:
-    """Tables and figures by name, `all` standing for all but those that have to be asked for."""
-    known = [*known_tables(), *known_figures()]
-    usual = [name for name in known if not _on_request_only(name)]
-    wanted = usual if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
-    return wanted
-
-
-def _on_request_only(name: str) -> bool:
-    """Whether `all` leaves it out; not so a file with a mistake, which is then told."""
-    try:
-        described = load_figure(name) if name in known_figures() else read_table_file(name)
-    except ConfigError:
-        return False
-    return described.by_name_only
-
-
-def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
-    """Run what a plan still needs, then write its table or figure.
+def reproduce_all(plans: Plans, dry: bool = False) -> list[Problem]:
+    """Print each plan, run it and write its table and the figures that go with it; errors are kept in `plans`.
 
     Args:
-        plan: of the table or figure.
-        force: whether a table may replace one on disk that has more results.
+        plans: of the tables and figures.
+        dry: stop after the plans.
 
     Returns:
-        The runs that failed or diverged, now or before.
+        The runs that failed or diverged, and the tables that were not written.
+    """
+    problems: list[Problem] = []
+    for plan in plans:
+        print(plan.describe(plans.jobs), flush=True)
+        if dry:
+            continue
+        try:
+            problems += reproduce(plan)
+            for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
+                problems += _draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
+        except USER_ERRORS as error:
+            plans.failed(plan.target.name, error)
+    return problems
+
+
+def reproduce(plan: Plan) -> list[Problem]:
+    """Run what a plan still needs, then write its table or figure.
+
+    Returns:
+        The runs that failed or diverged, now or before; and the table, if it has no results but one on disk has.
 
     Raises:
-        ResultsError: a table with fewer results than the one on disk, or a figure without all of its runs.
+        ResultsError: a figure that lacks runs.
     """
     if isinstance(plan.target, FigureSpec):
         drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
@@ -77,37 +68,31 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     if isinstance(plan.target, FigureSpec):
         _finish_figure(plan, plan.target, runs, folder)
     elif isinstance(plan.target, TableSpec):
-        _finish_table(plan, plan.target, runs, folder, force)
+        problems += _finish_table(plan, plan.target, runs, folder)
     return problems
 
 
-def draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
+def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
     """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
     try:
-        return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
+        return reproduce(make_plan(load_target(name), scale, None, settings, jobs))
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []
 
 
-def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> None:
+def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> list[Problem]:
     outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
     entries = summarise(spec, outcomes, plan.scale)
-    found, before = sum(entry.mean is not None for entry in entries), results_on_disk(spec, folder / "tables")
-    if found < before and not force:
-        raise ResultsError(
-            f"{spec.heading} would have {found} results, and the one in '{folder / 'tables'}' has {before}, which is"
-            " kept; --force replaces it"
-        )
-    footer = [
-        f"Chosen scale: {plan.scale}, {plan.why}.",
-        *describe_runs(spec, outcomes, plan.scale),
-    ]
+    if all(entry.mean is None for entry in entries) and has_results(spec, folder / "tables"):
+        return [Problem(spec.name, f"no results; the table in '{folder / 'tables'}', which has some, is kept")]
+    footer = [f"Chosen scale: {plan.scale}, {plan.why}.", *describe_runs(spec, outcomes, entries)]
     written = write_tables(spec, entries, footer, folder / "tables")
     configs = [run.config for run in runs]
     copy_files(configs[0].run, spec.name, "table", written, configs)
     print(f"\n{written[0].read_text(encoding='utf-8')}")
     print("written: " + ", ".join(map(str, written)))
+    return []
 
 
 def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:

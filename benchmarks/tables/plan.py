@@ -2,24 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.config import SCALES, Config, compose_config, resolve
 from benchmarks.errors import ConfigError
+from benchmarks.registry import DATA_CHECKS
 from benchmarks.run.build import load_components
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.tables.cells import Cell
-from benchmarks.utils.paths import CONFIG_DIR
 from benchmarks.utils.text import duration
 
 AUTO_HOURS = 3.0
 """The automatic scale takes the paper's protocol where this device finishes it in so many hours."""
-
-
-SUITE_TASKS = frozenset(file.stem for file in (CONFIG_DIR / "task").glob("*.yaml"))
-"""Tasks that come with the suite, all of which have a stand-in; a task from elsewhere may have none."""
 
 
 class Planned(Protocol):
@@ -188,7 +183,7 @@ def settle_data(config: Config, missing: str, stand_in: bool) -> str:
     Returns:
         What is missing still.
     """
-    at_smoke = config.scale == "smoke" and config.task.name in SUITE_TASKS
+    at_smoke = config.scale == "smoke" and config.task.name in DATA_CHECKS
     if at_smoke or (missing and config.scale != "paper" and stand_in):
         config.task.source = "stand_in"
         return ""
@@ -200,10 +195,11 @@ def missing_data(config: Config) -> str:
 
     Tables print the reason, so an absolute data folder, which is nobody else's, goes by the name of its variable.
     """
-    if config.task.family is None or config.task.source == "stand_in" or config.run.download:
+    if config.task.source == "stand_in":
         return ""
     load_components(config)
-    family = import_module(f"benchmarks.families.{config.task.family}")
+    if config.run.download or config.task.name not in DATA_CHECKS:
+        return ""
     folder = Path(config.run.data_dir)
-    reason: str = family.missing_data(config.task.name, folder)
+    reason = DATA_CHECKS[config.task.name](folder)
     return reason.replace(str(folder), "$DFA_DATA_DIR") if folder.is_absolute() else reason

@@ -268,13 +268,13 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def results_on_disk(spec: TableSpec, folder: Path) -> int:
-    """Count the results of the table that lies in `folder`; 0 where there is none that can be read."""
+def has_results(spec: TableSpec, folder: Path) -> bool:
+    """Return whether the table that lies in `folder` has any result; False where there is none that can be read."""
     try:
         with (folder / f"{spec.name}.csv").open(encoding="utf-8", newline="") as file:
-            return sum(bool(row.get("mean")) for row in csv.DictReader(file))
+            return any(row.get("mean") for row in csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
-        return 0
+        return False
 
 
 def write_tables(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str], folder: Path) -> list[Path]:

@@ -93,6 +93,16 @@ def others(results: Path, known: Iterable[RunFolder]) -> Group:
     return Group("other runs", "", runs)
 
 
+def groups_of(plans: Iterable[Plan], with_others: bool) -> list[Group]:
+    """Group the runs of plans, and with `with_others` those of the same results folder that belong to none of them."""
+    made = list(plans)
+    groups = [group_of(plan) for plan in made]
+    if with_others and made:
+        folders = [RunFolder.of(run.config) for plan in made for run in plan.runs]
+        groups.append(others(Path(made[0].runs[0].config.run.results_dir), folders))
+    return [group for group in groups if group.runs]
+
+
 def show(groups: Sequence[Group]) -> str:
     """A line for each table or figure, then the reasons."""
     lines = tabulate([group.row() for group in groups], ["", "scale", "runs", *STATES])

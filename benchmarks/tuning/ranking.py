@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from benchmarks.config import CIRCUMSTANCES
-from benchmarks.errors import ResultsError
+from benchmarks.config import CIRCUMSTANCES, compose_config
+from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.run.records import Record, first_measured, read_record
 from benchmarks.utils.text import mean_and_spread
 
@@ -37,6 +37,25 @@ class Ranked:
     settings: Mapping[str, Any]
     values: tuple[float, ...]
     unsuccessful: int
+
+
+def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
+    """Rank what overrides choose, see `rank`.
+
+    Args:
+        choice: overrides with task, model, rule and scale.
+        top: entries to return at most.
+
+    Raises:
+        ConfigError: `top` is below 1.
+        ResultsError: no such run is recorded.
+    """
+    if top < 1:
+        raise ConfigError(f"--top must be at least 1, got {top}")
+    config = compose_config(choice)
+    wanted = {group: str(config[group].name) for group in GROUPS}
+    metric, ranked = rank(Path(config.run.results_dir), wanted, config.scale)
+    return metric, ranked[:top]
 
 
 def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, list[Ranked]]:

@@ -18,10 +18,40 @@ from benchmarks.run.records import RunFolder, first_measured
 from benchmarks.tables.chosen import read_chosen, write_chosen
 from benchmarks.tables.footnotes import describe_rates
 from benchmarks.tables.schema import table_files
-from benchmarks.tables.spec import TableSpec
-from benchmarks.tuning.trials import Trial, best, by_cell, rates_of, runs_of, taking_part
+from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tuning.trials import Trial, best, by_cell, make_trials, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
 from benchmarks.utils.text import duration
+
+
+def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> list[Problem]:
+    """Try the rates of a table, write a report of them, and keep the best of each cell beside the table's file.
+
+    Args:
+        table: its name.
+        scale: of the runs.
+        settings: overrides for every run and the launcher.
+        dry: print what would be run, and stop.
+
+    Returns:
+        The runs that failed or diverged.
+
+    Raises:
+        ConfigError: see `make_trials`.
+        ResultsError: a file that cannot be written.
+    """
+    spec = load_spec(table.replace("-", "_").lower())
+    trials = make_trials(spec, scale, settings)
+    print(describe(spec, trials, scale), flush=True)
+    if dry:
+        return []
+    walk = rates_of(spec).walk
+    problems = run_trials(trials, walk)
+    trials = taking_part(trials, walk)
+    folder = Path(trials[0].configs[0].run.results_dir) / "search"
+    written = [*write_report(spec, trials, scale, folder), keep_best(spec, trials, scale)]
+    print(f"\n{to_markdown(spec, trials, scale)}\nwritten: {', '.join(map(str, written))}")
+    return problems
 
 
 def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:

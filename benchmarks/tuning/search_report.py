@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
+from benchmarks.config import compose_config
 from benchmarks.run.records import Record, first_measured
 from benchmarks.utils.files import write_result
 from benchmarks.utils.text import duration, mean_and_spread
@@ -89,6 +90,11 @@ class Search:
     def _measured(self) -> Record:
         configured = self.tried[0].records
         return first_measured(configured) or configured[0]
+
+
+def search_folder(choice: Sequence[str]) -> Path:
+    """Return the folder for the reports of searches, below the results folder that overrides choose."""
+    return Path(compose_config(choice).run.results_dir) / "search"
 
 
 def write_search(search: Search, folder: Path) -> list[Path]:

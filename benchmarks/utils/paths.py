@@ -5,6 +5,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from benchmarks.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,6 +42,25 @@ def config_files(group: str) -> dict[str, Path]:
     """Find the configurations of a group, e.g. "table": name → file, sorted by name."""
     found = {file.stem: file for folder in config_folders() for file in (folder / group).glob("*.yaml")}
     return dict(sorted(found.items()))
+
+
+def own_plugins() -> list[str]:
+    """List the plug-ins that the user's own configuration folders name in `plugins.yaml`: their files, or modules.
+
+    Raises:
+        ConfigError: a `plugins.yaml` that is not a list of names.
+    """
+    return [name for folder in config_folders()[1:] for name in _plugins_of(folder)]
+
+
+def _plugins_of(folder: Path) -> list[str]:
+    file = folder / "plugins.yaml"
+    if not file.exists():
+        return []
+    names = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"'{file}' must be a list of Python files and modules")
+    return [str(folder / name) if name.endswith(".py") else name for name in names]
 
 
 def cache_dir() -> Path:

@@ -2,12 +2,11 @@
 
 import os
 
-from torch import distributed
-
 
 def several_started() -> bool:
     """Return whether torchrun started this process as one of several."""
-    return distributed.is_available() and distributed.is_torchelastic_launched() and variable("WORLD_SIZE") > 1
+    # What torch.distributed.is_torchelastic_launched looks at; importing it would take a command's help seconds.
+    return "TORCHELASTIC_RUN_ID" in os.environ and variable("WORLD_SIZE") > 1
 
 
 def is_first() -> bool:

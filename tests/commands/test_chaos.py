@@ -12,7 +12,7 @@ from benchmarks.commands import reproduce
 from benchmarks.commands.chaos import main
 from benchmarks.errors import ResultsError
 from benchmarks.launchers.chaos import differences, disturb
-from benchmarks.tables import make
+from benchmarks.tables import targets
 from benchmarks.utils.paths import REPOSITORY
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
@@ -20,11 +20,11 @@ from tests.conftest import TOY, Command, Toys
 # The driver has the toy for its table; workers need its file only.
 _SWEEP = (
     "import sys; from tests import conftest; from tests.commands import test_reproduce as t\n"
-    "from benchmarks.commands import reproduce; from benchmarks.tables import make\n"
+    "from benchmarks.commands import reproduce; from benchmarks.tables import targets\n"
     "if __name__ == '__main__':\n"
     "    store = conftest.ConfigStore.instance().store\n"
     "    [store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()]\n"
-    "    make.load_spec = lambda name, **options: t.toy_table()\n"
+    "    targets.load_spec = lambda name, **options: t.toy_table()\n"
     "    reproduce.main(sys.argv[1:])\n"
 )
 _KILLS = 3
@@ -43,7 +43,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     script.write_text(_SWEEP)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY,)))}
     calm, chaotic = tmp_path / "calm", tmp_path / "chaotic"
-    monkeypatch.setattr(make, "load_spec", lambda name, **options: toy_table())
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table())
     assert command(reproduce.main, *_sweep(script, calm)[2:], "--jobs", "1")[0] == 0
     done = disturb(
         _sweep(script, chaotic), chaotic, _KILLS, (0.3, 1.5), random.Random(3), {**environment, "TOY_PAUSE": "0.04"}

@@ -14,11 +14,11 @@ from benchmarks.commands import reproduce
 from benchmarks.config import Config
 from benchmarks.registry import FIGURES
 from benchmarks.run.records import RunFolder
-from benchmarks.tables import make
+from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec
-from benchmarks.tables.make import targets
 from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tables.targets import target_names
 from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import TOY, Command, Toys
 
@@ -34,9 +34,9 @@ def toy_table() -> TableSpec:
 
 @pytest.fixture(autouse=True)
 def _toy_in_table_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = make.load_spec
+    genuine = targets.load_spec
     monkeypatch.setattr(
-        make, "load_spec", lambda name, **options: toy_table() if name == "table_3" else genuine(name, **options)
+        targets, "load_spec", lambda name, **options: toy_table() if name == "table_3" else genuine(name, **options)
     )
 
 
@@ -59,15 +59,15 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
     spec = replace(spec, file=replace(spec.file, figures=["figure_0"]))
     cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
     monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
-    monkeypatch.setattr(make, "load_spec", lambda name, **options: spec)
-    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: spec)
+    monkeypatch.setattr(targets, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
     assert (toys.results / "figures" / "figure_0.png").exists()
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
-    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
+    monkeypatch.setattr(targets, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert "not drawn: Figure 0 cannot be drawn" in out, "the table is there all the same"
 
@@ -134,7 +134,7 @@ def test_runs_of_the_same_name_do_not_share_their_fate(
     shared = ("task=toy", "model=toy_mlp", "rule=bp", "trainer.epochs=1")
     bad = Cell("gcn/dfa", "cora", (*shared, "+optimizer.options.colour=1"), data="toy")
     cells = (Cell("gcn/bp", "cora", shared, data="toy"), bad)
-    monkeypatch.setattr(make, "load_spec", lambda name, **options: replace(toy_table(), cells=cells))
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: replace(toy_table(), cells=cells))
     command(reproduce.main, *_arguments(toys, "--seeds", "1"))
     code, _, err = command(reproduce.main, *_arguments(toys, "--seeds", "2"))
     assert code == 1 and len(err.splitlines()) == 2 and "no option 'colour'" in err
@@ -145,8 +145,8 @@ def test_runs_of_the_same_name_do_not_share_their_fate(
 def test_a_target_that_cannot_be_made_does_not_stop_the_others(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "known_tables", lambda: ["table_0", "table_3"])
-    monkeypatch.setattr(make, "known_figures", list)
+    monkeypatch.setattr(targets, "known_tables", lambda: ["table_0", "table_3"])
+    monkeypatch.setattr(targets, "known_figures", list)
     code, _, err = command(reproduce.main, "all", *_arguments(toys)[1:])
     assert code == 2
     assert len(err.splitlines()) == 1 and err.startswith("error: table_0: ")
@@ -181,10 +181,10 @@ def test_a_results_folder_that_cannot_be_written(toys: Toys, command: Command) -
 def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_path: Path) -> None:
     code = (
         "import sys; from tests import conftest; from tests.commands import test_reproduce as t;"
-        "from benchmarks.commands import reproduce; from benchmarks.tables import make;"
+        "from benchmarks.commands import reproduce; from benchmarks.tables import targets;"
         "store = conftest.ConfigStore.instance().store;"
         "[store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()];"
-        "make.load_spec = lambda name, **options: t.toy_table();"
+        "targets.load_spec = lambda name, **options: t.toy_table();"
         "print('ready', flush=True); sys.stdin.readline(); reproduce.main(sys.argv[1:])"
     )
     other = subprocess.Popen(
@@ -212,7 +212,7 @@ def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_p
 
 
 def test_what_takes_hours_is_made_only_by_name() -> None:
-    assert "table_a5" in targets(["all"]) and "figure_a1" in targets(["all"])
-    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(targets(["all"]))
-    assert targets(["table-A5-reduced"]) == ["table_a5_reduced"]
+    assert "table_a5" in target_names(["all"]) and "figure_a1" in target_names(["all"])
+    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(target_names(["all"]))
+    assert target_names(["table-A5-reduced"]) == ["table_a5_reduced"]
     assert load_spec("table_a5_reduced").heading == "Table A5 reduced"

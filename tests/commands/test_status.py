@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import options as command_options
 from benchmarks.commands import status
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.tables import plan as plan_module
+from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.status import STATES, state_of
 from tests.commands.test_reproduce import toy_table
@@ -24,8 +24,8 @@ def _toy_in_table_3(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = ("task=toy", "model=toy_mlp", "trainer.epochs=1")
     cells = tuple(Cell(f"gcn/{rule}", "cora", (*shared, f"rule={rule}"), data="toy") for rule in _RULES)
     spec = replace(toy_table(), cells=cells)
-    monkeypatch.setattr(command_options, "load_target", lambda name, rules: spec)
-    monkeypatch.setattr(command_options, "targets", lambda names: ["table_3"])
+    monkeypatch.setattr(targets, "load_target", lambda name, rules: spec)
+    monkeypatch.setattr(targets, "target_names", lambda names: ["table_3"])
     missing = "no shallow water here"
     monkeypatch.setattr(plan_module, "missing_data", lambda config: missing * (config.rule.name == "shallow"))
 

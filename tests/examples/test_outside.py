@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import reproduce, search, status, train, tune
+from benchmarks.commands import fetch, rank, reproduce, search, status, train, tune
 from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
 from tests.conftest import Command
 
@@ -34,32 +34,71 @@ def test_one_command_makes_the_table(command: Command, tmp_path: Path) -> None:
     assert code == 0 and "table_digits" in out
 
 
-def test_a_table_keeps_its_place_against_one_with_fewer_results(command: Command, tmp_path: Path) -> None:
+def test_a_table_keeps_its_place_against_one_without_results(command: Command, tmp_path: Path) -> None:
     arguments = ["table_digits", "--config-dir", str(FOLDER), "--scale", "smoke", "--set", "trainer.epochs=1"]
     assert command(reproduce.main, *arguments, "--jobs", "1")[0] == 0
     before = (tmp_path / "tables" / "table_digits.csv").read_bytes()
     shutil.rmtree(tmp_path / "runs")
-    poor = ["--set", "optimizer.lr=1e38"]  # diverges
-    code, _, err = command(reproduce.main, *arguments, *poor, "--jobs", "1")
-    assert code == 2 and "would have 0 results" in err and "--force" in err
+    diverging = ["--set", "optimizer.lr=1e38"]
+    code, _, err = command(reproduce.main, *arguments, *diverging, "--jobs", "1")
+    assert code == 1 and err.splitlines()[-1].startswith("error: table_digits: no results; the table in ")
     assert (tmp_path / "tables" / "table_digits.csv").read_bytes() == before
-    code, _, _ = command(reproduce.main, *arguments, *poor, "--jobs", "1", "--force")
-    assert code == 1 and (tmp_path / "tables" / "table_digits.csv").read_bytes() != before
 
 
-def test_a_single_run(command: Command) -> None:
-    parts = [
-        "task=digits",
-        "model=digit_mlp",
-        "rule=sparse_dfa",
-        f"plugins=[{FOLDER / 'parts.py'}]",
-        "trainer.epochs=1",
-    ]
-    code, out, err = command(train.main, "--config-dir", str(FOLDER), *parts)
-    assert code == 0 and "digits digit_mlp sparse_dfa" in out, err
+def test_a_table_without_results_is_written_where_there_is_none(command: Command, tmp_path: Path) -> None:
+    arguments = ["table_digits", "--config-dir", str(FOLDER), "--scale", "smoke", "--set", "optimizer.lr=1e38"]
+    assert command(reproduce.main, *arguments, "--jobs", "1")[0] == 1
+    assert "diverged" in (tmp_path / "tables" / "table_digits.md").read_text()
 
 
-@pytest.mark.parametrize("main", [reproduce.main, status.main, tune.main, search.main])
+def test_single_runs_in_worker_processes(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # the folder is found from anywhere
+    arguments = ["task=digits", "model=digit_mlp", "rule=sparse_dfa", "trainer.epochs=1", "seed=0,1", "launcher.jobs=2"]
+    code, out, err = command(train.main, "-m", "--config-dir", str(FOLDER), *arguments)
+    assert code == 0 and out.count("digits digit_mlp sparse_dfa") >= 2, err
+    code, out, err = command(rank.main, "--config-dir", str(FOLDER), *arguments[:3])
+    assert code == 0 and "valid accuracy" in out, err
+
+
+def test_a_figure_of_the_users_own(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(FOLDER, folder)
+    (folder / "figure").mkdir()
+    (folder / "figure" / "figure_digits.yaml").write_text(
+        "title: Digits\ndraw: digit_bars\npanels: {ours: [task=digits, model=digit_mlp, rule=sparse_dfa]}\n"
+        "cost_seconds: {paper: 1, mini: 1, smoke: 1}\n"
+    )
+    (folder / "figures.py").write_text(
+        "from matplotlib.figure import Figure\nfrom benchmarks.registry import FIGURES\n"
+        "FIGURES.register('digit_bars')(lambda runs: Figure())\n"
+    )
+    (folder / "plugins.yaml").write_text(f"- {FOLDER / 'parts.py'}\n- figures.py\n")
+    arguments = ["figure_digits", "--config-dir", str(folder), "--scale", "smoke", "--set", "trainer.epochs=1"]
+    code, _, err = command(reproduce.main, *arguments, "--jobs", "1")
+    assert code == 0 and (tmp_path / "figures" / "figure_digits.png").exists(), err
+
+
+def test_a_task_of_ones_own_may_use_a_family(command: Command, tmp_path: Path) -> None:
+    """The family knows nothing of the task's data, so it runs as it is configured, at every scale."""
+    pytest.importorskip("torch_geometric")
+    folder = tmp_path / "own"
+    shutil.copytree(FOLDER, folder)
+    with (folder / "task" / "digits.yaml").open("a") as file:
+        file.write("family: graphs\n")
+    (folder / "plugins.yaml").write_text(f"- {FOLDER / 'parts.py'}\n")
+    for scale in ("smoke", "mini"):
+        arguments = ["table_digits", "--config-dir", str(folder), "--scale", scale, "--seeds", "1", "--dry"]
+        code, out, err = command(reproduce.main, *arguments)
+        assert code == 0 and "4 runs to do" in out and "synthetic" not in out, err
+
+
+def test_plugins_must_be_a_list(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "plugins.yaml").write_text("parts: parts.py\n")
+    code, _, err = command(train.main, "--config-dir", str(tmp_path), "task=cora")
+    assert code == 2 and "must be a list of Python files and modules" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("main", [reproduce.main, status.main, tune.main, search.main, rank.main, fetch.main])
 def test_a_folder_that_is_not_there_is_one_clear_error(main: object, command: Command) -> None:
     code, _, err = command(main, "table_digits", "--config-dir", "no/such/folder")  # type: ignore[arg-type]
     assert code == 2 and "there is no folder 'no/such/folder'" in err

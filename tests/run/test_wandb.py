@@ -15,7 +15,7 @@ from benchmarks.config import identity
 from benchmarks.run.execute import execute
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import PROJECT
-from benchmarks.tables import make
+from benchmarks.tables import targets
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
 from tests.helpers.wandb_reader import Copy, flat, read_copies
@@ -122,7 +122,7 @@ def test_disabled_writes_nothing(toys: Toys, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def finished_table(toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The copies that a small table leaves, made twice."""
-    monkeypatch.setattr(make, "load_spec", lambda name, **options: toy_table())
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table())
     arguments = ["table_3", "--scale", "mini", "--seeds", "2", "--jobs", "1", "--results", str(toys.results)]
     for _ in range(2):
         code, _, err = command(reproduce.main, *arguments, "--set", f"plugins=[{TOY}]")
@@ -212,7 +212,7 @@ def test_an_absent_or_failing_service_is_one_warning_and_the_run_is_as_without(
 def test_a_table_whose_copy_fails_is_made_all_the_same(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "load_spec", lambda name, **options: toy_table())
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table())
     monkeypatch.setitem(sys.modules, "wandb", None)
     settings = ["--set", f"plugins=[{TOY}]", "--results", str(toys.results)]
     with pytest.warns(UserWarning, match="copy of table_3 is incomplete"):

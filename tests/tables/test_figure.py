@@ -10,7 +10,7 @@ from benchmarks.commands import reproduce
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.registry import FIGURES
-from benchmarks.tables import make
+from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec, draw_figure, known_figures, load_figure
 from tests.conftest import TOY, Command, Toys
@@ -84,7 +84,7 @@ def test_a_scale_without_a_cost_is_named(tmp_path: Path) -> None:
 def test_a_drawing_that_is_not_there_is_told_before_anything_is_run(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "load_figure", lambda name: _spec())
+    monkeypatch.setattr(targets, "load_figure", lambda name: _spec())
     code, _, err = command(reproduce.main, *_figure_2(toys))
     assert code == 2 and "figure file figure_2.yaml: draw: unknown figure 'toy_curve'; known: " in err
     assert not toys.results.exists()
@@ -123,7 +123,7 @@ def test_a_figure_is_drawn_the_same_every_time_and_never_by_half(
 def test_the_command_runs_the_panels_and_draws(
     toys: Toys, command: Command, _toy_curve: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "load_figure", lambda name: _spec())
+    monkeypatch.setattr(targets, "load_figure", lambda name: _spec())
     code, out, err = command(reproduce.main, *_figure_2(toys))
     assert (code, err) == (0, "") and out.startswith("Figure 2: scale mini (as asked)")
     assert out.count(" of 1 done") == 2, "a panel shows one run, however many seeds a table has"

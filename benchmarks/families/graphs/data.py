@@ -84,11 +84,8 @@ def load_planetoid(name: str, data_dir: Path, download: bool = False) -> tuple[D
     return read_planetoid_data(str(folder), name), files
 
 
-def missing_data(task: str, data_dir: Path) -> str:
-    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
-    name = task.removesuffix("_links")
-    if name not in FOLDERS:
-        return ""  # a task from elsewhere, which looks for its data itself
+def missing_data(name: str, data_dir: Path) -> str:
+    """Return why a graph is not in `data_dir`, or "" if it is; nothing is read or fetched."""
     if _find(name, data_dir) is not None:
         return ""
     return f"{FOLDERS[name]} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={name}` or by hand"

@@ -15,7 +15,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.families.recommenders.criteo.load import load_criteo, load_stand_in, missing_criteo
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
 from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
-from benchmarks.registry import TASKS
+from benchmarks.registry import DATA_CHECKS, TASKS
 from benchmarks.task import DataInfo, Task, cut_rows
 
 ALIGNMENT_ROWS = 512
@@ -170,3 +170,5 @@ TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))
 TASKS.register("movielens_1m")(partial(_click_task, "movielens_1m", partial(load_movielens, "1m")))
 TASKS.register("movielens_100k")(partial(_click_task, "movielens_100k", partial(load_movielens, "100k")))
 TASKS.register("click_log")(partial(_click_task, "click_log", None))
+for _name in ("criteo", "movielens_1m", "movielens_100k", "click_log"):
+    DATA_CHECKS.register(_name)(partial(missing_data, _name))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
+from benchmarks.commands import bench as bench_command
 from benchmarks.commands.sample import main
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError, ResultsError
@@ -172,6 +173,6 @@ def test_the_bench_measures_every_rule_and_pytorchs_own_layers(monkeypatch: pyte
     ],
 )
 def test_what_cannot_be_benched(arguments: list[str], message: str, tmp_path: Path, command: Command) -> None:
-    code, _, err = command(bench_module.main, *arguments, "--out", str(tmp_path / "found.json"))
+    code, _, err = command(bench_command.main, "language", *arguments, "--out", str(tmp_path / "found.json"))
     assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed.click_logs import __main__ as bench
+from benchmarks.commands import bench
 from benchmarks.speed.click_logs import logs as bench_logs_module
+from benchmarks.speed.click_logs import suite
 from benchmarks.speed.click_logs import training as bench_training
 from benchmarks.speed.click_logs.engines import bench_engines
 from benchmarks.speed.click_logs.logs import bench_logs
@@ -47,11 +48,11 @@ def test_results_are_kept_part_by_part(
     small = bench_logs(2000, 100, tmp_path, torchfm=False)
     cell = {"model": "dcn", "rule": "dfa", "batch_size": 512, "parameters": 10, "seconds_per_step": 0.5,
             "cpu_seconds_per_step": 0.4, "peak_memory_mb": 2000.0, "steps": 100, "hours": 3.0}  # fmt: skip
-    monkeypatch.setattr(bench, "bench_logs", lambda *_, **__: small)
-    monkeypatch.setattr(bench, "bench_cells", lambda device: [cell])
+    monkeypatch.setattr(suite, "bench_logs", lambda *_, **__: small)
+    monkeypatch.setattr(suite, "bench_cells", lambda device: [cell])
     for part in ("cells", "preprocess"):
         with pytest.raises(SystemExit) as ended:
-            bench.main([part, "--results", str(tmp_path)])
+            bench.main(["click_logs", part, "--results", str(tmp_path)])
         assert ended.value.code == 0
     content = json.loads((tmp_path / "bench" / "recommenders.json").read_text())
     assert list(content) == ["preprocess", "cells"] and content["cells"]["found"] == [cell]
@@ -59,7 +60,7 @@ def test_results_are_kept_part_by_part(
     assert "| dcn/dfa |" in text and "2.00" in text and "2,000" in text
     (tmp_path / "bench" / "recommenders.json").write_text("{")
     with pytest.raises(SystemExit) as ended:
-        bench.main(["cells", "--results", str(tmp_path)])
+        bench.main(["click_logs", "cells", "--results", str(tmp_path)])
     assert ended.value.code == 2 and "damaged" in capsys.readouterr().err
 
 
@@ -75,7 +76,7 @@ def test_a_cell_that_fails_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, here: None
 ) -> None:
     monkeypatch.setattr(bench_training, "execute", lambda config: {"status": "failed", "reason": "out of memory"})
-    code, _, err = command(bench.main, "cells", "--results", str(tmp_path))
+    code, _, err = command(bench.main, "click_logs", "cells", "--results", str(tmp_path))
     assert (code, err) == (2, "error: fm bp: out of memory\n")
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,48 @@
+"""Fetching the public data sets of tasks."""
+
+import sys
+from collections.abc import Sequence
+
+from benchmarks.config import compose_config, resolve
+from benchmarks.errors import ConfigError, DataError
+from benchmarks.run.build import build_task, load_components
+from benchmarks.utils.paths import config_files
+
+
+def known_tasks() -> list[str]:
+    """List the tasks that have a configuration."""
+    return list(config_files("task"))
+
+
+def fetch_tasks(names: Sequence[str], data_dir: str = "") -> bool:
+    """Fetch and verify the data of each task; print what became of them.
+
+    Args:
+        names: of task configurations.
+        data_dir: folder to put the data in; "": as configured.
+
+    Returns:
+        Whether all were fetched.
+
+    Raises:
+        ConfigError: a task that has no configuration; nothing is fetched then.
+    """
+    known = known_tasks()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown task '{unknown[0]}'; known: {', '.join(known)}")
+    fetched = [_fetch(name, data_dir) for name in names]
+    return all(fetched)
+
+
+def _fetch(name: str, data_dir: str) -> bool:
+    place = [f"run.data_dir={data_dir}"] if data_dir else []
+    config = resolve(compose_config([f"task={name}", "run.download=true", *place]))
+    load_components(config)
+    try:
+        task = build_task(config)
+    except DataError as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        return False
+    print(f"{name}: {task.info.kind} data in {config.run.data_dir}, {len(task.info.checksums)} file(s) verified")
+    return True

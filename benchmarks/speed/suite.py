@@ -1,0 +1,145 @@
+"""Time and memory of training steps of all models under every rule, written to `results/bench`.
+
+Its parts are `steps`, `rules`, `memory`, `overhead` and `profile`. For numbers worth keeping, measure on a machine that
+does nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.errors import ConfigError
+from benchmarks.run.build import find_device
+from benchmarks.speed.depth import bench_depth
+from benchmarks.speed.overhead import bench_overhead
+from benchmarks.speed.profile import bench_profile
+from benchmarks.speed.report import (
+    Row,
+    depth_figure,
+    depth_text,
+    overhead_text,
+    profile_text,
+    steps_figure,
+    steps_text,
+    write_report,
+)
+from benchmarks.speed.steps import bench_rules, bench_steps
+from benchmarks.speed.workloads import MODES
+from benchmarks.utils.machine import commit, device_name
+from dfa import RULES
+
+PARTS = ("steps", "rules", "memory", "overhead", "profile")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured, and how.
+
+    Attributes:
+        parts: of `PARTS`.
+        models: entries of `configs/bench/steps.yaml`; empty: all.
+        rules: names of rules, bp first, or of peers, "package.module:function".
+        modes: of `MODES`.
+        depths: numbers of blocks for the part `memory`; empty: those of `configs/bench/depth.yaml`.
+        device: e.g. "cuda".
+        threads: of every contestant.
+        rounds: turns of every contestant.
+        seconds: length of a turn.
+    """
+
+    parts: Sequence[str] = PARTS
+    models: Sequence[str] = ()
+    rules: Sequence[str] = ("bp", "dfa", "shallow")
+    modes: Sequence[str] = ("eager", "recompute")
+    depths: Sequence[str] = ()
+    device: str = "cpu"
+    threads: int = 1
+    rounds: int = 11
+    seconds: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check names and numbers.
+
+        Raises:
+            ConfigError: an unknown part, mode or rule, or a number out of range.
+        """
+        _check("parts", self.parts, PARTS)
+        _check("modes", self.modes, MODES)
+        unknown = [rule for rule in self.rules if ":" not in rule and rule not in RULES]
+        if unknown:
+            known = ", ".join(RULES)
+            raise ConfigError(f"--rules: unknown '{unknown[0]}'; known: {known}, or package.module:function")
+        if self.threads < 1 or self.rounds < 1:
+            raise ConfigError("--threads and --rounds must be at least 1")
+        if not all(word.strip().isdecimal() and int(word) for word in self.depths):
+            given = ",".join(self.depths)
+            raise ConfigError(f"--depths: numbers of blocks, at least 1 and separated by commas, not '{given}'")
+
+
+def measure(suite: Suite, folder: Path) -> bool:
+    """Measure what is asked for and write it to `folder`, part by part.
+
+    Returns:
+        Whether all contestants came to an end.
+
+    Raises:
+        ConfigError: an unknown model or device.
+        ResultsError: the folder cannot be written to.
+    """
+    device = find_device(suite.device)
+    torch.set_num_threads(suite.threads)
+    facts = _surroundings(device, suite.threads)
+    turns = suite.device, suite.threads, suite.rounds, suite.seconds
+    failed = False
+    if "steps" in suite.parts:
+        rows = bench_steps(suite.models, suite.rules, suite.modes, *turns)
+        failed = any("failure" in row for row in rows)
+        _write(folder, "steps", rows, facts, steps_text, steps_figure)
+    if "rules" in suite.parts:
+        rows = bench_rules(suite.models, *turns)
+        failed |= any("failure" in row for row in rows)
+        _write(folder, "rules", rows, facts, steps_text)
+    if "memory" in suite.parts:
+        rows = bench_depth(device, max(1, suite.rounds // 4), [int(word) for word in suite.depths])
+        _write(folder, "memory", rows, facts, depth_text, depth_figure)
+    if "overhead" in suite.parts:
+        _write(folder, "overhead", bench_overhead(device, 10 * suite.rounds), facts, overhead_text)
+    if "profile" in suite.parts:
+        _write(folder, "profile", bench_profile(suite.models, device, suite.rounds), facts, profile_text)
+    return not failed
+
+
+def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for word in given:
+        if word not in known:
+            raise ConfigError(f"--{option}: unknown '{word}'; known: {', '.join(known)}")
+
+
+def _surroundings(device: torch.device, threads: int) -> Row:
+    head, dirty = commit()
+    return {
+        "device": str(device),
+        "hardware": device_name(device),
+        "threads": threads,
+        "torch": torch.__version__,
+        "commit": head + ("+" if dirty else ""),
+    }
+
+
+def _write(
+    folder: Path,
+    name: str,
+    rows: list[Row],
+    facts: Row,
+    text: Callable[[list[Row]], str],
+    figure: Callable[[list[Row]], Figure] | None = None,
+) -> None:
+    if not rows:
+        print(f"\n{name}: none of the models is measured here; earlier files are kept", flush=True)
+        return
+    rows = [{**row, **facts} for row in rows]
+    written = write_report(folder, name, rows, text(rows), figure(rows) if figure else None)
+    print(f"\n{text(rows)}\nwritten: {', '.join(map(str, written))}", flush=True)

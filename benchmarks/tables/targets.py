@@ -1,0 +1,95 @@
+"""Tables and figures by name, and their plans."""
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.errors import ConfigError
+from benchmarks.launchers import make_launcher, settings_among
+from benchmarks.tables.figure import FigureSpec, known_figures, load_figure
+from benchmarks.tables.plan import Plan, make_plan
+from benchmarks.tables.schema import known_tables, read_table_file
+from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.utils.exits import USER_ERRORS, one_line
+
+
+class Plans:
+    """The plans of several tables and figures, one after the other; those that cannot be made are kept as errors.
+
+    Attributes:
+        settings: overrides for every run and the launcher.
+        jobs: runs that the launcher carries out at once.
+    """
+
+    def __init__(
+        self, names: Sequence[str], scale: str, seeds: int | None, rules: Sequence[str], settings: Sequence[str]
+    ) -> None:
+        """Look up the names and the launcher.
+
+        Args:
+            names: of tables and figures; `all` stands for all but those that have to be asked for.
+            scale: see `make_plan`.
+            seeds: per cell of a table; None: as the table says.
+            rules: further rules to add as rows.
+            settings: overrides for every run and the launcher.
+
+        Raises:
+            ConfigError: an unknown name or launcher.
+        """
+        self.settings = list(settings)
+        self._names = target_names(names)
+        self._scale, self._seeds, self._rules = scale, seeds, list(rules)
+        launcher, device = settings_among(self.settings)
+        self.jobs = make_launcher(launcher).width(device)
+        self._unusable: dict[str, list[str]] = {}
+
+    def __iter__(self) -> Iterator[Plan]:
+        """Plan one target after the other."""
+        for name in self._names:
+            try:
+                target = load_target(name, self._rules)
+                seeds = self._seeds if isinstance(target, TableSpec) else None
+                plan = make_plan(target, self._scale, seeds, self.settings, self.jobs)
+            except USER_ERRORS as error:
+                self.failed(name, error)
+            else:
+                yield plan
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """Keep an error, so that the other targets are still made."""
+        self._unusable.setdefault(one_line(error), []).append(name)
+
+    def errors(self) -> list[str]:
+        """Return the errors so far, a line for each with the targets that it concerns."""
+        return [f"{', '.join(names)}: {reason}" for reason, names in self._unusable.items()]
+
+
+def load_target(name: str, extra_rules: Sequence[str] = ()) -> TableSpec | FigureSpec:
+    """Load a table or figure by name.
+
+    Raises:
+        ConfigError: its file has a mistake.
+    """
+    return load_figure(name) if name in known_figures() else load_spec(name, extra_rules=extra_rules)
+
+
+def target_names(names: Sequence[str]) -> list[str]:
+    """List tables and figures by name, `all` standing for all but those that have to be asked for.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    known = [*known_tables(), *known_figures()]
+    usual = [name for name in known if not _on_request_only(name)]
+    wanted = usual if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
+    return wanted
+
+
+def _on_request_only(name: str) -> bool:
+    """Return whether `all` leaves it out; not so a file with a mistake, which is then reported."""
+    try:
+        described = load_figure(name) if name in known_figures() else read_table_file(name)
+    except ConfigError:
+        return False
+    return described.by_name_only

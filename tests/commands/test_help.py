@@ -1,0 +1,43 @@
+"""Every command explains itself, with an example, and without waiting for PyTorch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.__main__ import COMMANDS, main
+from tests.conftest import Command
+
+_SUBJECTS = ("models", "language", "nerf", "click_logs")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str, command: Command) -> None:
+    code, out, err = command(main, name, "--help")
+    assert (code, err) == (0, "")
+    assert f"python -m benchmarks {name}" in out.split("example")[1], "no example"
+
+
+@pytest.mark.parametrize("subject", _SUBJECTS)
+def test_every_measurement_of_bench_is_in_its_help(subject: str, command: Command) -> None:
+    assert subject in command(main, "bench", "--help")[1]
+    code, out, _ = command(main, "bench", subject, "--help")
+    assert code == 0 and f"bench {subject}" in out
+
+
+def test_every_command_is_in_the_help_of_all(command: Command) -> None:
+    code, out, _ = command(main, "--help")
+    assert code == 0 and all(f"\n  {name} " in out for name in COMMANDS)
+    assert command(main)[1] == out
+
+
+def test_an_unknown_command_is_one_clear_error(command: Command) -> None:
+    code, _, err = command(main, "learn")
+    assert code == 2 and err.startswith("error: unknown command 'learn'; known: train") and err.count("\n") == 1
+
+
+def test_help_does_not_load_pytorch() -> None:
+    imports = "; ".join(f"import benchmarks.commands.{name}" for name in COMMANDS)
+    loaded = "sorted({'torch', 'hydra_plugins', 'matplotlib'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", f"import sys; {imports}; print({loaded})"], capture_output=True)
+    assert ended.stdout.decode().strip() == "[]"
