@@ -37,7 +37,7 @@ def test_learned_matrices_survive_a_bad_batch(name: str, number: float, mlp: nn.
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
-@pytest.mark.parametrize("name", ["dkp", "fdfa", pytest.param("drtp", marks=to_mend)])
+@pytest.mark.parametrize("name", ["dkp", pytest.param("drtp", marks=to_mend)])
 def test_scaled_loss(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     """GradScaler multiplies the loss, and divides the gradients afterwards: as if it had done neither."""
     scale = 2.0**14
