@@ -43,7 +43,7 @@ ENTRIES = [
         ("body.encoder.layers.*", "body.decoder.layers.*"),
         ("body.encoder", "head"),
     ),
-    Entry("nn.LSTM", "torch", recurrent.lstm, ("embed", "body")),
+    Entry("nn.LSTM", "torch", recurrent.lstm, ("embed", "body"), dtype=torch.float),  # in which torch fuses it
     Entry("nn.GRU", "torch", recurrent.gru, ("embed", "body")),
     Entry("GPT-2", "transformers", language.gpt2, ("transformer.h.*",), ("lm_head",)),
     Entry("Llama", "transformers", language.llama, ("model.layers.*",), ("lm_head",)),

@@ -140,7 +140,8 @@ def _compare(entry: Entry, column: Column, model: nn.Module, loss: Loss) -> Outc
         text = str(error)
         return Outcome(REFUSED, text) if "\n" not in text else Outcome(DEFECT, "a refusal of several lines")
     except Exception as error:
-        return Outcome(DEFECT, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        sentence = str(error).strip().splitlines()[0].split(". ")[0]
+        return Outcome(DEFECT, f"{type(error).__name__}: {sentence}")
     try:
         expected = column.expected(untouched, loss, entry, state)
     except NotExchangeableError as error:
