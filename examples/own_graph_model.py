@@ -1,4 +1,4 @@
-"""A graph network of one's own, of PyTorch Geometric's layers, on a graph that joins each digit to those most like it."""
+"""A graph network of one's own, of PyTorch Geometric's layers; its graph joins each digit to those most like it."""
 
 import torch
 from digits import accuracy, digits

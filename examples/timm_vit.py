@@ -1,4 +1,4 @@
-"""A vision Transformer of timm on pictures of digits: a rule that follows the residual path, and what it is measured by."""
+"""A vision Transformer of timm on pictures of digits: a rule that follows the residual path, and two controls."""
 
 import torch
 from digits import accuracy, digits

@@ -1,4 +1,4 @@
-"""Hugging Face accelerate: `rule.backward` takes the place of `accelerator.backward`, and of the two things that it does."""
+"""Hugging Face accelerate: `rule.backward` takes the place of `accelerator.backward`, and does all that this does."""
 
 from accelerate import Accelerator
 from digits import POINTS, accuracy, digits, make_network, make_optimizer

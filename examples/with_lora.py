@@ -1,4 +1,4 @@
-"""PEFT: low-rank adapters of a frozen network, trained by a rule. Names get a prefix, so the patterns begin with `**`."""
+"""PEFT: low-rank adapters of a frozen network, trained by a rule. Names get a prefix, so patterns begin with `**`."""
 
 from digits import accuracy, digits, make_network, make_optimizer
 from peft import LoraConfig, get_peft_model

@@ -9,7 +9,10 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 import dfa
 
-POINTS, ERROR_AT = ["vit.layers.*"], "classifier"  # the model returns an object: the error is taken at a module's output
+POINTS, ERROR_AT = (
+    ["vit.layers.*"],
+    "classifier",
+)  # the model returns an object: the error is taken at a module's output
 
 
 def make_model() -> nn.Module:
@@ -44,8 +47,8 @@ def train(steps: int = 150) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=64, learning_rate=1e-3, lr_scheduler_type="constant",
-            use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no", max_grad_norm=0,
-            train_sampling_strategy="sequential",
+            use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
+            max_grad_norm=0, train_sampling_strategy="sequential",
         )  # fmt: skip
         trainer = Trainer(model, arguments, train_dataset=examples)
         rule = dfa.DirectFeedbackAlignment(model, POINTS, ERROR_AT)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from tests.dfa.refusals import REFUSALS, one_step, to_mend
 from tests.dfa.reference import assert_same
+from tests.dfa.refusals import REFUSALS, one_step, to_mend
 
 Batch = tuple[Tensor, Tensor]
 LEARNED = ["dkp", "low_rank", "fdfa", "grape"]
@@ -24,7 +24,9 @@ def tensors(state: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-@pytest.mark.parametrize("name", ["low_rank", *(pytest.param(name, marks=to_mend) for name in ("dkp", "fdfa", "grape"))])
+@pytest.mark.parametrize(
+    "name", ["low_rank", *(pytest.param(name, marks=to_mend) for name in ("dkp", "fdfa", "grape"))]
+)
 def test_learned_matrices_survive_a_bad_batch(name: str, number: float, mlp: nn.Sequential, batch: Batch) -> None:
     """The optimiser's step may be left out (as GradScaler does); what a matrix has learned cannot be undone."""
     rule = dfa.RULES.build(name, mlp, ["1", "3"])

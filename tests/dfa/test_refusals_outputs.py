@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from tests.dfa.refusals import assert_right_or_refused, one_step, to_mend
 from tests.dfa.reference import backpropagated
+from tests.dfa.refusals import assert_right_or_refused, one_step, to_mend
 
 Batch = tuple[Tensor, Tensor]
 
@@ -73,7 +73,7 @@ def test_scalar_loss_in_front_of_the_scores_is_no_error_tensor(name: str, batch:
     """As a tuple with labels and `return_dict=False` begins."""
     model = Classifier(lambda logits: (cross_entropy(logits, batch[1]), logits)).double()
     rule = dfa.RULES.build(name, model, "body")
-    with pytest.raises(dfa.PointError, match="scalar|dimension"):
+    with pytest.raises(dfa.PointError, match=r"scalar|dimension"):
         rule.backward(model(batch[0])[0])
 
 

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import dfa
-from tests.dfa.refusals import REFUSALS, one_step, to_mend
 from tests.dfa.reference import assert_same
+from tests.dfa.refusals import REFUSALS, one_step, to_mend
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 POINTS = "blocks.*"
@@ -90,13 +90,14 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: whole(tensor.grad) for name, tensor in model.named_parameters() if tensor.grad is not None}
 
 
+SHARDED = ("dfa", "fa", "sign_symmetry")
 FROZEN = {"decay": 0.0}
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[int], dict[str, Any]]]] = {
     **{f"DDP, {name}": (name, {}, parallel(name)) for name in ("dfa", "drtp", "fa")},
     **{f"DDP looking for unused, {name}": (name, {}, parallel(name, True)) for name in ("dfa", "drtp", "shallow")},
     **{f"learned, {name}": (name, options, parallel(name, **options)) for name, options in LEARNED.items()},
-    **{f"FSDP2, rule first, {name}": (name, {}, sharded(name, True)) for name in ("dfa", "shallow", "fa", "sign_symmetry")},
-    **{f"FSDP2, rule after, {name}": (name, {}, sharded(name, False)) for name in ("dfa", "fa", "sign_symmetry")},
+    **{f"FSDP2, rule first, {name}": (name, {}, sharded(name, True)) for name in (*SHARDED, "shallow")},
+    **{f"FSDP2, rule after, {name}": (name, {}, sharded(name, False)) for name in SHARDED},
     "FSDP2, rule after, kolen_pollack": ("kolen_pollack", FROZEN, sharded("kolen_pollack", False, **FROZEN)),
     "FSDP2, rule first, recompute": ("dfa", {}, sharded("dfa", True, memory="recompute")),
     "FSDP2, rule after, recompute": ("dfa", {}, sharded("dfa", False, memory="recompute")),
@@ -131,7 +132,16 @@ def result(folder: Path, case: str, rank: int) -> dict[str, Any]:
 
 
 def marked(case: str) -> Any:
-    known = ("unused, d", "first, dfa", "first, recompute", "first, fa", "first, sign", "after, fa", "after, sign", "after, kolen")
+    known = (
+        "unused, d",
+        "first, dfa",
+        "first, recompute",
+        "first, fa",
+        "first, sign",
+        "after, fa",
+        "after, sign",
+        "after, kolen",
+    )
     return pytest.param(case, marks=to_mend) if any(part in case for part in known) else case
 
 

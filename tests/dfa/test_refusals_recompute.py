@@ -85,9 +85,10 @@ class Experts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks, self.head = nn.ModuleList(Routed() for _ in range(2)), nn.Linear(5, 3)
+        blocks = [Routed() for _ in range(2)]
+        self.blocks, self.head = nn.ModuleList(blocks), nn.Linear(5, 3)
         self.routed: list[Tensor] = []
-        for block in self.blocks:
+        for block in blocks:
             block.gate.register_forward_hook(lambda module, arguments, output: self.routed.append(output))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 import dfa
-from tests.dfa.refusals import assert_right_or_refused, one_step, to_mend
 from tests.dfa.reference import backpropagated, gradients
+from tests.dfa.refusals import assert_right_or_refused, one_step, to_mend
 
 Batch = tuple[Tensor, Tensor]
 SEQUENTIAL = ["fa", "sign_symmetry", "kolen_pollack"]

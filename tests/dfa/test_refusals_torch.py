@@ -1,8 +1,7 @@
-"""Where torch itself would stop a rule with an error of its own: the right gradients, or one line that says what to do."""
+"""Where torch itself would stop a rule with an error of its own: the right gradients, or one line of what to do."""
 
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ class NoForwardMode(torch.autograd.Function):
         return 2 * x
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         return 2 * gradient
 
 
@@ -113,9 +112,7 @@ POINTS = {"at the blocks": ["blocks.*"], "inside": ["blocks.*.1"], "below": ["em
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("points", POINTS)
 @pytest.mark.parametrize("name", ["dfa", "shallow", "drtp", "dkp", "fdfa"])
-def test_checkpointing(
-    name: str, points: str, reentrant: bool, batch: Batch, request: pytest.FixtureRequest
-) -> None:
+def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch, request: pytest.FixtureRequest) -> None:
     """Hooks inside a block run once more with it; a block whose input wants no gradient may be left out."""
     if (points == "below" and reentrant) or (name == "fdfa" and not reentrant):
         request.applymarker(to_mend)

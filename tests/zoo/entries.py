@@ -72,5 +72,11 @@ ENTRIES = [
     Entry("GCN", "torch_geometric", graphs.gcn, ("act",)),
     Entry("UNet2D", "diffusers", vision.unet, ("down_blocks.*.resnets.*", "mid_block"), ("conv_out",)),
     Entry("DiT", "diffusers", vision.dit, ("transformer_blocks.*",), ("proj_out_2",)),
-    Entry("CLIP", "open_clip", vision.clip, ("visual.transformer.resblocks.*", "transformer.resblocks.*"), ("visual", "ln_final")),
+    Entry(
+        "CLIP",
+        "open_clip",
+        vision.clip,
+        ("visual.transformer.resblocks.*", "transformer.resblocks.*"),
+        ("visual", "ln_final"),
+    ),
 ]

@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 REARRANGING = {
-    "t", "T", "mT", "transpose", "permute", "view", "reshape", "__getitem__", "chunk", "split", "unbind", "cat", "stack",
-    "contiguous", "clone", "unsqueeze", "squeeze", "expand", "flatten", "to", "select", "narrow", "movedim", "type_as",
-    "double", "float", "expand_as",
+    "t", "T", "mT", "transpose", "permute", "view", "reshape", "__getitem__", "chunk", "split", "unbind", "cat",
+    "stack", "contiguous", "clone", "unsqueeze", "squeeze", "expand", "flatten", "to", "select", "narrow", "movedim",
+    "type_as", "double", "float", "expand_as",
 }  # fmt: skip
 PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "mul", "__mul__", "__rmul__",
@@ -129,8 +129,7 @@ class PlainLSTM(nn.LSTM):
         h = c = x.new_zeros(len(x), self.hidden_size)
         outputs = []
         for step in x.unbind(1):
-            gates = nn.functional.linear(step, self.weight_ih_l0, self.bias_ih_l0)
-            gates = gates + nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+            gates = _product(self, "ih", step) + _product(self, "hh", h)
             i, f, g, o = gates.chunk(4, 1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
@@ -145,13 +144,18 @@ class PlainGRU(nn.GRU):
         h = x.new_zeros(len(x), self.hidden_size)
         outputs = []
         for step in x.unbind(1):
-            r_in, z_in, n_in = nn.functional.linear(step, self.weight_ih_l0, self.bias_ih_l0).chunk(3, 1)
-            r_at, z_at, n_at = nn.functional.linear(h, self.weight_hh_l0, self.bias_hh_l0).chunk(3, 1)
+            r_in, z_in, n_in = _product(self, "ih", step).chunk(3, 1)
+            r_at, z_at, n_at = _product(self, "hh", h).chunk(3, 1)
             r, z = (r_in + r_at).sigmoid(), (z_in + z_at).sigmoid()
             n = (n_in + r * n_at).tanh()
             h = (1 - z) * n + z * h
             outputs.append(h)
         return torch.stack(outputs, 1), None
+
+
+def _product(layer: nn.RNNBase, which: str, x: Tensor) -> Tensor:
+    weight, bias = (layer.get_parameter(f"{kind}_{which}_l0") for kind in ("weight", "bias"))
+    return nn.functional.linear(x, weight, bias)
 
 
 PLAIN = {nn.MultiheadAttention: PlainAttention, nn.LSTM: PlainLSTM, nn.GRU: PlainGRU}

@@ -128,7 +128,7 @@ def _key(error_name: str, point: str) -> str:
 
 
 def through_matrices(state: State, sharing: str) -> Signals:
-    """e B: one matrix for all points of an error tensor, of which each uses its first columns, or one for each point."""
+    """e B: one matrix for all points of an error tensor, of which each uses its first columns, or one for each."""
 
     def signals(name: str, error: Tensor, points: list[Fired]) -> list[Tensor | None]:
         keys = [_key(name, "shared" if sharing == "shared" else point.name) for point in points]
@@ -166,6 +166,8 @@ def through_channel(state: State) -> Signals:
 
     def signals(name: str, error: Tensor, points: list[Fired]) -> list[Tensor | None]:
         channel = state["channels"][name].to(error.dtype)
-        return through_matrices(state["feedback"], "per_point")(name, error.reshape(*error.shape[:-1], -1) @ channel, points)
+        return through_matrices(state["feedback"], "per_point")(
+            name, error.reshape(*error.shape[:-1], -1) @ channel, points
+        )
 
     return signals

@@ -1,7 +1,7 @@
 """Models of Hugging Face's transformers, built from a configuration."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.zoo.kinds import Built, Loss
 

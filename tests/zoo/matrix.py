@@ -21,12 +21,12 @@ Cells = Mapping[tuple[str, str], Outcome]
 HEAD = """# Rules on models of other people
 
 Every model is built at a tiny size with random weights and trained for one step. A rule is exact (✓) where all parameter
-gradients equal those of an independent computation to a relative 10⁻⁵: the model cut by plain hooks and differentiated piece by
-piece for direct rules, every product with a weight rewritten for sequential ones, autograd for `bp` (`tests/zoo`). It is
-refused where it raises one clear error. The numbers lead to the errors below the table.
+gradients equal those of an independent computation to a relative 10⁻⁵ (`tests/zoo`): for direct rules the model is cut by plain
+hooks and differentiated piece by piece, for sequential ones every product with a weight is written anew, and `bp` is autograd.
+A rule is refused where it raises one clear error. The numbers lead to what is said below the table.
 
-Written by `python -m tests.zoo.matrix` (`pip install -e '.[zoo]'`); tests compare it with what they find.
-"""
+Written by `python -m tests.zoo.matrix` (`pip install -e '.[suite,dev,zoo]'`); tests compare it with what they find.
+"""  # noqa: E501
 
 
 def render(cells: Cells) -> str:
