@@ -35,36 +35,36 @@ lint: install  ## style and types
 	$(RUN) -m mypy
 
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
-	$(RUN) scripts/fetch_data.py $(TASK)
+	$(RUN) -m benchmarks fetch $(TASK)
 
 reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; 6, 6-wikitext2 (ours)
-	$(RUN) scripts/reproduce.py table_$* $(OPTIONS)
+	$(RUN) -m benchmarks reproduce table_$* $(OPTIONS)
 
 reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth (ours)
-	$(RUN) scripts/reproduce.py figure_$* $(OPTIONS)
+	$(RUN) -m benchmarks reproduce figure_$* $(OPTIONS)
 
 tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
-	$(RUN) scripts/tune.py table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
+	$(RUN) -m benchmarks tune table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
-	$(RUN) scripts/bench.py $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
+	$(RUN) -m benchmarks bench $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
 	  $(if $(PARTS),--parts $(PARTS)) $(if $(THREADS),--threads $(THREADS)) $(if $(DEVICE),--device $(DEVICE))
 
 search: install  ## try settings, keep the best on validation: SPACE=recommenders CHOICE="task=click_log model=dcn scale=mini"
-	$(RUN) scripts/search.py $(SPACE) $(CHOICE) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	$(RUN) -m benchmarks search $(SPACE) $(CHOICE) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	  $(if $(JOBS),--jobs $(JOBS))
 
 bench-recommenders: install  ## how fast click logs are preprocessed and read, and steps at the paper's scale
-	$(RUN) -m benchmarks.recommenders.bench
+	$(RUN) -m benchmarks.speed.click_logs
 
 reproduce: install  ## every table and figure, but those of hours that have to be asked for by name
-	$(RUN) scripts/reproduce.py all $(OPTIONS)
+	$(RUN) -m benchmarks reproduce all $(OPTIONS)
 
 status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"
-	$(RUN) scripts/status.py $(TABLE) $(PLAN)
+	$(RUN) -m benchmarks status $(TABLE) $(PLAN)
 
 chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40
-	$(RUN) scripts/chaos.py $(if $(KILLS),--kills $(KILLS))
+	$(RUN) -m benchmarks chaos $(if $(KILLS),--kills $(KILLS))
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

@@ -17,11 +17,10 @@ class SuiteLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._loader = hydra_context.config_loader
         self._config = config
+        self._carry_out = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from benchmarks.cli import carry_out  # late, since whoever composes a configuration loads plug-ins
-
-        values = carry_out([self._composed(overrides) for overrides in job_overrides])
+        values = self._carry_out([self._composed(overrides) for overrides in job_overrides])
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
             for overrides, value in zip(job_overrides, values, strict=True)

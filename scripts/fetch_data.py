@@ -1,6 +1,6 @@
-"""Fetch public data sets into DFA_DATA_DIR: python scripts/fetch_data.py cora pubmed"""
+"""Fetch public data sets: the same as `python -m benchmarks fetch`."""
 
-from benchmarks.data import main
+from benchmarks.commands.fetch import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""Make a table or figure of the paper: python scripts/reproduce.py table_3"""
+"""Make a table or figure: the same as `python -m benchmarks reproduce`."""
 
-from benchmarks.reproduce import main
+from benchmarks.commands.reproduce import main
 
 if __name__ == "__main__":
     main()

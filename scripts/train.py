@@ -1,6 +1,6 @@
-"""Train one run, or a sweep with -m: python scripts/train.py task=cora model=gcn rule=dfa seed=0"""
+"""Train one run, or a sweep with -m: the same as `python -m benchmarks train`."""
 
-from benchmarks.cli import main
+from benchmarks.commands.train import main
 
 if __name__ == "__main__":
     main()

@@ -14,12 +14,13 @@ import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 
-from benchmarks.config import REPOSITORY, Config, compose_config, resolve
-from benchmarks.execute import execute
-from benchmarks.records import Record, RunFolder
-from benchmarks.tablespec import TableSpec, load_spec
+from benchmarks.config import Config, compose_config, resolve
+from benchmarks.run.execute import execute
+from benchmarks.run.records import Record, RunFolder
+from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.utils.paths import REPOSITORY
 
-TOY = REPOSITORY / "tests" / "toy.py"
+TOY = REPOSITORY / "tests" / "helpers" / "toy.py"
 
 _CHOICES: dict[tuple[str, str], dict[str, Any]] = {
     ("task", "toy"): {"name": "toy", "family": None, "source": "stand_in", "options": {"batch_size": 12}},
@@ -34,6 +35,7 @@ _CHOICES: dict[tuple[str, str], dict[str, Any]] = {
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("DFA_RESULTS_DIR", "DFA_WANDB", "TOY_FAULT", "TOY_FAULT_SEED", "TOY_FAULT_ONCE", "TOY_PAUSE"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DFA_CONFIG_DIR", "")  # so that what a command adds is taken back
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,26 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from benchmarks.config import CONFIG_DIR, REPOSITORY, compose_config, resolve
-from benchmarks.data import known_tasks
-from benchmarks.figures import FIGURES, load_figure
-from benchmarks.language.sample import make_parser as make_sample_parser
+from benchmarks.__main__ import COMMANDS
+from benchmarks.commands.fetch import known_tasks
+from benchmarks.commands.reproduce import make_parser
+from benchmarks.commands.sample import make_parser as make_sample_parser
+from benchmarks.commands.search import make_parser as make_search_parser
+from benchmarks.commands.status import make_parser as make_status_parser
+from benchmarks.commands.tune import make_parser as make_tuning_parser
+from benchmarks.config import compose_config, resolve
 from benchmarks.launchers import settings_among
-from benchmarks.plan import make_plan
-from benchmarks.reproduce import make_parser, targets
-from benchmarks.search import make_parser as make_search_parser
-from benchmarks.search import read_space
-from benchmarks.status import make_parser as make_status_parser
-from benchmarks.tablespec import load_spec
-from benchmarks.trials import make_trials
-from benchmarks.tuning import make_parser as make_tuning_parser
+from benchmarks.registry import FIGURES
+from benchmarks.tables.figure import load_figure
+from benchmarks.tables.make import targets
+from benchmarks.tables.plan import make_plan
+from benchmarks.tables.spec import load_spec
+from benchmarks.tuning.search import read_space
+from benchmarks.tuning.trials import make_trials
+from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
 from dfa import RULES
 
-_DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/*/README.md")]
+_DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/**/README.md")]
 _HEADERS = sorted(CONFIG_DIR.rglob("*.yaml"))
 _OTHER_PROGRAMS = {"git", "cd", "source", "pip", "wandb", "export", "ls", "cat", "cp"}
 _RUNNERS = {"python", "python3", ".venv/bin/python"}
@@ -47,7 +52,7 @@ def _commands() -> Iterator[object]:
                         yield pytest.param(line, id=f"{document.relative_to(REPOSITORY)}: {line.split('#')[0].strip()}")
     for file in _HEADERS:
         for line in file.read_text(encoding="utf-8").splitlines():
-            found = re.match(r"#.*?((python |make |dfa-bench ).*)", line)
+            found = re.match(r"#.*?((python |make ).*)", line)
             if found:
                 yield pytest.param(found[1], id=f"{file.relative_to(REPOSITORY)}: {found[1]}")
 
@@ -69,12 +74,17 @@ def test_every_command_exists(line: str) -> None:
     program, arguments = words[0], words[1:]
     if program == "torchrun":
         program, arguments = "python", list(itertools.dropwhile(lambda word: not word.endswith(".py"), arguments))
-    if program in _RUNNERS and arguments[0] != "-m":
+    if program in _RUNNERS and arguments[:2] == ["-m", "benchmarks"]:
+        program, arguments = arguments[2], arguments[3:]
+        assert program in COMMANDS, f"no command {program}"
+    elif program in _RUNNERS and arguments[0] == "-m":
+        assert find_spec(arguments[1]), f"no module {arguments[1]}"
+    elif program in _RUNNERS:
         assert (REPOSITORY / arguments[0]).exists(), f"no script {arguments[0]}"
         program, arguments = Path(arguments[0]).stem, arguments[1:]
     if program == "make":
         _check_make(arguments)
-    elif program in ("train", "dfa-bench", "best"):
+    elif program in ("train", "rank"):
         _check_overrides(arguments)
     elif program == "reproduce":
         targets(_parsed(make_parser(), arguments).target)
@@ -86,12 +96,12 @@ def test_every_command_exists(line: str) -> None:
         _check_tuning(_parsed(make_tuning_parser(), arguments).table)
     elif program == "status":
         targets(_parsed(make_status_parser(), arguments).target or ["all"])
-    elif program == "sample_text":
+    elif program == "sample":
         _parsed(make_sample_parser(), arguments)
-    elif program == "fetch_data":
+    elif program in ("fetch", "fetch_data"):
         assert set(arguments) - {"--data-dir"} <= set(known_tasks())
     else:
-        assert program in _OTHER_PROGRAMS | _RUNNERS, f"unknown program {program}"
+        assert program in _OTHER_PROGRAMS | _RUNNERS | {"bench", "chaos"}, f"unknown program {program}"
 
 
 @cache

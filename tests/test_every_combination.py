@@ -14,12 +14,14 @@ import torch
 import yaml
 from omegaconf import OmegaConf, open_dict
 
-from benchmarks.config import CONFIG_DIR, SCALES, compose_config, resolve
-from benchmarks.execute import build_model, build_rule, build_task, execute, load_components
-from benchmarks.optim import make_optimizer
+from benchmarks.config import SCALES, compose_config, resolve
 from benchmarks.registry import TASKS
-from benchmarks.tablefile import known_tables
-from benchmarks.tablespec import load_spec
+from benchmarks.run.build import build_model, build_rule, build_task, load_components
+from benchmarks.run.execute import execute
+from benchmarks.run.optim import make_optimizer
+from benchmarks.tables.schema import known_tables
+from benchmarks.tables.spec import load_spec
+from benchmarks.utils.paths import CONFIG_DIR
 from dfa import FeedbackError
 
 _RULES = tuple(sorted(file.stem for file in (CONFIG_DIR / "rule").glob("*.yaml")))
@@ -39,7 +41,7 @@ def _pairs() -> list[tuple[str, str]]:
         re.sub(r"\s", " ", line).split()
         for file in sorted(CONFIG_DIR.glob("*/*.yaml"))
         for line in file.read_text().splitlines()
-        if line.startswith("#") and "train.py" in line
+        if line.startswith("#") and "benchmarks train" in line
     ]
     found = {(_choice(list(overrides), "task"), _choice(list(overrides), "model")) for overrides in [*cells, *headers]}
     return sorted((t, m) for t, m in found if _exists("task", t) and _exists("model", m))

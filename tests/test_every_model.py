@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from benchmarks.config import CONFIG_DIR, compose_config, resolve
-from benchmarks.execute import build_model, build_task, load_components
+from benchmarks.config import compose_config, resolve
+from benchmarks.run.build import build_model, build_task, load_components
 from benchmarks.task import Task
+from benchmarks.utils.paths import CONFIG_DIR
 from dfa import RULES, Rule
 
 TASKS = {

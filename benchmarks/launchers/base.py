@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from benchmarks.commands import one_line
 from benchmarks.config import Config, from_dict, identity
 from benchmarks.errors import ConfigError, SuiteError
-from benchmarks.execute import execute, record_failure
 from benchmarks.launchers.report import Outcome, Report
-from benchmarks.records import RunBusy, RunFolder
+from benchmarks.run.execute import execute, record_failure
+from benchmarks.run.records import RunBusy, RunFolder
+from benchmarks.utils.exits import one_line
 from dfa.registry import Registry
 
 ATTEMPTS = 3

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
-from benchmarks.footers import duration
-from benchmarks.records import Record, RunFolder
+from benchmarks.run.records import Record, RunFolder
+from benchmarks.utils.text import duration
 
 Outcome = dict[str, Any]
 """A record; {"busy": True}: another process has the run; {"error": line}: it could not be begun;

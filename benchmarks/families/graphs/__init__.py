@@ -1,0 +1,6 @@
+"""Graphs: node classification and link prediction on citation graphs (Tables 3, 4, A.2 and A.4)."""
+
+from benchmarks.families.graphs import figures, models, rules, task
+from benchmarks.families.graphs.data import missing_data
+
+__all__ = ["figures", "missing_data", "models", "rules", "task"]

@@ -1,0 +1,171 @@
+"""Learning curves: validation perplexity over the steps of several runs, as it is and relative to one of them."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from math import ceil
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+from benchmarks.config import Config
+from benchmarks.errors import ResultsError
+from benchmarks.registry import FIGURES
+from benchmarks.run.records import RunFolder
+
+_COLUMNS = 5
+"""Of the small panels, one a rule."""
+_NEAR_BP = (0.85, 1.35)
+"""Ratios of perplexities that are shown once more."""
+
+
+@FIGURES.register("learning_curves")
+def learning_curves(runs: Mapping[str, Config]) -> Figure:
+    """One curve a run, from its history; a line marks the best possible perplexity where it is known.
+
+    Raises:
+        ResultsError: the history of a run is missing or not whole.
+    """
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    axes = figure.subplots()
+    best: dict[str, float] = {}
+    described: dict[str, None] = {}
+    for label, config in runs.items():
+        curve = _perplexities(config)
+        axes.plot(list(curve), list(curve.values()), marker=".", label=label)
+        data = _data(config)
+        described[_data_name(data)] = None
+        if "best_perplexity" in data["notes"]:
+            best[data["name"]] = float(data["notes"]["best_perplexity"])
+    for value in best.values():
+        axes.axhline(value, color="0.5", linestyle="--", linewidth=1, label=f"best possible ({value:.1f})")
+    axes.set(xlabel="optimiser steps", ylabel="validation perplexity per token", yscale="log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter() if max(axes.get_ylim()) < 1000 else NullFormatter())
+    axes.grid(color="0.9")
+    axes.set_title(", ".join(described), fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+@FIGURES.register("perplexity_ratios")
+def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
+    """Validation perplexity over the first run's (backpropagation) at the same step, and once more what is near to 1;
+    below, each rule's alignment at every point over training.
+
+    Raises:
+        ResultsError: the history of a run is missing or not whole, or has none of the first run's steps.
+    """
+    curves = {label: _perplexities(config) for label, config in runs.items()}
+    reference, *others = curves
+    aligned = {label: steps for label in others if (steps := _alignments(runs[label]))}
+    rows = ceil(len(aligned) / _COLUMNS)
+    figure = Figure(figsize=(10, 3.8 + 2 * rows), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, 2 * _COLUMNS, height_ratios=[2.2] + [1.0] * rows)
+    over_steps, near = figure.add_subplot(grid[0, :_COLUMNS]), figure.add_subplot(grid[0, _COLUMNS:])
+    for label in others:
+        shared = [step for step in curves[label] if step in curves[reference]]
+        if not shared:
+            raise ResultsError(f"the runs '{label}' and '{reference}' were evaluated at different steps")
+        ratios = [curves[label][step] / curves[reference][step] for step in shared]
+        for axes in (over_steps, near):
+            axes.plot(shared, ratios, marker=".", label=label)
+    _finish_ratios(over_steps, near, reference, "optimiser steps")
+    figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
+    first: Axes | None = None
+    for index, (label, steps) in enumerate(aligned.items()):
+        row, place = 1 + index // _COLUMNS, 2 * (index % _COLUMNS)
+        axes = figure.add_subplot(grid[row, place : place + 2], sharex=first, sharey=first)
+        first = first or axes
+        _draw_alignments(axes, steps)
+        axes.set_title(label, fontsize=9)
+        if place == 0:
+            axes.set_ylabel(f"cosine with {reference}", fontsize=8)
+    if first is not None:
+        shown = first.get_legend_handles_labels()
+        legend = figure.legend(*shown, loc="outside lower center", ncols=len(shown[1]), fontsize=8, frameon=False)
+        legend.set_title("feedback point, from the input up", FontProperties(size=8))
+    return figure
+
+
+@FIGURES.register("perplexity_ratio_by_depth")
+def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
+    """Best validation perplexity over that of the run "<first rule>, <blocks>", and once more what is near to 1; labels
+    end in the number of blocks.
+
+    Raises:
+        ResultsError: the history of a run is missing or not whole.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2)
+    best: dict[str, dict[int, float]] = {}
+    for label, config in runs.items():
+        rule, _, blocks = label.rpartition(", ")
+        best.setdefault(rule, {})[int(blocks)] = min(_perplexities(config).values())
+    reference, *others = best
+    for axes in panels:
+        for rule in others:
+            blocks_of_rule = sorted(best[rule])
+            ratios = [best[rule][blocks] / best[reference][blocks] for blocks in blocks_of_rule]
+            axes.plot(blocks_of_rule, ratios, marker="o", label=rule)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(best[reference]))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    _finish_ratios(panels[0], panels[1], reference, "blocks")
+    figure.suptitle(_data_name(_data(next(iter(runs.values())))), fontsize=11)
+    return figure
+
+
+def _finish_ratios(whole: Axes, near: Axes, reference: str, over: str) -> None:
+    """What the panels of ratios to a rule have in common: the line at 1, grid, labels and the legend beside them."""
+    for axes in (whole, near):
+        axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
+        axes.grid(color="0.9")
+        axes.set_xlabel(over)
+    whole.set_ylabel(f"validation perplexity / that of {reference}")
+    near.set(ylim=_NEAR_BP, title="near 1")
+    near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _perplexities(config: Config) -> dict[int, float]:
+    """Validation perplexity by step."""
+    return RunFolder.of(config).curve("valid/perplexity")
+
+
+def _alignments(config: Config) -> dict[str, dict[int, float]]:
+    """Cosine by point, from the input up, and step: after training at least, and at evaluations where measured."""
+    folder = RunFolder.of(config)
+    history, record = folder.history(), folder.read() or {"metrics": {}}
+    at_end = {name: value for name, value in record["metrics"].items() if fnmatchcase(name, "alignment/?*/mean")}
+    last = history[-1]["step"] if history else 0
+    return {
+        name: {row["step"]: row[name] for row in history if name in row} | {last: value}
+        for name, value in at_end.items()
+    }
+
+
+def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) -> None:
+    """One curve a point, the darker the nearer to the input."""
+    for index, over_steps in enumerate(by_point.values()):
+        shade = colormaps["viridis"](index / max(1, len(by_point) - 1) * 0.85)
+        steps = sorted(over_steps)
+        values = [over_steps[step] for step in steps]
+        axes.plot(steps, values, marker=".", color=shade, linewidth=1, label=str(index + 1))
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.grid(color="0.9")
+    axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _data(config: Config) -> dict[str, Any]:
+    """What the run's record says of its data: name, kind and notes."""
+    record = RunFolder.of(config).read() or {"data": {"name": config.task.name, "kind": "real", "notes": {}}}
+    found: dict[str, Any] = record["data"]
+    return found
+
+
+def _data_name(data: dict[str, Any]) -> str:
+    return data["name"] if data["kind"] == "real" else f"{data['name']} (generated stand-in data)"

@@ -1,0 +1,135 @@
+"""Language modelling: predict the next token."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.errors import ConfigError
+from benchmarks.families.language.data import Columns, Corpus, Window, windows_in_turn
+from benchmarks.families.language.stand_in.corpus import generate
+from benchmarks.families.language.texts import SOURCES, find_text
+from benchmarks.families.language.tokens import tokenised
+from benchmarks.registry import TASKS
+from benchmarks.task import Task, cut_rows
+
+ALIGNMENT_COLUMNS = 4
+
+
+class LanguageModelling(Task):
+    """Mean cross-entropy of the next token in windows that share nothing with each other.
+
+    Args:
+        name: "wikitext103", "wikitext2" or "plain_text".
+        seed: of the run; text and order of the windows do not depend on it.
+        source: "real" or "stand_in".
+        data_dir, download: where the text is, and whether to fetch it.
+        columns: the training text is cut into so many columns.
+        window: tokens in a window.
+        groups: the columns come in so many batches, whose gradients are to be accumulated.
+        vocabulary: tokens of the byte-pair encoding, at most.
+        lowercase: whether the text is lower-cased first.
+        folder: of a plain text; relative ones are under `data_dir`.
+        cache_dir: where token ids are kept; "" for $DFA_CACHE_DIR or the user's cache folder.
+        stand_in_tokens, stand_in_seed: training tokens of the stand-in, and which one.
+
+    Raises:
+        ConfigError: an option out of range.
+        DataError: the text is missing, unreadable or too short.
+    """
+
+    metric: ClassVar[str] = "perplexity"
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seed: int,
+        source: str,
+        data_dir: Path,
+        download: bool = False,
+        columns: int = 64,
+        window: int = 128,
+        groups: int = 1,
+        vocabulary: int = 32_000,
+        lowercase: bool = True,
+        folder: str = "text",
+        cache_dir: str = "",
+        stand_in_tokens: int = 400_000,
+        stand_in_seed: int = 0,
+    ) -> None:
+        for option, value in {"columns": columns, "window": window, "groups": groups}.items():
+            if value < 1:
+                raise ConfigError(f"task option {option} must be at least 1, got {value}")
+        if columns % groups:
+            raise ConfigError(f"task option groups (trainer.accumulate): {columns} columns do not make {groups} groups")
+        if source == "stand_in":
+            self.corpus: Corpus = generate(name, stand_in_tokens, window, stand_in_seed)
+        else:
+            text = find_text(name, data_dir, folder, download)
+            self.corpus = tokenised(text, vocabulary, lowercase, cache_dir)
+        self.info = self.corpus.info
+        self.window, self.rows = window, columns // groups
+        self.train = Columns(self.corpus.ids["train"], columns, window, groups)
+        self.device = torch.device("cpu")
+
+    def model_options(self) -> dict[str, Any]:
+        return {"vocabulary": self.corpus.vocabulary, "window": self.window}
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.train.to(device)
+
+    def steps_per_epoch(self) -> int:
+        return len(self.train)
+
+    def train_batches(self, epoch: int, skip: int = 0) -> Iterator[Window]:
+        """The windows in the order of the text, the same in every epoch."""
+        return self.train.batches(skip)
+
+    def loss(self, model: nn.Module, batch: Window) -> Tensor:
+        """Mean cross-entropy in nats per token."""
+        scores: Tensor = model(batch.inputs)
+        return F.cross_entropy(scores.flatten(0, 1), batch.targets.flatten())
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Perplexity per token of the encoding and per word: every token but the first of the split is predicted.
+
+        The first token is taken for a word, as it is in WikiText, which starts with an empty line.
+        """
+        total, tokens = 0.0, 0
+        for inputs, targets in windows_in_turn(self.corpus.ids[split], self.window, self.rows):
+            scores = model(inputs.to(self.device)).flatten(0, 1).float()
+            total += float(F.cross_entropy(scores, targets.flatten().to(self.device), reduction="sum"))
+            tokens += targets.numel()
+        return {
+            "perplexity": _exp(total / tokens),
+            "word_perplexity": _exp(total / (self.corpus.words[split] - 1)),
+            "loss": total / tokens,
+        }
+
+    def alignment_loss(self, model: nn.Module) -> Tensor:
+        """The loss on the first few windows of the validation text."""
+        windows = windows_in_turn(self.corpus.ids["valid"], self.window, ALIGNMENT_COLUMNS)
+        inputs, targets = next(windows)
+        return self.loss(model, Window(inputs.to(self.device), targets.to(self.device)))
+
+    def share(self, batch: Window, rank: int, world: int) -> tuple[Window, float]:
+        """Some of the columns."""
+        columns, weight = cut_rows(len(batch.inputs), rank, world)
+        return Window(batch.inputs[columns], batch.targets[columns]), weight
+
+
+def _exp(loss: float) -> float:
+    """e to the loss; infinite where that is beyond a float."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+for _name in SOURCES:
+    TASKS.register(_name)(partial(LanguageModelling, _name))

@@ -1,0 +1,105 @@
+"""Criteo, real or generated, as a click log."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.errors import DataError
+from benchmarks.families.recommenders.criteo.blocks import Source, TextSource
+from benchmarks.families.recommenders.criteo.cache import open_cache, prepare, read_manifest
+from benchmarks.families.recommenders.criteo.hugging_face import HuggingFaceSource
+from benchmarks.families.recommenders.data import ClickLog, LoadedLog, random_split
+from benchmarks.families.recommenders.stand_in import ClickModel, expected_auc, expected_log_loss, write_text_log
+from benchmarks.utils.paths import cache_dir, writable
+
+CRITEO_ROWS = 45_840_617
+CRITEO_FILES = ("train.txt", "train.txt.gz")
+CRITEO_SAMPLE = "train_8000.txt"  # the first rows, enough to see everything work
+
+
+def load_criteo(
+    data_dir: Path,
+    *,
+    hugging_face: str = "",
+    min_count: int = 10,
+    max_malformed: float = 0.001,
+    download: bool = False,
+) -> LoadedLog:
+    """Criteo's log through its cache, which is built on first use.
+
+    Raises:
+        DataError: no log, or a broken one (see `cache.prepare`).
+    """
+    source = _criteo_source(data_dir, hugging_face, download)
+    folder = prepare(source, _cache_root(data_dir / "criteo"), min_count, max_malformed)
+    manifest = read_manifest(folder)
+    notes: dict[str, float | str] = {
+        "rows": manifest.rows,
+        "malformed_rows": manifest.malformed,
+        "feature_values": sum(manifest.field_sizes),
+    }
+    whole = manifest.rows + manifest.malformed == CRITEO_ROWS
+    name = "criteo" if whole else f"criteo ({manifest.rows + manifest.malformed} of {CRITEO_ROWS} rows)"
+    return LoadedLog(open_cache(folder), name, {manifest.source: manifest.sha256}, notes)
+
+
+def missing_criteo(data_dir: Path) -> str:
+    """Why there is no whole Criteo log in `data_dir`, or ""."""
+    folder = data_dir / "criteo"
+    if any((folder / name).is_file() for name in CRITEO_FILES):
+        return ""
+    sample = f" (only the sample {CRITEO_SAMPLE} is there)" if (folder / CRITEO_SAMPLE).is_file() else ""
+    return (
+        f"Criteo is not in {folder}{sample}; put train.txt or train.txt.gz of the Kaggle display-advertising challenge"
+        " there, or name a copy by task.options.hugging_face with run.download=true"
+    )
+
+
+def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
+    """A generated log that went through the same text file and preprocessing as the real one, then into memory.
+
+    Its notes hold the scores of the true probabilities on the test rows: in expectation over the labels
+    (`bayes_auc`, `bayes_log_loss`), and with the labels as drawn (`bayes_auc_drawn`, `bayes_log_loss_drawn`), which
+    no model beats other than by luck.
+    """
+    with tempfile.TemporaryDirectory(prefix="click-log-") as temporary:
+        path = Path(temporary) / "train.txt"
+        truth = write_text_log(ClickModel(seed, vocabulary), rows, path)
+        mapped = open_cache(prepare(TextSource(path), Path(temporary) / "cache", min_count, workers=1))
+        groups = tuple((columns, np.array(array)) for columns, array in mapped.groups)
+        log = ClickLog(groups, np.array(mapped.labels), mapped.field_sizes)
+        del mapped
+    test = random_split(rows, split_seed).test
+    labels, best = log.labels[test], truth[test]
+    notes: dict[str, float | str] = {
+        "rows": rows,
+        "bayes_auc": expected_auc(best),
+        "bayes_log_loss": expected_log_loss(best),
+    }
+    if labels.min() != labels.max():
+        notes["bayes_auc_drawn"] = float(roc_auc_score(labels, best))
+        notes["bayes_log_loss_drawn"] = float(log_loss(labels, best))
+    return LoadedLog(log, notes=notes)
+
+
+def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
+    if hugging_face:
+        if not Path(hugging_face).exists() and not download:
+            raise DataError(
+                f"'{hugging_face}' is no folder here, and reading it from the hub must be allowed (run.download=true)"
+            )
+        return HuggingFaceSource(hugging_face)
+    for name in (*CRITEO_FILES, CRITEO_SAMPLE):
+        path = data_dir / "criteo" / name
+        if path.is_file():
+            return TextSource(path)
+    raise DataError(missing_criteo(data_dir))
+
+
+def _cache_root(folder: Path) -> Path:
+    """In $DFA_CACHE_DIR where that is set; else beside the data if possible, since a cache is large."""
+    beside = not os.environ.get("DFA_CACHE_DIR") and folder.is_dir() and writable(folder)
+    return folder / "cache" if beside else cache_dir() / "criteo"

@@ -1,0 +1,131 @@
+"""A click log in memory or memory-mapped, its random split, and batches cut from it by array operations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.errors import ConfigError, DataError
+
+Rows = NDArray[np.int64]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ClickLog:
+    """Ids and labels.
+
+    Attributes:
+        groups: (columns, array of shape (rows, len(columns))) for each storage type; together they cover every field
+            once. Fields are kept in the narrowest unsigned type that holds their ids.
+        labels: (rows,) of 0 and 1.
+        field_sizes: number of values of each field.
+    """
+
+    groups: tuple[tuple[tuple[int, ...], NDArray[np.unsignedinteger]], ...]
+    labels: NDArray[np.uint8]
+    field_sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Rows) -> Batch:
+        """Rows by number: ids (n, fields) int32 and labels (n,) float32."""
+        ids = np.empty((len(rows), len(self.field_sizes)), dtype=np.int32)
+        for columns, array in self.groups:
+            ids[:, columns] = np.take(array, rows, axis=0)
+        return torch.from_numpy(ids), torch.from_numpy(np.take(self.labels, rows).astype(np.float32))
+
+    @staticmethod
+    def from_ids(ids: NDArray[np.integer], labels: NDArray[np.integer], field_sizes: Sequence[int]) -> "ClickLog":
+        """A log in memory.
+
+        Raises:
+            DataError: no rows, or an id outside its field.
+        """
+        sizes = tuple(int(size) for size in field_sizes)
+        if len(ids) == 0:
+            raise DataError("the click log has no rows")
+        if ids.min() < 0 or (ids.max(axis=0) >= np.asarray(sizes)).any():
+            raise DataError("an id lies outside its field")
+        groups = tuple(
+            (columns, np.ascontiguousarray(ids[:, columns]).astype(dtype)) for dtype, columns in storage_groups(sizes)
+        )
+        return ClickLog(groups, labels.astype(np.uint8), sizes)
+
+
+def storage_groups(field_sizes: Sequence[int]) -> list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]]:
+    """Fields by the narrowest unsigned type that holds their ids, narrowest first; empty groups left out."""
+    found: list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]] = []
+    types: tuple[tuple[type[np.unsignedinteger], int], ...] = ((np.uint8, 0), (np.uint16, 2**8), (np.uint32, 2**16))
+    for dtype, low in types:
+        high = np.iinfo(dtype).max + 1
+        columns = tuple(f for f, size in enumerate(field_sizes) if low < size <= high)
+        if columns:
+            found.append((np.dtype(dtype), columns))
+    return found
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the three parts, in random order."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+
+    def part(self, name: str) -> Rows:
+        """Raises ConfigError where `name` is not "train", "valid" or "test"."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        if name not in parts:
+            raise ConfigError(f"unknown split '{name}'; known: {', '.join(parts)}")
+        return parts[name]
+
+
+def random_split(rows: int, seed: int = 42) -> Split:
+    """80 / 10 / 10 % at random; with seed 42 the permutation that `torch.utils.data.random_split` draws.
+
+    Raises:
+        DataError: too few rows for three parts.
+    """
+    if rows < 10:
+        raise DataError(f"{rows} rows are too few to split 80 / 10 / 10 %; at least 10 are needed")
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
+    train, valid = int(rows * 0.8), int(rows * 0.1)
+    return Split(order[:train], order[train : train + valid], order[train + valid :])
+
+
+def epoch_order(rows: Rows, seed: int, epoch: int, shuffle: bool) -> Rows:
+    """The order of an epoch, a pure function of its arguments; without `shuffle` the same for all epochs."""
+    if not shuffle:
+        return rows
+    draw = np.random.default_rng([seed, epoch])
+    order = rows.copy()
+    draw.shuffle(order)
+    return order
+
+
+def batches(log: ClickLog, order: Rows, batch_size: int, skip: int = 0) -> Iterator[Batch]:
+    """Consecutive slices of `order`, without the first `skip`; the last may be shorter."""
+    for start in range(skip * batch_size, len(order), batch_size):
+        yield log.take(order[start : start + batch_size])
+
+
+@dataclass(frozen=True)
+class LoadedLog:
+    """A click log with its provenance.
+
+    Attributes:
+        log: the rows.
+        name: of the real data set, which says so where it is only a part of one; "" for a generated log.
+        checksums: file name → sha256 of the files read.
+        notes: facts worth showing.
+    """
+
+    log: ClickLog
+    name: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, float | str] = field(default_factory=dict)

@@ -1,0 +1,96 @@
+"""MovieLens-100k and -1M: a rating above 3 is a click; the fields are user and item."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks.errors import DataError
+from benchmarks.families.recommenders.data import ClickLog, LoadedLog
+from benchmarks.utils.download import fetch, sha256_of
+from benchmarks.utils.files import atomic_path
+
+CLICK_ABOVE = 3
+SEPARATORS = ("::", "\t", "|", ",")
+
+
+@dataclass(frozen=True)
+class _Release:
+    folder: str
+    file: str
+    url: str
+
+
+RELEASES = {
+    "100k": _Release("ml-100k", "u.data", "https://files.grouplens.org/datasets/movielens/ml-100k.zip"),
+    "1m": _Release("ml-1m", "ratings.dat", "https://files.grouplens.org/datasets/movielens/ml-1m.zip"),
+}
+
+
+def load_movielens(release: str, data_dir: Path, download: bool = False) -> LoadedLog:
+    """Read `ml-100k/u.data` or `ml-1m/ratings.dat` in `data_dir`.
+
+    Args:
+        release: "100k" or "1m".
+        data_dir: folder of the data sets.
+        download: fetch and unpack what is missing.
+
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    known = RELEASES[release]
+    path = data_dir / known.folder / known.file
+    if missing := missing_movielens(release, data_dir):
+        if not download:
+            raise DataError(missing)
+        _download(known, path)
+    log = read_ratings(path)
+    notes: dict[str, float | str] = {"rows": len(log), "click_rate": round(float(log.labels.mean()), 4)}
+    return LoadedLog(log, f"movielens_{release}", {known.file: sha256_of(path)}, notes)
+
+
+def missing_movielens(release: str, data_dir: Path) -> str:
+    """Why the ratings cannot be read in `data_dir`, or ""."""
+    known = RELEASES[release]
+    path = data_dir / known.folder / known.file
+    if path.is_file():
+        return ""
+    return f"MovieLens is not at {path}; get it by `make data TASK=movielens_{release}` or by hand from {known.url}"
+
+
+def read_ratings(path: Path) -> ClickLog:
+    """Lines of user, item, rating, time; ids count from 1, and a field has as many values as its largest id.
+
+    Separated by tabs or "::" as published, or by "|" or commas with a header line as in copies of them.
+
+    Raises:
+        DataError: a line that is not of that form.
+    """
+    try:
+        lines = pl.read_csv(path, has_header=False, separator="\x01", new_columns=["line"], quote_char=None)
+        texts = lines.get_column("line").cast(pl.String)
+        separator = next((known for known in SEPARATORS if known in (texts[0] or "")), SEPARATORS[0])
+        if not (texts[0] or "")[:1].isdigit():
+            texts = texts[1:]
+        parts = texts.str.split(separator)
+        if parts.list.len().ne(4).any():
+            raise DataError(f"{path}: a line does not consist of user, item, rating and time")
+        columns = [parts.list.get(number).cast(pl.Int64) for number in range(3)]
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path} is not a MovieLens rating file: {str(error).splitlines()[0]}") from None
+    ids = pl.DataFrame([column.alias(str(number)) for number, column in enumerate(columns[:2])]).to_numpy() - 1
+    if len(ids) == 0 or ids.min() < 0:
+        raise DataError(f"{path}: no ratings, or ids that do not count from 1")
+    return ClickLog.from_ids(ids, (columns[2] > CLICK_ABOVE).to_numpy(), ids.max(axis=0) + 1)
+
+
+def _download(release: _Release, path: Path) -> None:
+    archive = path.parent / Path(release.url).name
+    # Ratings are text, so that an archive whose checksum is not known beforehand can do no harm.
+    fetch([release.url], archive, None)
+    try:
+        with zipfile.ZipFile(archive) as packed, atomic_path(path) as temporary:
+            temporary.write_bytes(packed.read(f"{release.folder}/{release.file}"))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"{archive} does not hold {release.folder}/{release.file}: {error}") from None

@@ -1,0 +1,241 @@
+"""A generated click log whose true click probabilities, and so the best possible scores, are known.
+
+Fields are Criteo's: 13 integers and 26 categories, with missing values and heavy-tailed vocabularies. A row's
+true logit is
+
+    bias + Σ_f a_f z_f  +  Σ_triples [ β Σ_pairs z z' + γ z z' z'' ],
+
+with z_f a fixed random factor of the value that field f shows. Every row is drawn independently. A triple's
+order-three part has no projection on sums of pairs, so that a factorisation machine cannot represent it; because
+the same factors also act to first and second order, a network is led to them step by step rather than facing a parity.
+Values too rare to survive preprocessing, and missing ones, have the factor 0, so that preprocessing costs nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.errors import ConfigError
+
+INTEGERS = 13
+CATEGORIES = 26
+FIELDS = INTEGERS + CATEGORIES
+
+# Categories that interact, three by three; their vocabularies are in `_vocabularies`.
+TRIPLES = ((13, 14, 15), (16, 17, 18), (19, 20, 21), (22, 23, 24))
+_INTERACTING = sorted(field for triple in TRIPLES for field in triple)
+_PILOT_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class ClickRows:
+    """Generated rows.
+
+    Attributes:
+        labels: (rows,) 0 or 1.
+        integers: (rows, 13), as they would stand in the file.
+        categories: (rows, 26), rank of the value in its field's vocabulary, 0 the commonest.
+        missing: (rows, 39), which cells are empty.
+        probability: (rows,) true probability of a click.
+    """
+
+    labels: NDArray[np.uint8]
+    integers: NDArray[np.int64]
+    categories: NDArray[np.int64]
+    missing: NDArray[np.bool_]
+    probability: NDArray[np.float64]
+
+
+class ClickModel:
+    """The law that rows are drawn from.
+
+    Args:
+        seed: of the factors and of the rows.
+        vocabulary: values in each of the large categorical fields; interacting fields have a few dozen.
+        first, second, third: strength of the terms of each order.
+        click_rate: mean click probability.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        vocabulary: int = 2000,
+        first: float = 0.4,
+        second: float = 0.35,
+        third: float = 0.6,
+        click_rate: float = 0.25,
+    ) -> None:
+        if vocabulary < 10:
+            raise ConfigError(f"vocabulary must be at least 10, got {vocabulary}")
+        if not 0 < click_rate < 1:
+            raise ConfigError(f"click_rate must lie between 0 and 1, got {click_rate}")
+        self.seed = seed
+        self.second, self.third = second, third
+        draw = np.random.default_rng([seed, 0])
+        self.vocabularies = _vocabularies(vocabulary)
+        self.cumulative = [_zipf(size, 0.6 if size < 100 else 1.1) for size in self.vocabularies]
+        self.factors = [_factors(draw, np.diff(steps, prepend=0.0)) for steps in self.cumulative]
+        self.integer_centre = draw.uniform(0.5, 4.5, INTEGERS)
+        self.integer_missing = draw.choice([0.0, 0.05, 0.2, 0.45], INTEGERS)
+        self.category_missing = np.where(
+            np.isin(np.arange(INTEGERS, FIELDS), _INTERACTING), 0.0, draw.choice([0.0, 0.03, 0.4], CATEGORIES)
+        )
+        self.first = np.full(FIELDS, first) * draw.choice([0.6, 1.0, 1.4], FIELDS)
+        self.bias = 0.0
+        pilot = self._logit(*self._cells(np.random.default_rng([seed, 1]), _PILOT_ROWS))
+        self.bias = _bias_for(pilot, click_rate)
+
+    def chunks(self, rows: int, chunk: int = 250_000) -> Iterator[ClickRows]:
+        """`rows` rows in pieces of at most `chunk`; a pure function of seed, rows and chunk."""
+        if rows < 1:
+            raise ConfigError(f"rows must be at least 1, got {rows}")
+        for start in range(0, rows, chunk):
+            yield self.draw(min(chunk, rows - start), stream=start // chunk)
+
+    def draw(self, rows: int, stream: int = 0) -> ClickRows:
+        """`rows` rows of an independent stream of random numbers."""
+        draw = np.random.default_rng([self.seed, 2, stream])
+        integers, categories, missing = self._cells(draw, rows)
+        probability = 1 / (1 + np.exp(-self._logit(integers, categories, missing)))
+        labels = (draw.random(rows) < probability).astype(np.uint8)
+        return ClickRows(labels, integers, categories, missing, probability)
+
+    def _cells(
+        self, draw: np.random.Generator, rows: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        spread = draw.normal(self.integer_centre, 1.3, (rows, INTEGERS))
+        integers = np.floor(np.exp(spread)).astype(np.int64) - 1
+        uniform = draw.random((rows, CATEGORIES))
+        columns = [np.searchsorted(steps, uniform[:, f]) for f, steps in enumerate(self.cumulative)]
+        shares = np.concatenate([self.integer_missing, self.category_missing])
+        missing = draw.random((rows, FIELDS)) < shares
+        return integers, np.stack(columns, axis=1), missing
+
+    def _logit(
+        self, integers: NDArray[np.int64], categories: NDArray[np.int64], missing: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        z = np.empty((len(integers), FIELDS))
+        # Constant within a bucket of the preprocessing, which therefore loses nothing.
+        buckets = np.floor(np.log(np.maximum(integers, 3)) ** 2)
+        z[:, :INTEGERS] = np.where(integers > 2, np.clip((buckets - 8) / 8, -1, 2), (integers - 2) / 3)
+        for f, factors in enumerate(self.factors):
+            z[:, INTEGERS + f] = factors[categories[:, f]]
+        z[missing] = 0
+        logit = self.bias + z @ self.first
+        for triple in TRIPLES:
+            a, b, c = (z[:, field] for field in triple)
+            logit += self.second * (a * b + b * c + a * c) + self.third * a * b * c
+        return logit
+
+
+def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | None = None) -> float:
+    """AUC that ranking by `score` (by default the probability itself: Bayes) has in expectation over the labels.
+
+    Ratio of expectations: Σ_ij p_i (1 − p_j) ([s_i > s_j] + ½ [s_i = s_j]) / Σ_ij p_i (1 − p_j), i ≠ j.
+    """
+    score = probability if score is None else score
+    order = np.argsort(score, kind="stable")
+    p, s = probability[order], score[order]
+    _, starts, counts = np.unique(s, return_index=True, return_counts=True)
+    clicks = np.add.reduceat(p, starts)
+    others = np.add.reduceat(1 - p, starts)
+    both = np.add.reduceat(p * (1 - p), starts)  # a row is not compared with itself
+    below = np.cumsum(others) - others
+    wins = np.sum(clicks * below + 0.5 * (clicks * others - both))
+    total = p.sum() * (1 - p).sum() - np.sum(p * (1 - p))
+    assert counts.sum() == len(p)
+    return float(wins / total)
+
+
+def expected_log_loss(probability: NDArray[np.float64]) -> float:
+    """Mean entropy of the labels (nats): the least log loss possible in expectation."""
+    p = np.clip(probability, 1e-15, 1 - 1e-15)
+    return float(np.mean(-p * np.log(p) - (1 - p) * np.log1p(-p)))
+
+
+def _vocabularies(large: int) -> list[int]:
+    """Values per categorical field, from a handful to `large`; the interacting ones come first."""
+    interacting = [20] * len(_INTERACTING)
+    rest = [3, 8, 15, 30, 100, 300, large // 10 + 1, large // 3 + 1, large, large, large, large]
+    sizes = interacting + rest
+    return sizes + [20] * (CATEGORIES - len(sizes))
+
+
+def _zipf(size: int, exponent: float) -> NDArray[np.float64]:
+    """Cumulative probabilities of ranks 0..size-1, ∝ (rank + 3)^-exponent."""
+    weights = np.arange(3, size + 3) ** -exponent
+    cumulative = np.cumsum(weights / weights.sum())
+    cumulative[-1] = 1.0
+    return cumulative
+
+
+def _factors(draw: np.random.Generator, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A factor for every value, of zero mean and unit variance over the draws of common values; 0 for the rare.
+
+    Three values in ten stand out and the others differ little, as with real categories.
+    """
+    common = min(len(probability), 100)
+    place = draw.permutation((np.arange(common) + 0.5) / common)
+    raw = (place > 0.7) + 0.25 * place
+    shares = probability[:common] / probability[:common].sum()
+    mean = shares @ raw
+    factors = np.zeros(len(probability))
+    factors[:common] = (raw - mean) / np.sqrt(shares @ (raw - mean) ** 2)
+    return factors
+
+
+def _bias_for(logit: NDArray[np.float64], rate: float) -> float:
+    """The number to add so that the mean probability is `rate`, by bisection."""
+    low, high = -30.0, 30.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if np.mean(1 / (1 + np.exp(-logit - middle))) < rate:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def write_text_log(model: ClickModel, rows: int, path: Path, chunk: int = 250_000) -> NDArray[np.float64]:
+    """Write `rows` rows to `path`: label, 13 integers, 26 categories of 8 hexadecimal digits, separated by tabs.
+
+    Returns:
+        (rows,) the true click probabilities.
+    """
+    tokens = [_tokens(field, size) for field, size in enumerate(model.vocabularies)]
+    probabilities = []
+    with path.open("wb") as file:
+        for piece in model.chunks(rows, chunk):
+            _frame(piece, tokens).write_csv(file, include_header=False, separator="\t", null_value="")
+            probabilities.append(piece.probability)
+    return np.concatenate(probabilities)
+
+
+def _frame(rows: ClickRows, tokens: list[pl.Series]) -> pl.DataFrame:
+    return pl.DataFrame([pl.Series("label", rows.labels), *_integer_columns(rows), *_category_columns(rows, tokens)])
+
+
+def _integer_columns(rows: ClickRows) -> Iterable[pl.Series]:
+    for field in range(INTEGERS):
+        column = pl.Series(f"I{field + 1}", rows.integers[:, field])
+        yield column.set(pl.Series(rows.missing[:, field]), None)
+
+
+def _category_columns(rows: ClickRows, tokens: list[pl.Series]) -> Iterable[pl.Series]:
+    for field in range(CATEGORIES):
+        column = tokens[field].gather(rows.categories[:, field]).alias(f"C{field + 1}")
+        yield column.set(pl.Series(rows.missing[:, INTEGERS + field]), None)
+
+
+def _tokens(field: int, size: int) -> pl.Series:
+    """Distinct 8-digit hexadecimal names of a field's values."""
+    # An odd multiplier permutes the 32-bit numbers, so that no two ranks share a name.
+    ranks = np.arange(size, dtype=np.uint64) + np.uint64(field * 0x01000193)
+    numbers = (ranks * np.uint64(2654435761)) & np.uint64(0xFFFFFFFF)
+    digits = (numbers[:, None] >> np.arange(28, -4, -4, dtype=np.uint64)) & np.uint64(15)
+    letters = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[digits]
+    return pl.Series(np.ascontiguousarray(letters).view("S8").ravel().astype(str))

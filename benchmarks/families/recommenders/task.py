@@ -1,0 +1,172 @@
+"""Click prediction as a task: binary cross-entropy, AUC and log loss."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from benchmarks.errors import ConfigError
+from benchmarks.families.recommenders.criteo.load import load_criteo, load_stand_in, missing_criteo
+from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
+from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
+from benchmarks.registry import TASKS
+from benchmarks.task import DataInfo, Task, cut_rows
+
+ALIGNMENT_ROWS = 512
+
+
+class ClickTask(Task):
+    """Learn to predict clicks from a log of ids.
+
+    Args:
+        log: all rows.
+        info: what they are.
+        seed: of the order of the batches and of the alignment rows.
+        split_seed: of the 80 / 10 / 10 % split.
+        batch_size: rows per training batch.
+        evaluation_batch: rows per batch of an evaluation.
+        shuffle: a new order every epoch; False keeps that of the split, as the published runs did.
+    """
+
+    metric = "auc"
+    higher_is_better = True
+
+    def __init__(
+        self,
+        log: ClickLog,
+        info: DataInfo,
+        seed: int = 0,
+        split_seed: int = 42,
+        batch_size: int = 2048,
+        evaluation_batch: int = 8192,
+        shuffle: bool = True,
+    ) -> None:
+        if batch_size < 2 or evaluation_batch < 1:
+            raise ConfigError("batch_size must be at least 2 (batch normalisation) and evaluation_batch at least 1")
+        self.log, self.info = log, info
+        self.split = random_split(len(log), split_seed)
+        self.seed, self.batch_size, self.evaluation_batch, self.shuffle = seed, batch_size, evaluation_batch, shuffle
+        self.device = torch.device("cpu")
+        chosen = np.random.default_rng([seed, 0]).permutation(len(self.split.train))[:ALIGNMENT_ROWS]
+        self._alignment = log.take(self.split.train[chosen])
+
+    def model_options(self) -> dict[str, Any]:
+        return {"field_sizes": self.log.field_sizes}
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self._alignment = self._move(self._alignment)
+
+    def steps_per_epoch(self) -> int:
+        full, rest = divmod(len(self.split.train), self.batch_size)
+        # Batch normalisation cannot train on a single row.
+        return full + (rest > 1)
+
+    def train_batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        order = epoch_order(self.split.train, self.seed, epoch, self.shuffle)
+        order = order[: self.steps_per_epoch() * self.batch_size]
+        for batch in batches(self.log, order, self.batch_size, skip):
+            yield self._move(batch)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        ids, labels = batch
+        return binary_cross_entropy_with_logits(model(ids), labels)
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Exact AUC and mean log loss (nats), both NaN once the model puts out numbers that are not finite."""
+        rows = np.sort(self.split.part(split))  # neighbours in the file: fewer pages to read
+        logits, labels = [], []
+        for ids, clicked in batches(self.log, rows, self.evaluation_batch):
+            logits.append(model(ids.to(self.device)).float().cpu())
+            labels.append(clicked)
+        return click_metrics(torch.cat(logits), torch.cat(labels))
+
+    def alignment_loss(self, model: nn.Module) -> Tensor:
+        return self.loss(model, self._alignment)
+
+    def share(self, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+        rows, weight = cut_rows(len(batch[1]), rank, world)
+        return (batch[0][rows], batch[1][rows]), weight
+
+    def _move(self, batch: Batch) -> Batch:
+        if self.device.type == "cpu":
+            return batch
+        ids, labels = (part.pin_memory() if part.device.type == "cpu" else part for part in batch)
+        return ids.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """AUC (exact, not binned) and log loss of logits (n,) against labels (n,) of 0 and 1."""
+    if not torch.isfinite(logits).all():
+        return {"auc": float("nan"), "log_loss": float("nan")}
+    log_loss = binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+    one_class = labels.min() == labels.max()
+    auc = float("nan") if one_class else float(roc_auc_score(labels.numpy(), logits.numpy()))
+    return {"auc": auc, "log_loss": log_loss}
+
+
+def _click_task(
+    name: str,
+    load_real: Callable[..., LoadedLog] | None,
+    *,
+    seed: int,
+    source: str,
+    data_dir: Path,
+    download: bool = False,
+    batch_size: int = 2048,
+    evaluation_batch: int = 8192,
+    shuffle: bool = True,
+    split_seed: int = 42,
+    stand_in_rows: int = 150_000,
+    stand_in_vocabulary: int = 2000,
+    stand_in_seed: int = 0,
+    hugging_face: str = "",
+    min_count: int = 10,
+    max_malformed: float = 0.001,
+) -> ClickTask:
+    """The factory behind every task name of this family.
+
+    Args:
+        seed, batch_size, evaluation_batch, shuffle, split_seed: see `ClickTask`.
+        source: "real" or "stand_in".
+        data_dir: folder of the data sets.
+        download: fetch what is missing.
+        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the generated log.
+        hugging_face: a copy on the Hugging Face hub, or a local folder in its layout, to read instead of the text file.
+        min_count: a value seen less often in a field becomes its rare value.
+        max_malformed: share of malformed rows above which a Criteo file is refused.
+    """
+    if source == "stand_in" or load_real is None:
+        loaded = load_stand_in(stand_in_rows, stand_in_vocabulary, stand_in_seed, split_seed, min_count)
+    elif load_real is load_criteo:
+        loaded = load_criteo(
+            data_dir,
+            hugging_face=hugging_face,
+            min_count=min_count,
+            max_malformed=max_malformed,
+            download=download,
+        )
+    else:
+        loaded = load_real(data_dir, download)
+    info = DataInfo(loaded.name or name, "real" if loaded.name else "stand-in", loaded.checksums, loaded.notes)
+    return ClickTask(loaded.log, info, seed, split_seed, batch_size, evaluation_batch, shuffle)
+
+
+def missing_data(task: str, data_dir: Path) -> str:
+    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    release = task.removeprefix("movielens_")
+    if release in RELEASES:
+        return missing_movielens(release, data_dir)
+    return missing_criteo(data_dir) if task == "criteo" else ""
+
+
+TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))
+TASKS.register("movielens_1m")(partial(_click_task, "movielens_1m", partial(load_movielens, "1m")))
+TASKS.register("movielens_100k")(partial(_click_task, "movielens_100k", partial(load_movielens, "100k")))
+TASKS.register("click_log")(partial(_click_task, "click_log", None))

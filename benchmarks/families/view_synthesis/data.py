@@ -1,0 +1,156 @@
+"""Scenes by name: found, fetched if asked for, or rendered by the project itself."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.errors import ConfigError, DataError
+from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
+from benchmarks.families.view_synthesis.scenes.download import obtain, obtain_file
+from benchmarks.families.view_synthesis.scenes.scene import Scene
+from benchmarks.families.view_synthesis.stand_in import views as stand_in
+from benchmarks.utils.paths import cache_dir
+
+BLENDER = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
+LLFF = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
+TINY = "tiny_lego"
+GENERATED = ("stand_in", "stand_in_front")
+SCENES = (*BLENDER, *LLFF, TINY, *GENERATED)
+
+SCENE_OF_TASK = {
+    **{f"blender_{scene}": scene for scene in BLENDER},
+    **{f"llff_{scene}": scene for scene in LLFF},
+    "tiny_nerf_lego": TINY,
+}
+
+_TASK_OF_SCENE = {scene: task for task, scene in SCENE_OF_TASK.items()}
+_TINY_FROM = "lego"
+
+
+def load_scene(
+    name: str,
+    *,
+    data_dir: Path,
+    source: str = "real",
+    download: bool = False,
+    width: int | None = None,
+    allow_partial: bool = False,
+    stand_in_views: int = stand_in.VIEWS,
+) -> Scene:
+    """The scene called `name`.
+
+    Args:
+        name: one of `SCENES`: a scene of NeRF-Synthetic or LLFF-Real, "tiny_lego" (the array of Tiny-NeRF, or the
+            Blender Lego at its size), or one that the project renders: "stand_in" from all around, "stand_in_front".
+        data_dir: the collections lie in `<data_dir>/nerf_synthetic` and `<data_dir>/nerf_llff_data`.
+        source: "real" or "stand_in"; the latter gives the rendered scene that resembles the real one most.
+        download: fetch a real scene that is not there, or only a part of it.
+        width: of the pictures in pixels; None or 0: 800 (Blender), a quarter of the full width (LLFF), 100 (Tiny-NeRF),
+            50 (stand-in).
+        allow_partial: leave out, and note, frames of a Blender scene whose picture is not there.
+        stand_in_views: training views of a rendered scene.
+
+    Raises:
+        ConfigError: an unknown name, or an option that the scene does not allow.
+        DataError: the scene is not there, malformed, incomplete, or cannot be fetched.
+    """
+    if name not in SCENES:
+        raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
+    width = width or None
+    if source == "stand_in":
+        return _stand_in(name, width or stand_in.WIDTH, stand_in_views)
+    if name in GENERATED:
+        raise ConfigError(f"'{name}' is rendered by the project: set task.source=stand_in")
+    if name == TINY:
+        return _tiny(data_dir, download, width, allow_partial)
+    folder = _folder(name, data_dir, download, allow_partial)
+    if name in BLENDER:
+        return blender.load_blender(name, folder, width=width, allow_partial=allow_partial)
+    return llff.load_llff(name, folder, width=width)
+
+
+def missing_data(task: str, data_dir: Path) -> str:
+    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    if task not in SCENE_OF_TASK:
+        return ""  # a task from elsewhere, which looks for its data itself
+    scene = SCENE_OF_TASK[task]
+    if scene == TINY and _find_array(data_dir):
+        return ""
+    name = _TINY_FROM if scene == TINY else scene
+    if _find(name, data_dir) is not None:
+        return ""
+    return f"{name} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={task}` or by hand"
+
+
+def _stand_in(name: str, width: int, views: int) -> Scene:
+    if width < 4 or views < 2:
+        raise ConfigError(f"a rendered scene needs a width of 4 and 2 views at least, got {width} and {views}")
+    if name in (*LLFF, GENERATED[1]):
+        return stand_in.load_front(name, width, views)
+    return stand_in.load_around(name, width, views, white_background=name != TINY)
+
+
+def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool) -> Scene:
+    path, folder = _find_array(data_dir), _find(_TINY_FROM, data_dir)
+    if path is None and download:
+        with _spare("the Blender Lego takes its place", folder is not None):
+            path = obtain_file(tiny.FILE, data_dir)
+    if path is not None:
+        return tiny.load_tiny(TINY, path, width=width)
+    if folder is not None:
+        return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
+    raise DataError(
+        f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
+        f" run `make data TASK={_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them there by hand"
+    )
+
+
+def _find_array(data_dir: Path) -> Path | None:
+    return next((root / tiny.FILE for root in (data_dir, cache_dir()) if (root / tiny.FILE).is_file()), None)
+
+
+def _collection(name: str) -> str:
+    return "nerf_synthetic" if name in BLENDER else "nerf_llff_data"
+
+
+def _candidates(name: str, data_dir: Path) -> list[Path]:
+    return [root / _collection(name) / name for root in (data_dir, cache_dir())]
+
+
+def _find(name: str, data_dir: Path) -> Path | None:
+    """The first folder with the whole scene, else the first with a part of it."""
+    folders = [folder for folder in _candidates(name, data_dir) if _is_scene(name, folder)]
+    return next((folder for folder in folders if _is_whole(name, folder)), folders[0] if folders else None)
+
+
+def _is_scene(name: str, folder: Path) -> bool:
+    return blender.is_scene(folder) if name in BLENDER else llff.is_complete(folder)
+
+
+def _is_whole(name: str, folder: Path) -> bool:
+    return blender.is_complete(folder) if name in BLENDER else llff.is_complete(folder)
+
+
+def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> Path:
+    folder = _find(name, data_dir)
+    if download and (folder is None or not _is_whole(name, folder)):
+        with _spare("the part that is here is taken", folder is not None and allow_partial):
+            folder = obtain(_collection(name), name, data_dir)
+    if folder is None:
+        raise DataError(
+            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run `make data TASK={_TASK_OF_SCENE[name]}`"
+            " (or set run.download=true), or place it there by hand"
+        )
+    return folder
+
+
+@contextmanager
+def _spare(instead: str, possible: bool) -> Iterator[None]:
+    """Where there is something to go on with, a failed download is reported and no more."""
+    try:
+        yield
+    except DataError as error:
+        if not possible:
+            raise
+        print(f"{error}; {instead}", file=sys.stderr)

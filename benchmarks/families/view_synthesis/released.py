@@ -1,0 +1,143 @@
+"""The models that the paper's authors released, evaluated by this suite.
+
+    python -m benchmarks.families.view_synthesis.released FILE task=blender_lego
+
+FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
+are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide
+(`task.options.pixel_centre=0`); `+task.options.pixel_step=8` looks at one pixel of 64.
+"""
+
+import argparse
+import json
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.config import compose_config, resolve
+from benchmarks.errors import DataError
+from benchmarks.run.build import build_model, build_task, find_device, load_components
+from benchmarks.run.trainer import evaluate
+from benchmarks.utils.download import sha256_of
+from benchmarks.utils.exits import EXIT_DONE, guarded
+from benchmarks.utils.files import write_result
+from benchmarks.utils.machine import commit, device_name, versions
+
+LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
+LAYERS = {
+    "layer1": "trunk.0.linear",
+    "layers_xyz.0": "trunk.1.linear",
+    "layers_xyz.1": "trunk.2.linear",
+    "layers_xyz.2": "trunk.3.linear",
+    "fc_alpha": "density",
+    "fc_feat": "feature.linear",
+    "layers_dir.0": "view.linear",
+    "fc_rgb": "color",
+}
+"""Their name of a layer → ours."""
+
+
+def load_released(path: Path, model: nn.Module) -> None:
+    """Fill a `nerf_release` model with the weights of a released file.
+
+    Raises:
+        DataError: the file cannot be read, or is no such model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from None
+    weights = rename(content, str(path))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the released network: {str(error).splitlines()[-1].strip()}") from None
+
+
+def rename(content: Any, where: str) -> dict[str, Tensor]:
+    """The released weights by the names of `nerf_release`.
+
+    Raises:
+        DataError: a part is missing.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, level in LEVELS.items():
+        part = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(part, dict):
+            raise DataError(f"{where} holds no {key}")
+        for theirs, ours in LAYERS.items():
+            for kind in ("weight", "bias"):
+                if not isinstance(part.get(f"{theirs}.{kind}"), Tensor):
+                    raise DataError(f"{where}: {key} has no {theirs}.{kind}")
+                weights[f"{level}.{ours}.{kind}"] = part[f"{theirs}.{kind}"].float()
+    return weights
+
+
+def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """A released model on the test views, in the configuration that the overrides give.
+
+    Returns:
+        `metrics`, and what they were measured on.
+
+    Raises:
+        DataError: see `load_released`.
+        ConfigError: a configuration that does not fit.
+    """
+    began = time.monotonic()
+    config = resolve(compose_config([*overrides, "model=nerf_release"]))
+    load_components(config)
+    device = find_device(config.run.device)
+    torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
+    task = build_task(config)
+    model = build_model(config, task)
+    load_released(path, model)
+    model.to(device)
+    task.to(device)
+    metrics = {f"test/{name}": value for name, value in evaluate(task, model, "test").items()}
+    return {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "overrides": list(overrides),
+        "data": asdict(task.info),
+        "metrics": metrics,
+        "seconds": time.monotonic() - began,
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit()[0],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.families.view_synthesis.released",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="a released checkpoint")
+    parser.add_argument("overrides", nargs="*", help="task=blender_lego and further overrides")
+    parser.add_argument("--out", type=Path, help="write what was measured here, e.g. results/released/lego_800.json")
+    options = parser.parse_intermixed_args(arguments)
+
+    def command() -> int:
+        found = evaluate_released(options.file, options.overrides)
+        if options.out is not None:
+            write_result(options.out, json.dumps(found, indent=1) + "\n")
+        for name, value in found["metrics"].items():
+            print(f"  {name:19} {value:.4f}")
+        print(f"  {found['seconds']:.0f} s")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Scenes in Blender format (NeRF-Synthetic): three lists of frames, each with a camera and an RGBA picture.
+
+Focal length: half the width over the tangent of half the horizontal angle of view. Depths 2 to 6, white background.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.errors import DataError
+from benchmarks.families.view_synthesis.scenes.cache import decoded, place_beside
+from benchmarks.families.view_synthesis.scenes.cameras import Array, improper, turntable
+from benchmarks.families.view_synthesis.scenes.images import picture_size, scaled_size
+from benchmarks.families.view_synthesis.scenes.scene import Scene, Views
+from benchmarks.utils.download import sha256_of
+
+SPLITS = {"train": "train", "valid": "val", "test": "test"}
+"""Our name of a split → the files'."""
+NEAR, FAR = 2.0, 6.0
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a split whose picture is there.
+
+    Attributes:
+        files: pictures.
+        poses: camera-to-world, (frames, 3, 4).
+        angle: horizontal angle of view, radians.
+        missing: pictures that are listed but not there.
+    """
+
+    files: list[Path]
+    poses: Array
+    angle: float
+    missing: list[str]
+
+    @property
+    def listed(self) -> int:
+        return len(self.files) + len(self.missing)
+
+
+def list_file(folder: Path, split: str) -> Path:
+    """The file that lists the frames of "train", "valid" or "test"."""
+    return folder / f"transforms_{SPLITS[split]}.json"
+
+
+def is_scene(folder: Path) -> bool:
+    """Whether the three lists are there (their pictures may not be)."""
+    return all(list_file(folder, split).is_file() for split in SPLITS)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every frame that the lists name has its picture."""
+    return is_scene(folder) and not any(read_frames(folder, split).missing for split in SPLITS)
+
+
+def load_blender(
+    name: str, folder: Path, *, width: int | None, allow_partial: bool, white_background: bool = True
+) -> Scene:
+    """The scene in `folder`.
+
+    Args:
+        name: what it is called.
+        folder: holds `transforms_{train,val,test}.json` and the pictures that they list.
+        width: of the pictures wanted, by an area filter; None for their own.
+        allow_partial: leave out, and note, frames whose picture is not there.
+        white_background: else black.
+
+    Raises:
+        DataError: a malformed list or broken picture, or frames without a picture where that is not allowed.
+        ConfigError: a width that the pictures do not allow.
+    """
+    frames = {split: read_frames(folder, split) for split in SPLITS}
+    left_out = _check_missing(folder, frames, allow_partial)
+    angle = frames["train"].angle
+    if any(not math.isclose(part.angle, angle, rel_tol=1e-6) for part in frames.values()):
+        raise DataError(f"{folder}: the splits differ in camera_angle_x")
+    own = picture_size(frames["train"].files[0])
+    height, width = scaled_size(*own, width)
+    checksums = {list_file(folder, split).name: sha256_of(list_file(folder, split)) for split in SPLITS}
+    splits, place = {}, place_beside(folder)
+    for split, part in frames.items():
+        images, digest = decoded(part.files, (height, width), white_background, place, f"{name} {split}")
+        splits[split] = Views(images, torch.from_numpy(part.poses.astype(np.float32)))
+        checksums[f"{SPLITS[split]} ({len(part.files)} pictures)"] = digest
+    notes: dict[str, float | str] = {"resolution": f"{width}x{height}" + (f" of {own[1]}x{own[0]}" * (width != own[1]))}
+    if left_out:
+        notes["left_out"] = left_out
+    return blender_scene(name, "real", splits, angle, white_background, checksums, notes)
+
+
+def blender_scene(
+    name: str,
+    kind: str,
+    splits: dict[str, Views],
+    angle: float,
+    white_background: bool,
+    checksums: dict[str, str],
+    notes: dict[str, float | str],
+) -> Scene:
+    """A scene with the conventions of this format; `angle` is the horizontal angle of view in radians."""
+    _, height, width, _ = splits["train"].images.shape
+    return Scene(
+        name=name,
+        kind=kind,
+        splits=splits,
+        height=height,
+        width=width,
+        focal=0.5 * width / math.tan(0.5 * angle),
+        near=NEAR,
+        far=FAR,
+        ndc=False,
+        white_background=white_background,
+        checksums=checksums,
+        notes={f"{split}_views": len(views) for split, views in splits.items()} | notes,
+        path_poses=torch.from_numpy(turntable().astype(np.float32)),
+    )
+
+
+def read_frames(folder: Path, split: str) -> Frames:
+    """The frames of a split.
+
+    Raises:
+        DataError: the list is missing or malformed.
+    """
+    path = list_file(folder, split)
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        angle = float(content["camera_angle_x"])
+        names = [str(frame["file_path"]) for frame in content["frames"]]
+        matrices = [np.array(frame["transform_matrix"], dtype=np.float64) for frame in content["frames"]]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no list of frames ({type(error).__name__}: {error})") from None
+    if not 0.0 < angle < math.pi:
+        raise DataError(f"{path}: camera_angle_x must lie between 0 and pi, got {angle}")
+    if not names:
+        raise DataError(f"{path} lists no frames")
+    if any(matrix.shape != (4, 4) for matrix in matrices):
+        raise DataError(f"{path}: a transform_matrix is not 4 by 4")
+    poses = np.stack(matrices)[:, :3]
+    if reason := improper(poses):
+        raise DataError(f"{path}: {reason}")
+    files = [_picture_file(folder, name) for name in names]
+    there = [file.is_file() for file in files]
+    return Frames(
+        files=[file for file, found in zip(files, there, strict=True) if found],
+        poses=poses[there],
+        angle=angle,
+        missing=[file.name for file, found in zip(files, there, strict=True) if not found],
+    )
+
+
+def _picture_file(folder: Path, name: str) -> Path:
+    return folder / (name if name.lower().endswith((".png", ".jpg", ".jpeg")) else f"{name}.png")
+
+
+def _check_missing(folder: Path, frames: dict[str, Frames], allow_partial: bool) -> str:
+    """What is left out, in words."""
+    lacking = {split: part for split, part in frames.items() if part.missing}
+    if not lacking:
+        return ""
+    counts = ", ".join(f"{len(part.missing)} of {part.listed} {split}" for split, part in lacking.items())
+    described = f"{counts} frames without a picture"
+    empty = [split for split, part in lacking.items() if not part.files]
+    if empty:
+        raise DataError(f"{folder} has no pictures at all for: {', '.join(empty)}")
+    if not allow_partial:
+        split, part = next(iter(lacking.items()))
+        raise DataError(
+            f"{folder} is incomplete: {described}, e.g. {SPLITS[split]}/{part.missing[0]};"
+            " task.options.allow_partial=true leaves them out"
+        )
+    return described

@@ -1,0 +1,133 @@
+"""Pictures decoded once, then memory-mapped; several processes may share them."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock
+from rich.progress import Progress
+
+from benchmarks.errors import DataError
+from benchmarks.families.view_synthesis.scenes.images import prepare, read_picture
+from benchmarks.families.view_synthesis.scenes.scene import Pictures
+from benchmarks.utils.download import sha256_of
+from benchmarks.utils.files import atomic_path
+from benchmarks.utils.paths import cache_dir, writable
+
+VERSION = 1
+"""To be raised whenever the same files give other pictures than before."""
+_MAX_THREADS = 8
+
+Result = TypeVar("Result")
+
+
+def place_beside(folder: Path) -> Path:
+    """Where pictures of the scene in `folder` are kept: beside its files, or in the cache folder if it is read-only."""
+    beside = folder / "cache"
+    return beside if writable(beside) else cache_dir() / "view_synthesis" / folder.name
+
+
+def decoded(
+    files: Sequence[Path], size: tuple[int, int], white_background: bool, place: Path, title: str
+) -> tuple[Pictures, str]:
+    """Pictures of one size, laid on their background and shrunk.
+
+    Args:
+        files: picture files, in order.
+        size: height and width wanted.
+        white_background: what shows through transparent pixels: white, else black.
+        place: folder of the cache.
+        title: begins the name of the file there, and is shown while decoding.
+
+    Returns:
+        A read-only memory map, (files, height, width, 3) uint8, and the sha256 of all files' sha256s.
+
+    Raises:
+        DataError: a file is missing or no picture, the files differ in size, or the cache cannot be written.
+    """
+    checksums = in_parallel(lambda index: sha256_of(files[index]), len(files))
+    key = _digest([VERSION, checksums, size, white_background])[:16]
+    height, width = size
+
+    def fill(pictures: Pictures) -> None:
+        shapes: dict[tuple[int, ...], Path] = {}
+
+        def decode(index: int) -> None:
+            picture = read_picture(files[index])
+            shapes.setdefault(picture.shape[:2], files[index])
+            if len(shapes) > 1:
+                (one, first), (other, second) = list(shapes.items())[:2]
+                raise DataError(f"pictures differ in size: {first} is {_show(one)}, {second} is {_show(other)}")
+            pictures[index] = prepare(picture, height, width, white_background)
+
+        in_parallel(decode, len(files), f"decoding {title}")
+
+    name = f"{title.replace(' ', '-')}-{width}x{height}-{key}.npy"
+    return cached(place / name, (len(files), height, width, 3), fill), _digest(checksums)
+
+
+def cached(path: Path, shape: tuple[int, ...], fill: Callable[[Pictures], None]) -> Pictures:
+    """The uint8 array in `path`, memory-mapped and read-only; made by `fill` unless it is there and whole.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    if (found := _open(path, shape)) is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            if (found := _open(path, shape)) is not None:
+                return found
+            with atomic_path(path) as temporary:
+                pictures = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+                fill(pictures)
+                pictures.flush()
+                del pictures
+    except OSError as error:
+        raise DataError(f"the picture cache {path.parent} cannot be written: {error}; set DFA_CACHE_DIR") from error
+    made = _open(path, shape)
+    assert made is not None
+    return made
+
+
+def in_parallel(function: Callable[[int], Result], count: int, title: str = "") -> list[Result]:
+    """`function` of 0 … count - 1 in threads (decoding and hashing release the lock), with a bar on a terminal."""
+    results: list[Result] = []
+    with (
+        Progress(transient=True, disable=not title or not sys.stderr.isatty()) as progress,
+        ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool,
+    ):
+        bar = progress.add_task(title, total=count)
+        futures = [pool.submit(function, index) for index in range(count)]
+        try:
+            for future in futures:
+                results.append(future.result())
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> Pictures | None:
+    """None unless the file holds what it should; a damaged cache is made anew."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.dtype == np.uint8 and found.shape == shape else None
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"

@@ -1,0 +1,161 @@
+"""Scenes that the project renders itself, seen from a hemisphere (as Blender's) or from the front (as LLFF's).
+
+Cameras, pictures and splits follow from the size asked for and nothing else; a run's seed does not change them. The
+same scenes can be written to disk in either format.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.families.view_synthesis.scenes.blender import SPLITS, blender_scene, list_file
+from benchmarks.families.view_synthesis.scenes.cache import cached, in_parallel
+from benchmarks.families.view_synthesis.scenes.cameras import Array, hemisphere, look_at
+from benchmarks.families.view_synthesis.scenes.images import prepare, write_picture
+from benchmarks.families.view_synthesis.scenes.llff import CAMERAS, Capture, forward_scene, split_views
+from benchmarks.families.view_synthesis.scenes.scene import Pictures, Scene, Views
+from benchmarks.families.view_synthesis.stand_in.raytracer import Shape, depth_map, render
+from benchmarks.families.view_synthesis.stand_in.still_life import furnished_room, still_life
+from benchmarks.utils.paths import cache_dir, writable
+
+WIDTH = 50
+VIEWS = 40
+"""Training views; a fifth as many validate and test."""
+
+Floats = NDArray[np.floating[Any]]
+
+_ANGLE = 0.6911112070083618  # of the Blender scenes, so that the table fills the picture
+_RADIUS = 4.0
+_FRONT_FOCAL = 1.15  # in widths
+_GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
+_NOTE = "balls and blocks, rendered by ray tracing"
+
+
+def load_around(name: str, width: int = WIDTH, views: int = VIEWS, white_background: bool = True) -> Scene:
+    """The still life from all around: square pictures, `views` to train and a fifth as many to validate and to test."""
+    shapes = still_life()
+    splits = {}
+    for split, poses in around(views).items():
+        images = _pictures(shapes, poses, (width, width), focal_around(width), white_background)
+        splits[split] = Views(images, torch.from_numpy(poses.astype(np.float32)))
+    return blender_scene(name, "stand-in", splits, _ANGLE, white_background, {}, _notes(width, width))
+
+
+def load_front(name: str, width: int = WIDTH, views: int = VIEWS) -> Scene:
+    """The still life in a room from the front, 4:3, in normalised device coordinates; `views` to train and to test."""
+    shapes, capture = furnished_room(), front(width, views)
+    height = round(capture.height)
+    images = {
+        split: _pictures(shapes, capture.poses[chosen], (height, width), capture.focal, False)
+        for split, chosen in split_views(views).items()
+    }
+    return forward_scene(name, "stand-in", capture, images, {}, _notes(width, height))
+
+
+def around(views: int) -> dict[str, Array]:
+    """Poses of every split: to train, spread evenly over the upper hemisphere; else drawn from it at random."""
+    index = np.arange(views) + 0.5
+    directions = {"train": _directions(0.05 + 0.85 * index / views, _GOLDEN_ANGLE * index)}
+    for number, split in enumerate(("valid", "test")):
+        draw = np.random.default_rng(number).random((2, max(1, views // 5)))
+        directions[split] = _directions(0.1 + 0.75 * draw[0], 2 * math.pi * draw[1])
+    return {split: np.stack([hemisphere(d, _RADIUS) for d in chosen]) for split, chosen in directions.items()}
+
+
+def front(width: int, views: int) -> Capture:
+    """Cameras side by side before the room, which look at its middle, with the depths that they see."""
+    height, focal = round(0.75 * width), _FRONT_FOCAL * width
+    draw = np.random.default_rng(2).uniform(-1.0, 1.0, (views, 3))
+    positions = np.array([0.0, -3.7, 0.55]) + draw * np.array([0.6, 0.15, 0.35])
+    target, up = np.array([0.0, 0.3, 0.0]), np.array([0.0, 0.0, 1.0])
+    poses = np.stack([look_at(position, target, up) for position in positions])
+    depths = [depth_map(furnished_room(), pose, 24, 32, _FRONT_FOCAL * 32) for pose in poses]
+    bounds = np.array([(depth.min(), depth.max()) for depth in depths])
+    return Capture(poses, bounds, height, width, focal)
+
+
+def focal_around(width: int) -> float:
+    """Focal length in pixels of the views from all around."""
+    return 0.5 * width / math.tan(0.5 * _ANGLE)
+
+
+def write_blender(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
+    """Write the scene of `load_around` in Blender format: RGBA pictures and lists of frames."""
+    for split, poses in around(views).items():
+        (folder / SPLITS[split]).mkdir(parents=True)
+        frames = []
+        for number, pose in enumerate(poses):
+            name = f"./{SPLITS[split]}/r_{number}"
+            picture = render(still_life(), pose, width, width, focal_around(width), _samples(width)).rgba()
+            write_picture(folder / f"{name}.png", picture)
+            matrix = [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]
+            frames.append({"file_path": name, "transform_matrix": matrix})
+        content = {"camera_angle_x": _ANGLE, "frames": frames}
+        list_file(folder, split).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def write_llff(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
+    """Write the scene of `load_front` in LLFF format: full-size pictures and `poses_bounds.npy`."""
+    capture = front(width, views)
+    height = round(capture.height)
+    (folder / "images").mkdir(parents=True)
+    for number, pose in enumerate(capture.poses):
+        picture = render(furnished_room(), pose, height, width, capture.focal, _samples(width)).rgba()
+        write_picture(folder / "images" / f"view_{number:03}.png", picture[..., :3])
+    right, up, backwards, position = (capture.poses[:, :, column] for column in range(4))
+    sizes = np.broadcast_to(np.array([height, width, capture.focal]), right.shape)
+    matrices = np.stack([-up, right, backwards, position, sizes], axis=2)
+    np.save(folder / CAMERAS, np.concatenate([matrices.reshape(views, 15), capture.bounds], axis=1))
+
+
+def _samples(width: int) -> int:
+    """Rays per side of a pixel: edges of small pictures need more of them."""
+    return max(2, min(4, 300 // width))
+
+
+def _directions(height: Floats, angle: Floats) -> Array:
+    """Unit vectors at a height above the horizon (a sine) and an angle around it, (directions, 3)."""
+    level = np.sqrt(1.0 - height**2)
+    return np.stack([level * np.cos(angle), level * np.sin(angle), height], axis=1)
+
+
+def _pictures(
+    shapes: Sequence[Shape], poses: Array, size: tuple[int, int], focal: float, white_background: bool
+) -> Pictures:
+    """One view per pose, (views, height, width, 3), from the cache where that can be written."""
+    height, width = size
+
+    def paint(pictures: Pictures) -> None:
+        def view(index: int) -> None:
+            seen = render(shapes, poses[index], height, width, focal, _samples(width))
+            # Rounded once with its alpha, as a file would hold it: reading a written scene gives the same pictures.
+            pictures[index] = prepare(seen.rgba(), height, width, white_background)
+
+        in_parallel(view, len(poses), "rendering the stand-in")
+
+    shape = (len(poses), height, width, 3)
+    place = cache_dir() / "view_synthesis" / "stand_in"
+    if not writable(place):
+        pictures = np.empty(shape, dtype=np.uint8)
+        paint(pictures)
+        return pictures
+    key = hashlib.sha256(_recipe() + poses.tobytes() + repr((shape, focal, white_background, len(shapes))).encode())
+    return cached(place / f"{width}x{height}-{key.hexdigest()[:16]}.npy", shape, paint)
+
+
+def _recipe() -> bytes:
+    """The text of everything that decides what a picture shows: a changed renderer finds no old picture."""
+    here = Path(__file__).parent
+    sources = (here / "raytracer.py", here / "still_life.py", here / "views.py", here.parent / "scenes" / "images.py")
+    return b"".join(source.read_bytes() for source in sources)
+
+
+def _notes(width: int, height: int) -> dict[str, float | str]:
+    return {"resolution": f"{width}x{height}", "scene": _NOTE}

@@ -1,0 +1,234 @@
+"""The task: learn a scene from pictures with known cameras, be judged on views that were held out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.errors import ConfigError
+from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, load_scene
+from benchmarks.families.view_synthesis.render.image import Picture, lattice, lpips, psnr, render_picture, ssim
+from benchmarks.families.view_synthesis.render.rays import Rays, camera_rays
+from benchmarks.families.view_synthesis.render.volume import Draws, RenderSettings, render_rays
+from benchmarks.registry import TASKS
+from benchmarks.task import DataInfo, Task, cut_rows
+
+EPOCH = 1_000
+"""Iterations that make an epoch; the length of a run is `trainer.steps`."""
+ALIGNMENT_RAYS = 64
+"""Rays of the batch that alignment is measured on."""
+
+
+@dataclass(frozen=True)
+class RayBatch:
+    """Rays, the colours they should show, (rays, 3) in [0, 1], and the random numbers for their samples."""
+
+    rays: Rays
+    colors: Tensor
+    draws: Draws
+
+    def __len__(self) -> int:
+        return len(self.rays)
+
+    def __getitem__(self, which: slice) -> "RayBatch":
+        return RayBatch(self.rays[which], self.colors[which], self.draws[which])
+
+
+class ViewSynthesis(Task):
+    """Radiance fields of one scene; an iteration sees rays of one random training view.
+
+    Args:
+        name: of the task, e.g. "blender_lego".
+        scene: see `load_scene`.
+        seed: draws views, rays and samples.
+        source: "real" or "stand_in".
+        data_dir, download: where the real pictures are, and whether to fetch missing ones.
+        width: pictures are reduced to this width in pixels; 0: as they come.
+        allow_partial: leave out views whose picture is missing, instead of refusing the scene.
+        stand_in_views: training views of a stand-in.
+        rays: per iteration; 0: all of the view.
+        parts: batches that an iteration is cut into, of equal size; with `trainer.accumulate` set to the same number
+            they make one step, in less memory and with the same gradient.
+        coarse_samples, fine_samples, chunk: see `RenderSettings`.
+        noise: standard deviation of the noise on the raw density in training.
+        pixel_centre: see `camera_rays`.
+        valid_views, test_views: evenly spread views of these splits to evaluate on; 0: all.
+        dual: evaluate the mean of both fields too, on the test split.
+        pixel_step: evaluate only every `pixel_step`-th pixel in either direction: an estimate of the PSNR of large
+            pictures in a fraction of the time. Measures of neighbourhoods (SSIM, LPIPS) are then left out.
+
+    Raises:
+        ConfigError: an option that does not fit.
+        DataError: see `load_scene`.
+    """
+
+    metric: ClassVar[str] = "psnr"
+
+    def __init__(
+        self,
+        name: str,
+        scene: str,
+        *,
+        seed: int,
+        source: str,
+        data_dir: Path,
+        download: bool = False,
+        width: int = 0,
+        allow_partial: bool = False,
+        stand_in_views: int = 40,
+        rays: int = 1024,
+        parts: int = 1,
+        coarse_samples: int = 64,
+        fine_samples: int = 128,
+        chunk: int = 65_536,
+        noise: float = 0.0,
+        pixel_centre: float = 0.5,
+        valid_views: int = 1,
+        test_views: int = 0,
+        dual: bool = False,
+        pixel_step: int = 1,
+    ) -> None:
+        _at_least(1, parts=parts, chunk=chunk)
+        _at_least(3 if fine_samples else 1, coarse_samples=coarse_samples)
+        _at_least(0, width=width, rays=rays, fine_samples=fine_samples, valid_views=valid_views, test_views=test_views)
+        _at_least(0, noise=noise)
+        self.seed = seed
+        self.scene = load_scene(
+            scene,
+            data_dir=data_dir,
+            source=source,
+            download=download,
+            width=width,
+            allow_partial=allow_partial,
+            stand_in_views=stand_in_views,
+        )
+        height, width = self.scene.height, self.scene.width
+        self.rays = rays or height * width
+        if self.rays > height * width:
+            raise ConfigError(f"task option rays is {rays}, but a view has {width} × {height} pixels")
+        if self.rays % parts:
+            raise ConfigError(f"task option parts must divide the {self.rays} rays of an iteration, got {parts}")
+        side = min(height, width)
+        if not 1 <= pixel_step <= side:
+            raise ConfigError(
+                f"task option pixel_step must be between 1 and the {side} pixels of a view's side, got {pixel_step}"
+            )
+        self.parts, self.noise, self.pixel_centre, self.dual = parts, noise, pixel_centre, dual
+        self.pixel_step = pixel_step
+        near, far, white = self.scene.near, self.scene.far, self.scene.white_background
+        self.settings = RenderSettings(near, far, white, coarse_samples, fine_samples, chunk)
+        splits = self.scene.splits
+        self.chosen = {
+            "valid": _spread(len(splits["valid"]), valid_views),
+            "test": _spread(len(splits["test"]), test_views),
+        }
+        self.device = torch.device("cpu")
+        self.poses = {split: views.poses for split, views in splits.items()}
+        self.pictures: Any = splits["train"].images
+        self.info = DataInfo(name, self.scene.kind, self.scene.checksums, self.scene.notes)
+
+    def model_options(self) -> dict[str, Any]:
+        return {}
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.poses = {split: poses.to(device) for split, poses in self.poses.items()}
+        if device.type != "cpu":
+            self.pictures = torch.from_numpy(np.array(self.pictures)).to(device)
+
+    def steps_per_epoch(self) -> int:
+        return EPOCH * self.parts
+
+    def train_batches(self, epoch: int, skip: int = 0) -> Iterator[RayBatch]:
+        """The batches of 1,000 iterations, `parts` of each."""
+        for iteration in range(skip // self.parts, EPOCH):
+            batch = self.draw_batch(epoch, iteration)
+            size = self.rays // self.parts
+            for part in range(max(0, skip - iteration * self.parts), self.parts):
+                yield batch[part * size : (part + 1) * size]
+
+    def draw_batch(self, epoch: int, iteration: int) -> RayBatch:
+        """Rays of a random training view, a pure function of seed, epoch and iteration; all of the view in order."""
+        words = np.random.SeedSequence([self.seed, epoch, iteration])
+        numbers = np.random.default_rng(words)
+        view = int(numbers.integers(len(self.poses["train"])))
+        total = self.scene.height * self.scene.width
+        every = self.rays == total
+        pixels = np.arange(total) if every else numbers.choice(total, self.rays, replace=False, shuffle=False)
+        where = torch.from_numpy(pixels).to(self.device)
+        shown = self.pictures[view].reshape(total, 3)
+        picked = shown[where] if isinstance(shown, Tensor) else torch.from_numpy(shown[pixels])
+        colors = picked.float() / 255
+        rays = camera_rays(self.scene, self.poses["train"][view], where, self.pixel_centre)
+        generator = torch.Generator(self.device).manual_seed(int(numbers.integers(2**62)))
+        return RayBatch(rays, colors, Draws.draw(self.rays, self.settings, self.noise, generator))
+
+    def loss(self, model: nn.Module, batch: RayBatch) -> Tensor:
+        """Mean squared error of the coarse render plus that of the fine one."""
+        renders = render_rays(model, batch.rays, self.settings, batch.draws)
+        losses = [F.mse_loss(render.colors, batch.colors) for render in renders.values()]
+        return torch.stack(losses).sum()
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Means over views: `psnr` and `ssim` of the fine render (coarse where there is no other), `psnr_coarse`, …"""
+        found: dict[str, list[float]] = {}
+        for view in self.chosen[split]:
+            pictures = self.render(
+                model, self.poses[split][view], dual=self.dual and split == "test", step=self.pixel_step
+            )
+            truth = lattice(self.truth(split, view), self.pixel_step)
+            best = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
+            measured: dict[str, float | None] = {"psnr": psnr(best, truth)}
+            if self.pixel_step == 1:
+                measured |= {"ssim": ssim(best, truth), "lpips": lpips(best, truth)}
+            if "fine" in pictures:
+                others = [level for level in pictures if level != "fine"]
+                measured |= {f"psnr_{level}": psnr(pictures[level].colors.cpu(), truth) for level in others}
+            for name, value in measured.items():
+                if value is not None:
+                    found.setdefault(name, []).append(value)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def alignment_loss(self, model: nn.Module) -> Tensor:
+        """The loss of a fixed batch of 64 rays; spread over the view where a batch is all of it, corner to corner."""
+        batch = self.draw_batch(0, 0)
+        whole = self.rays == self.scene.height * self.scene.width
+        step = max(1, len(batch) // ALIGNMENT_RAYS) if whole else 1
+        return self.loss(model, batch[: step * ALIGNMENT_RAYS : step])
+
+    def share(self, batch: RayBatch, rank: int, world: int) -> tuple[RayBatch, float]:
+        """Some of the rays."""
+        rays, weight = cut_rows(len(batch), rank, world)
+        return batch[rays], weight
+
+    def render(self, model: nn.Module, pose: Tensor, dual: bool = False, step: int = 1) -> dict[str, Picture]:
+        """A picture from a camera, (3, 4); see `render_picture`."""
+        model.eval()
+        return render_picture(model, self.scene, pose.to(self.device), self.settings, self.pixel_centre, dual, step)
+
+    def truth(self, split: str, view: int) -> Tensor:
+        """The picture of a view, (height, width, 3) in [0, 1], on the CPU."""
+        return torch.from_numpy(np.array(self.scene.splits[split].images[view])).float() / 255
+
+
+def _spread(views: int, wanted: int) -> list[int]:
+    """Numbers of `wanted` views, evenly spread; all of them for 0."""
+    if wanted == 0 or wanted >= views:
+        return list(range(views))
+    return [int(view) for view in np.linspace(0, views - 1, wanted + 2)[1:-1].round()]
+
+
+def _at_least(least: int, **options: float) -> None:
+    for option, value in options.items():
+        if value < least:
+            raise ConfigError(f"task option {option} must be at least {least}, got {value}")
+
+
+for _name, _scene in SCENE_OF_TASK.items():
+    TASKS.register(_name)(partial(ViewSynthesis, _name, _scene))

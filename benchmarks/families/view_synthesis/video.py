@@ -1,0 +1,74 @@
+"""A video of a finished run: the scene from a path of cameras around it (or, facing it, on a spiral).
+
+    python -m benchmarks.families.view_synthesis.video lego.gif task=blender_lego model=nerf rule=dfa
+
+The first argument is the file, a GIF or, where the package imageio-ffmpeg is there, an MP4; the others are the
+overrides that the run was trained with.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+from rich.progress import track
+
+from benchmarks.config import compose_config, resolve
+from benchmarks.errors import ConfigError
+from benchmarks.families.view_synthesis.figures import restore_views
+from benchmarks.families.view_synthesis.render.image import as_bytes
+from benchmarks.utils.exits import EXIT_DONE, guarded
+from benchmarks.utils.files import atomic_path
+
+FRAMES_PER_SECOND = 20
+
+
+def make_video(target: Path, overrides: Sequence[str]) -> int:
+    """Render the path of a run's scene and write it; returns the number of frames.
+
+    Raises:
+        ConfigError: neither a GIF nor an MP4 that can be written.
+        ResultsError: the run has not finished.
+    """
+    if target.suffix not in (".gif", ".mp4"):
+        raise ConfigError(f"a video is a .gif or an .mp4, not '{target.name}'")
+    if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise ConfigError("an .mp4 needs the package imageio-ffmpeg; without it, make a .gif")
+    config = resolve(compose_config(list(overrides)))
+    task, model = restore_views(config)
+    frames = []
+    for pose in track(task.scene.path_poses, "rendering", disable=not config.run.progress):
+        pictures = task.render(model, pose)
+        frames.append(as_bytes(pictures["fine" if "fine" in pictures else "coarse"].colors))
+    with atomic_path(target) as temporary:
+        _write(temporary, target.suffix, np.stack(frames))
+    return len(frames)
+
+
+def _write(path: Path, suffix: str, frames: np.ndarray) -> None:
+    if suffix == ".gif":
+        imageio.imwrite(path, frames, extension=".gif", duration=1000 / FRAMES_PER_SECOND, loop=0)
+    else:
+        imageio.imwrite(path, frames, extension=".mp4", fps=FRAMES_PER_SECOND)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def command() -> int:
+        if not given or "=" in given[0]:
+            raise ConfigError(
+                "usage: python -m benchmarks.families.view_synthesis.video FILE task=… model=… rule=… [overrides]"
+            )
+        target = Path(given[0])
+        print(f"written: {target} ({make_video(target, given[1:])} frames)")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,0 @@
-"""Graphs: node classification and link prediction on citation graphs (Tables 3, 4, A.2 and A.4)."""
-
-from benchmarks.graphs import figures, models, rules, task
-from benchmarks.graphs.data import missing_data
-
-__all__ = ["figures", "missing_data", "models", "rules", "task"]

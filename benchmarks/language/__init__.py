@@ -1,6 +1,0 @@
-"""Language: a Transformer on WikiText (Table 5); importing registers tasks, models and figures."""
-
-from benchmarks.language import figures, models, task
-from benchmarks.language.sources import missing_data
-
-__all__ = ["figures", "missing_data", "models", "task"]

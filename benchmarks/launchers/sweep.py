@@ -1,0 +1,78 @@
+"""Carrying out composed runs for the command line: launch them, print what came out, keep what went wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from benchmarks.config import Config, resolve
+from benchmarks.errors import ResultsError, SuiteError
+from benchmarks.launchers import launch
+from benchmarks.launchers.report import describe
+from benchmarks.run.records import Record, RunFolder
+from benchmarks.utils.exits import one_line
+from benchmarks.utils.torchrun import is_first, several_started
+
+
+@dataclass
+class Sweep:
+    """Runs asked for on the command line.
+
+    Attributes:
+        unusable: one line for each run, or launcher, that could not be begun.
+        unsuccessful: one line for each run that failed or diverged.
+    """
+
+    unusable: list[str] = field(default_factory=list)
+    unsuccessful: list[str] = field(default_factory=list)
+
+    def carry_out(self, composed: Sequence[DictConfig]) -> list[float | None]:
+        """Run what is composed and print the outcomes; errors are kept for the end, so that a sweep goes on.
+
+        Returns:
+            The best validation metric of each run, None where there is none.
+        """
+        configs: list[Config | None] = [self._resolved(config) for config in composed]
+        runs = [config for config in configs if config is not None]
+        try:
+            # torchrun's processes all belong to one run, which each of them carries out itself.
+            launcher = {"name": "serial"} if several_started() else runs[0].launcher if runs else {}
+            problems = launch(runs, launcher, shown=len(composed) > 1) if runs else []
+        except SuiteError as error:  # of the launcher itself
+            self.unusable.append(one_line(error))
+        else:
+            self.unsuccessful.extend(str(problem) for problem in problems if problem.status)
+            self.unusable.extend(str(problem) for problem in problems if not problem.status)
+        records = [None if config is None else _readable_record(config) for config in configs]
+        for config, record in zip(configs, records, strict=True):
+            if config is not None and record is not None and is_first():
+                print_outcome(record, RunFolder.of(config))
+        return [None if record is None else record["best_valid"] for record in records]
+
+    def _resolved(self, config: DictConfig) -> Config | None:
+        try:
+            return resolve(config)
+        except (SuiteError, OmegaConfBaseException) as error:
+            self.unusable.append(one_line(error))
+            return None
+
+
+def _readable_record(config: Config) -> Record | None:
+    try:
+        return RunFolder.of(config).read()
+    except ResultsError:  # reported by the launcher; the other runs are still shown
+        return None
+
+
+def print_outcome(record: Record, folder: RunFolder) -> None:
+    """One run in a few lines: what it was, what came out, where it lies."""
+    console = Console(highlight=False)
+    data = record["data"]
+    console.print(f"[bold]{describe(record)}[/] ({record['scale']} scale, {data['kind']} data)")
+    metrics = {key: value for key, value in record["metrics"].items() if key.count("/") == 1 and "norm" not in key}
+    for name, value in metrics.items():
+        console.print(f"  {name:18} {value:.4f}")
+    console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {record['device']}")
+    console.print(f"  {folder.path}", soft_wrap=True)

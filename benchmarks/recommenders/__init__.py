@@ -1,6 +1,0 @@
-"""Recommenders: click prediction on Criteo, MovieLens and a generated log; importing registers tasks and models."""
-
-from benchmarks.recommenders import models, task
-from benchmarks.recommenders.task import missing_data
-
-__all__ = ["missing_data", "models", "task"]

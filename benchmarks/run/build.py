@@ -1,0 +1,176 @@
+"""Build the parts of a run from its configuration: plug-ins, device, task, model and rule; restore a finished run."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+from torch import nn
+
+from benchmarks.config import Config
+from benchmarks.errors import ConfigError, ResultsError, SuiteError
+from benchmarks.registry import MODELS, TASKS
+from benchmarks.run.records import RunFolder
+from benchmarks.task import Task
+from benchmarks.utils.machine import out_of_memory
+from benchmarks.utils.paths import FAMILIES
+from dfa import RULES, FeedbackError, PointError, Rule
+from dfa.registry import OptionError, UnknownNameError
+
+
+def restore(config: Config, folder: RunFolder | None = None, which: str | None = None) -> tuple[Task, nn.Module]:
+    """Task and model of the run that `config` describes, on its device, the model in evaluation mode.
+
+    Args:
+        folder: where the run lies; None: where the configuration puts it.
+        which: "best" or "last" weights; None: those that were tested.
+
+    Raises:
+        ResultsError: the run has not finished, or its weights are not those of its model.
+        ConfigError, DataError: see `build_task`.
+    """
+    folder = folder or RunFolder.of(config)
+    weights = folder.weights(which or config.trainer.selection)
+    if not weights.exists():
+        raise ResultsError(f"no finished run in '{folder.path}'; train it first with the same settings")
+    load_components(config)
+    device = find_device(config.run.device)
+    task = build_task(config)
+    model = build_model(config, task)
+    try:
+        load_model(model, str(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ResultsError(f"the weights in {weights} do not fit the run's model: {error}") from None
+    task.to(device)
+    return task, model.to(device).eval()
+
+
+UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
+"""What the library and the registries raise when names, options or points do not fit together."""
+
+
+WHOLE_EPOCH = "epoch"
+"""Value of a rule's option that stands for the batches of an epoch."""
+
+
+def load_components(config: Config) -> None:
+    """Import the task's family and the user's plug-ins, which register what they hold.
+
+    Raises:
+        ConfigError: a family or plug-in that cannot be imported.
+    """
+    families = sorted(path.parent.name for path in FAMILIES.glob("*/task.py"))
+    if config.task.family is not None:
+        if config.task.family not in families:
+            raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
+        try:
+            import_module(f"benchmarks.families.{config.task.family}")
+        except ImportError as error:
+            raise ConfigError(f"task family '{config.task.family}' cannot be imported: {error}") from error
+    for plugin in config.plugins:
+        _load_plugin(plugin)
+
+
+def _load_plugin(plugin: str) -> None:
+    try:
+        if not plugin.endswith(".py"):
+            import_module(plugin)
+            return
+        path = Path(plugin).resolve()
+        name = "plugin_" + re.sub(r"\W", "_", str(path))
+        specification = spec_from_file_location(name, path)
+        if not path.exists() or specification is None or specification.loader is None:
+            raise ConfigError(f"plugin '{plugin}' does not exist")
+        if name not in sys.modules:
+            # Known to the import system before it runs, as dataclasses and pickle require.
+            sys.modules[name] = module_from_spec(specification)
+            try:
+                specification.loader.exec_module(sys.modules[name])
+            except BaseException:
+                del sys.modules[name]  # or the next run would take half of it for loaded
+                raise
+    except SuiteError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"plugin '{plugin}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device '{name}' is not usable here: {reason}") from None
+    return device
+
+
+def build_task(config: Config) -> Task:
+    """The task, with its data.
+
+    Raises:
+        ConfigError, DataError: it cannot be built.
+    """
+    settings = {"seed": config.seed, "source": config.task.source, "download": config.run.download}
+    with building(f"task '{config.task.name}'"):
+        task: Task = TASKS.build(
+            config.task.name, data_dir=Path(config.run.data_dir), **settings, **config.task.options
+        )
+    return task
+
+
+def build_model(config: Config, task: Task) -> nn.Module:
+    """The model, initialised from the seed.
+
+    Raises:
+        ConfigError: unknown, or with options it does not have.
+    """
+    with building(f"model '{config.model.name}'"):
+        MODELS.check_options(config.model.name, config.model.options)
+        known = MODELS.options(config.model.name)
+        accepted = {key: value for key, value in task.model_options().items() if known is None or key in known}
+        torch.manual_seed(config.seed)
+        model: nn.Module = MODELS.build(config.model.name, **{**accepted, **config.model.options})
+    return model
+
+
+def build_rule(config: Config, model: nn.Module, epoch: int = 1) -> Rule:
+    """The rule, hooked on the model.
+
+    Args:
+        epoch: batches in an epoch, which the value "epoch" of an option becomes.
+
+    Raises:
+        ConfigError: unknown, with options it does not have, or patterns that fit nothing.
+    """
+    placement = {"points": config.model.points, "error_at": config.model.error_at, "silent": config.model.silent}
+    with building(f"rule '{config.rule.name}'"):
+        options = {name: epoch if value == WHOLE_EPOCH else value for name, value in config.rule.options.items()}
+        rule: Rule = RULES.build(config.rule.name, model, **placement, **options)
+    return rule
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Whatever goes wrong in making a part from the configuration is told in one line."""
+    try:
+        yield
+    except SuiteError:
+        raise
+    except UNUSABLE as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error

@@ -1,0 +1,77 @@
+"""What a record says of a run, besides its metrics."""
+
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.config import Config, identity
+from benchmarks.run.records import Record
+from benchmarks.run.trainer import Trainer
+from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
+
+
+def failed(error: Exception) -> Record:
+    """A record's fields for a run that an error ended."""
+    trace = "".join(traceback.format_exception(error)[-3:])
+    text = " ".join(str(error).split())
+    reason = f"out of memory: {text}".rstrip(": ") if out_of_memory(error) else f"{type(error).__name__}: {text}"
+    return {"status": "failed", "reason": reason, "trace": trace, "metrics": {}}
+
+
+def outline(config: Config) -> Record:
+    """A record's fields for a run that never trained."""
+    head, dirty = commit()
+    kind = "stand-in" if config.task.source == "stand_in" else "real"
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "rule": config.rule.name,
+        "uses": {},
+        "seed": config.seed,
+        "scale": config.scale,
+        "config_hash": identity(config),
+        "data": {"name": config.task.name, "kind": kind, "checksums": {}, "notes": {}},
+        "best_epoch": 0,
+        "best_step": 0,
+        "best_valid": None,
+        "valid_metric": "",
+        "higher_is_better": True,
+        "epochs": 0,
+        "steps": 0,
+        "seconds": 0.0,
+        "steps_per_second": 0.0,
+        "peak_memory_mb": 0.0,
+        "parameters": 0,
+        "device": config.run.device,
+        "threads": config.trainer.threads or torch.get_num_threads(),
+        "processes": 1,
+        "versions": versions(),
+        "commit": head,
+        "git_dirty": dirty,
+    }
+
+
+def description(trainer: Trainer, memory: PeakMemory) -> Record:
+    """A record's fields that training gives."""
+    position, seconds = trainer.position, trainer.seconds()
+    data: dict[str, Any] = vars(trainer.task.info).copy()
+    return {
+        "uses": asdict(trainer.rule.uses),
+        "data": data,
+        "best_epoch": position.best_epoch,
+        "best_step": position.best_step,
+        "best_valid": position.best_value,
+        "valid_metric": trainer.task.metric,
+        "higher_is_better": trainer.task.higher_is_better,
+        "epochs": position.epoch - 1,
+        "steps": position.step,
+        "seconds": seconds,
+        "steps_per_second": position.step / seconds if seconds else 0.0,
+        "peak_memory_mb": memory.megabytes(),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "device": device_name(trainer.device),
+        "threads": torch.get_num_threads(),
+        "processes": trainer.processes.world,
+    }

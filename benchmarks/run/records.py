@@ -1,0 +1,271 @@
+"""Run records: the truth about a run, on disk."""
+
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import save_model
+from torch import nn
+
+from benchmarks.config import Config, identity, to_dict
+from benchmarks.errors import ResultsError
+from benchmarks.utils.files import atomic_path, write_text
+
+Record = dict[str, Any]
+
+
+class RunBusy(Exception):
+    """Another process is at work on this run."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run: config, metrics line by line, checkpoint, weights and, written last, the result.
+
+    Its place follows from the run's identity, so that the same run always finds its own traces.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: Config) -> "RunFolder":
+        """The folder of the run that `config` describes."""
+        parts = (config.task.name, config.model.name, config.rule.name, f"seed{config.seed}-{identity(config)}")
+        return cls(Path(config.run.results_dir, "runs", *parts))
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before, for when the last cannot be read."""
+        return self.path / "checkpoint.previous.pt"
+
+    def weights(self, which: str) -> Path:
+        """File of the "best" or "last" weights."""
+        return self.path / f"{which}.safetensors"
+
+    @contextmanager
+    def locked(self, wait: bool = True) -> Iterator[None]:
+        """Hold this run alone; the lock falls with the process that holds it.
+
+        Raises:
+            RunBusy: another process holds it, and `wait` is False.
+            ResultsError: the folder cannot be made or written.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            with self._writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise RunBusy(str(self.path)) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether a process is at work on this run; looks only."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that cannot be written to
+            return False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Report a folder that cannot be written; torch and safetensors name a full disk by errors of their own."""
+        try:
+            yield
+        except Timeout:
+            raise
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or f"is the disk full? ({error})"
+            raise ResultsError(f"cannot write to the results folder '{self.path}': {reason}") from error
+
+    def read(self) -> Record | None:
+        """The finished run's record, or None."""
+        return read_record(self.result)
+
+    def kept(self, retry: bool) -> Record | None:
+        """The record that makes running unnecessary: any, or with `retry` only that of a run that ended well."""
+        record = self.read()
+        return None if record is None or (retry and record["status"] != "done") else record
+
+    def begin(self, config: Config) -> None:
+        """Leave the resolved configuration for readers."""
+        with self._writing():
+            write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def abandon(self) -> None:
+        """Remove the traces of a run that turned out to be impossible; one with a checkpoint or a record keeps them."""
+        if self.has_checkpoint or self.result.exists():
+            return
+        with suppress(OSError):
+            for file in self.path.iterdir():
+                file.unlink()
+            for folder in (self.path, *self.path.parents[:4]):  # up to runs/, as far as they are empty
+                folder.rmdir()
+
+    def finish(self, record: Record) -> None:
+        """Write the record, which marks the run as finished, and drop its checkpoint."""
+        with self._writing():
+            write_text(self.result, json.dumps(record, indent=1) + "\n")
+            self._forget_checkpoints()
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add a line to the history."""
+        with self._writing(), self.metrics.open("a", encoding="utf-8") as history:
+            history.write(json.dumps(row) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """All lines of the history."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """A metric by step, over the evaluations of a finished run.
+
+        Raises:
+            ResultsError: the history is missing, cannot be read, or ends before the run did, as a copy may that was
+                made while the run was under way.
+        """
+        try:
+            values = {int(row["step"]): float(row[metric]) for row in self.history()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultsError(f"cannot read '{metric}' of every line of {self.metrics}: {error!r}") from error
+        if not values:
+            raise ResultsError(f"the history {self.metrics} is missing or empty")
+        record, last = self.read(), max(values)
+        if record is not None and record["status"] == "done" and last < record["steps"]:
+            raise ResultsError(f"the history {self.metrics} ends at step {last} of {record['steps']}")
+        return values
+
+    def truncate_history(self, rows: int) -> None:
+        """Keep the first `rows` lines: what came after the checkpoint will be run again."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True) if self.metrics.exists() else []
+        with self._writing():
+            write_text(self.metrics, "".join(lines[:rows]))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Atomically replace the checkpoint, which becomes the previous one."""
+        with self._writing(), atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+            if self.checkpoint.exists():
+                self.checkpoint.replace(self.previous_checkpoint)
+
+    def save_weights(self, which: str, model: nn.Module) -> None:
+        """Keep the "best" or "last" weights."""
+        with self._writing(), atomic_path(self.weights(which)) as temporary:
+            save_model(model, str(temporary))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint that can be read, on the CPU, or None where there is none.
+
+        If that is the one before the last, the damaged one is dropped, and a line says so.
+
+        Raises:
+            ResultsError: there are some, and none can be read.
+        """
+        present = [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
+        for path in present:
+            try:
+                state = _read_checkpoint(path)
+            except MemoryError:
+                raise
+            except Exception:
+                continue
+            if path is not present[0]:
+                print(
+                    f"warning: unreadable checkpoint '{self.checkpoint}'; going on from the one before it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                with self._writing():
+                    path.replace(self.checkpoint)
+            return state
+        if present:
+            names, them = " and ".join(f"'{path}'" for path in present), "it" if len(present) == 1 else "them"
+            plural = "s" * (len(present) > 1)
+            raise ResultsError(f"unreadable checkpoint{plural} {names}; delete {them} to start over")
+        return None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run can go on from somewhere."""
+        return self.checkpoint.exists() or self.previous_checkpoint.exists()
+
+    def progress(self) -> object:
+        """Something that changes with every checkpoint; None before the first."""
+        try:
+            status = self.checkpoint.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def start_over(self) -> None:
+        """Drop the checkpoints."""
+        with self._writing():
+            self._forget_checkpoints()
+
+    def _forget_checkpoints(self) -> None:
+        """Remove the checkpoints, and what processes left behind that were killed while they wrote."""
+        for path in (self.checkpoint, self.previous_checkpoint, *self.path.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a file holds; torch itself would not notice a number that was changed on disk."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} is damaged")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def first_measured(records: Iterable[Record]) -> Record | None:
+    """The first that names a metric; those of runs that did not get as far as training do not."""
+    return next((record for record in records if record["valid_metric"]), None)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file, or None where there is none.
+
+    Raises:
+        ResultsError: the file is not a record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"unreadable record '{path}': {error}; delete it to run again") from None
+    if not isinstance(record, dict) or "status" not in record:
+        raise ResultsError(f"unreadable record '{path}': it names no status; delete it to run again")
+    return record

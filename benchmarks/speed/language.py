@@ -1,0 +1,226 @@
+"""Steps of the paper's model under every rule, side by side: time, loss and memory.
+
+    python -m benchmarks.speed.language --columns 8 --steps 20 --out results/bench/language_steps.json
+
+Random tokens, so that no data are needed; a step is forward, backward, clipping and Adam on columns × 128 tokens
+(8 columns are one of the 8 groups in which 8,192 tokens are accumulated). The rules take turns, one step each, in
+one process; memory is that of a process of its own for each. `torch` is a plain loop around nn.TransformerEncoder.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.config import Config, compose_config, resolve
+from benchmarks.errors import ConfigError
+from benchmarks.families.language.models import INITIAL_RANGE, Embedding, Transformer
+from benchmarks.run.build import build_rule, find_device
+from benchmarks.run.optim import make_optimizer
+from benchmarks.speed.measure import apart
+from benchmarks.utils.exits import EXIT_DONE, guarded
+from benchmarks.utils.files import write_result
+from benchmarks.utils.machine import PeakMemory, device_name, keep_freed_memory, versions
+
+RULES = {
+    "torch": ("transformer_macro", "bp"),
+    "bp": ("transformer_macro", "bp"),
+    "macro": ("transformer_macro", "dfa"),
+    "micro": ("transformer_micro", "dfa"),
+    "shallow": ("transformer_macro", "shallow"),
+}
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        columns, window: tokens of a step.
+        vocabulary: of the random tokens.
+        device, precision, compiled: how the steps are run.
+        options: of the model, in place of the paper's.
+    """
+
+    columns: int = 8
+    window: int = 128
+    vocabulary: int = 32_000
+    device: str = "cpu"
+    precision: str = "float32"
+    compiled: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+class PlainTransformer(nn.Module):
+    """What one writes without this project: PyTorch's encoder layers with a causal mask."""
+
+    def __init__(self, model: Transformer, options: dict[str, Any]) -> None:
+        super().__init__()
+        width, dropout = options["width"], options["dropout"]
+        vocabulary, window = model.decoder.out_features, model.embedding.positions.shape[0]
+        layer = nn.TransformerEncoderLayer(width, options["heads"], options["hidden"], dropout, batch_first=True)
+        self.embedding = Embedding(vocabulary, window, width, dropout)
+        self.encoder = nn.TransformerEncoder(layer, options["blocks"])
+        self.decoder = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
+        return self.decoder(self.encoder(self.embedding(tokens), mask=mask, is_causal=True))
+
+
+class Candidate:
+    """A model under one rule, ready to make steps."""
+
+    def __init__(self, name: str, setting: Setting) -> None:
+        config = _configuration(name)
+        options = config.model.options | dict(setting.options)
+        torch.manual_seed(0)
+        model: nn.Module = Transformer(setting.vocabulary, setting.window, **options)
+        if name == "torch":
+            model = PlainTransformer(model, options)  # type: ignore[arg-type]
+            config.model.points, config.model.error_at = [], [""]
+        self.model = model.to(setting.device)
+        self.rule = build_rule(config, self.model)
+        self.optimizer = make_optimizer(config.optimizer, self.model)
+        self.forward = torch.compile(self.model) if setting.compiled else self.model
+        self.clip = config.trainer.clip_norm or math.inf
+        self.setting = setting
+
+    def step(self, batch: Tensor) -> float:
+        """One optimiser step; the loss before it."""
+        reduced = self.setting.precision == "bfloat16"
+        with torch.autocast(batch.device.type, torch.bfloat16) if reduced else nullcontext():
+            loss = F.cross_entropy(self.forward(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        self.rule.backward(loss)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+
+def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = True) -> Measured:
+    """Losses and times of `steps` steps under each rule, and the ratio of its step time to that of `bp`.
+
+    Args:
+        names: of `RULES`.
+        setting: what a step is.
+        steps: of each; the first is not timed where there are several.
+        memory: also its peak memory, in a process of its own.
+
+    Raises:
+        ConfigError: an unknown name or device, or a number out of range.
+        ResultsError: a process that measures memory was killed.
+    """
+    if not names or not RULES.keys() >= set(names):
+        raise ConfigError(f"rules of the bench are some of {', '.join(RULES)}; not '{','.join(names)}'")
+    if setting.columns < 1 or steps < 1:
+        raise ConfigError("columns and steps must be at least 1")
+    find_device(setting.device)
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    candidates = {name: Candidate(name, setting) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    losses: dict[str, list[float]] = {name: [] for name in names}
+    for step in range(steps):
+        batch = _batch(setting, step)
+        for name, candidate in candidates.items():
+            seconds_before = _clock(setting)
+            losses[name].append(candidate.step(batch))
+            seconds[name].append(_clock(setting) - seconds_before)
+    tokens = setting.columns * setting.window
+    median = {name: statistics.median(found[1:] or found) for name, found in seconds.items()}
+    rules = {
+        name: {
+            "seconds_per_step": median[name],
+            "ratio_to_bp": median[name] / median["bp"] if "bp" in median else None,
+            "tokens_per_second": tokens / median[name],
+            "first_loss": losses[name][0],
+            "last_loss": losses[name][-1],
+            "finite": all(map(math.isfinite, losses[name])),
+            "peak_memory_mb": apart(partial(peak_memory, name, setting), name) if memory else None,
+        }
+        for name in names
+    }
+    description = {"device": device_name(torch.device(setting.device)), "versions": versions(), "threads": 1}
+    expected = expected_first_loss(setting.vocabulary, _configuration("bp").model.options["width"])
+    return {**asdict(setting), **description, "steps": steps, "expected_first_loss": expected, "rules": rules}
+
+
+def expected_first_loss(vocabulary: int, width: int) -> float:
+    """Mean cross-entropy before training, in nats: log(vocabulary) + width · r² / 6, with r the initial range.
+
+    The last LayerNorm makes the squared norm of what the decoder sees equal to the width. Decoder weights uniform in
+    ±r have variance r² / 3, so scores are close to normal with variance v = width · r² / 3. The mean of their
+    exponentials is e^(v/2), and that of the right token's score is zero: log(vocabulary · e^(v/2)) - 0.
+    """
+    return math.log(vocabulary) + width * INITIAL_RANGE**2 / 6
+
+
+def _configuration(name: str) -> Config:
+    model, rule = RULES[name]
+    return resolve(compose_config(["task=wikitext103", f"model={model}", f"rule={rule}", "schedule=constant"]))
+
+
+def _batch(setting: Setting, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    shape = (setting.columns, setting.window + 1)
+    return torch.randint(setting.vocabulary, shape, generator=generator).to(setting.device)
+
+
+def _clock(setting: Setting) -> float:
+    """Seconds of this process' own work on a CPU, so that others do not count; on the wall for an accelerator."""
+    if setting.device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_memory(name: str, setting: Setting) -> float:
+    """Peak memory in MB of two steps, the second of which has the optimiser's state beside it."""
+    torch.set_num_threads(1)
+    memory = PeakMemory(torch.device(setting.device))
+    candidate = Candidate(name, setting)
+    for step in range(2):
+        candidate.step(_batch(setting, step))
+    return memory.megabytes()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m benchmarks.speed.language`."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--rules", default="bp,macro,micro,shallow", help=f"some of {', '.join(RULES)}")
+    parser.add_argument("--columns", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args(arguments)
+    setting = Setting(options.columns, device=options.device, precision=options.precision, compiled=options.compile)
+
+    def command() -> int:
+        rules = [rule for rule in options.rules.split(",") if rule]
+        text = json.dumps(bench(rules, setting, options.steps), indent=1) + "\n"
+        if options.out:
+            write_result(options.out, text)
+        print(text, end="")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()

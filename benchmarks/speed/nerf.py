@@ -1,0 +1,185 @@
+"""How fast a training step is under each rule, beside the public nerf-pytorch if a copy of it is at hand.
+
+    python -m benchmarks.speed.nerf --model nerf --rays 1024 --peer ../nerf-pytorch
+
+The paper's networks and samples, on rays of a stand-in scene, since what a picture shows takes no time. The steps of
+all candidates take turns in one process with one thread; peak memory is measured in a process for each. On a CPU the
+numbers are CPU seconds, so that other processes disturb them little. Prints a JSON object, and writes it with --out.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.config import compose_config, resolve
+from benchmarks.families.view_synthesis.task import ViewSynthesis
+from benchmarks.run.build import build_model, build_rule, build_task, find_device, load_components
+from benchmarks.run.optim import make_optimizer
+from benchmarks.speed.measure import apart
+from benchmarks.speed.nerf_pytorch import nerf_pytorch
+from benchmarks.utils.exits import EXIT_DONE, guarded
+from benchmarks.utils.files import write_result
+from benchmarks.utils.machine import PeakMemory, commit, device_name, keep_freed_memory, versions
+
+Step = Callable[[], None]
+Make = Callable[[], Step]
+RULES = ("bp", "dfa", "shallow")
+PEER = "nerf-pytorch"
+
+
+def bench(
+    model: str, rays: int, parts: int, rounds: int, device: str = "cpu", peer: Path | None = None
+) -> dict[str, Any]:
+    """Time training steps.
+
+    Args:
+        model: a model of this family.
+        rays: per step; 0: as the model's configuration says.
+        parts: batches that our step is cut into; 0: as configured.
+        rounds: timed steps of each candidate, after one that is not counted.
+        device: e.g. "cpu" or "cuda".
+        peer: folder of nerf-pytorch's sources; it has the network `nerf` only.
+
+    Returns:
+        `candidates`: for each median and least seconds of a step, rays per second (by the median), peak memory in MB;
+        and the ratios that matter.
+
+    Raises:
+        ConfigError: an option that cannot be used.
+        ResultsError: a process that measures memory was killed.
+    """
+    makers: dict[str, Make] = {rule: partial(our_step, model, rule, rays, parts, device) for rule in RULES}
+    if peer is not None:
+        makers[PEER] = partial(nerf_pytorch, peer, rays, device)
+    steps = {name: make() for name, make in makers.items()}
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            seconds = _timed(step, device)
+            if number:
+                taken[name].append(seconds)
+    task = _configured(model, "bp", rays, parts, device)[1]
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    candidates = {
+        name: {
+            "seconds": medians[name],
+            "least_seconds": min(values),
+            "rays_per_second": task.rays / medians[name],
+            "peak_memory_mb": apart(partial(peak_memory, makers[name], device), name),
+        }
+        for name, values in taken.items()
+    }
+    ratios = {"dfa_to_bp": medians["dfa"] / medians["bp"], "shallow_to_bp": medians["shallow"] / medians["bp"]}
+    if peer is not None:
+        ratios |= {f"speedup_{rule}": medians[PEER] / medians[rule] for rule in ("bp", "dfa")}
+    samples = {"coarse": task.settings.coarse_samples, "fine": task.settings.fine_samples}
+    return {
+        "model": model,
+        "rays": task.rays,
+        "parts": task.parts,
+        "samples": samples,
+        "rounds": rounds,
+        "clock": "seconds" if device != "cpu" else "CPU seconds, one thread",
+        "candidates": candidates,
+        "ratios": ratios,
+        "device": device_name(find_device(device)),
+        "versions": versions(),
+        "commit": commit()[0],
+    }
+
+
+def our_step(model: str, rule: str, rays: int, parts: int, device: str) -> Step:
+    """A training step as the runner makes it."""
+    config, task = _configured(model, rule, rays, parts, device)
+    network = build_model(config, task).to(find_device(device))
+    task.to(find_device(device))
+    training_rule = build_rule(config, network)
+    optimizer = make_optimizer(config.optimizer, network)
+    batches = iter(task.train_batches(1))
+
+    def step() -> None:
+        for _ in range(task.parts):
+            training_rule.backward(task.loss(network, next(batches)) / task.parts)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _configured(model: str, rule: str, rays: int, parts: int, device: str) -> tuple[Any, ViewSynthesis]:
+    name = "tiny_nerf_lego" if model == "tiny_nerf" else "blender_lego"
+    overrides = [f"task={name}", f"model={model}", f"rule={rule}", "task.source=stand_in", "task.options.width=100"]
+    overrides += ["task.options.stand_in_views=10", f"run.device={device}"]
+    overrides += [f"task.options.rays={rays}"] if rays else []
+    overrides += [f"task.options.parts={parts}"] if parts else []
+    config = resolve(compose_config(overrides))
+    load_components(config)
+    task = build_task(config)
+    assert isinstance(task, ViewSynthesis)
+    return config, task
+
+
+def _timed(step: Step, device: str) -> float:
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    _synchronize(device)
+    began = clock()
+    step()
+    _synchronize(device)
+    return clock() - began
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def peak_memory(make: Make, device: str) -> float:
+    """Peak memory in MB of two steps, above what this process held before them."""
+    torch.set_num_threads(1)
+    step = make()
+    memory = PeakMemory(find_device(device))
+    before = memory.megabytes()
+    step()
+    step()
+    return memory.megabytes() - before
+
+
+def main() -> None:
+    """Command line of `bench`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nerf", choices=("tiny_nerf", "nerf_release", "nerf"))
+    parser.add_argument("--rays", type=int, default=0, help="per step (default: as configured)")
+    parser.add_argument("--parts", type=int, default=0, help="batches that a step is cut into (default: as configured)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peer", type=Path, help="folder with the sources of nerf-pytorch; compares the network nerf")
+    parser.add_argument(
+        "--out", type=Path, help="write the result here too, e.g. results/bench/view_synthesis_nerf.json"
+    )
+    options = parser.parse_args()
+    if options.peer is not None and options.model != "nerf":
+        parser.error("--peer goes with --model nerf")
+
+    def command() -> int:
+        torch.set_num_threads(1)
+        keep_freed_memory()  # as in every run, here for all candidates
+        found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
+        text = json.dumps(found, indent=1) + "\n"
+        if options.out is not None:
+            write_result(options.out, text)
+        print(text, end="")
+        return EXIT_DONE
+
+    sys.exit(guarded(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Cells: the entries of a table, made of what its file says."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.errors import ConfigError
+from benchmarks.tables.schema import TableFile, matches
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table.
+
+    Attributes:
+        row, column: names as in the reference file; column is "" in a table without columns.
+        overrides: configuration shared by the cell's runs, e.g. `("task=cora", "model=gcn", "rule=dfa")`.
+        control: whether it is the frozen control rather than a row of the table proper.
+        members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
+        only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
+        chosen: scale → overrides that were found best on validation there; as pairs.
+        data: pattern of the names that the paper's own data set has in records.
+        reference: published table that holds the cell's number; "" where none does.
+        quoted: taken over by the paper from others; never run.
+    """
+
+    row: str
+    column: str
+    overrides: tuple[str, ...]
+    control: bool = False
+    members: tuple[str, ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    data: str = "*"
+    reference: str = ""
+    quoted: bool = False
+
+    @property
+    def name(self) -> str:
+        """ "row:column", or the row alone."""
+        return f"{self.row}:{self.column}" if self.column else self.row
+
+    @property
+    def runs(self) -> tuple[tuple[str, ...], ...]:
+        """Overrides of each run that one seed of the cell takes: one for an ordinary cell."""
+        return self._runs(())
+
+    def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
+        """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
+        runs, wanted = self._runs(dict(self.chosen).get(scale, ())), dict(self.only).get(scale)
+        return runs if wanted is None else tuple(run for run in runs if any(item in run for item in wanted))
+
+    def _runs(self, further: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        if self.quoted:
+            return ()
+        shared = (*self.overrides, *further)
+        return tuple((*shared, member) for member in self.members) or (shared,)
+
+    @property
+    def rule(self) -> str:
+        """The training rule of the cell, from its overrides."""
+        rules = [override.split("=", 1)[1] for override in self.overrides if override.startswith("rule=")]
+        return rules[-1] if rules else ""
+
+
+def make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
+    """The cell of a place in the table `name`.
+
+    Raises:
+        ConfigError: names that do not have the file's form, or templates that cannot be filled in with them.
+    """
+    place = Cell(row, column, ())
+    if any(matches(pattern, row, column, place.name) for pattern in file.quoted):
+        return replace(place, reference=file.reference, quoted=True)
+    words = _fields(name, file.row, row) | _fields(name, file.column, column)
+    words |= {"row": row, "column": column}
+    words = {key: file.names.get(key, {}).get(word, word) for key, word in words.items()}
+    templates = [*file.overrides, *_matching(file.overrides_for, place)]
+    return replace(
+        place,
+        overrides=tuple(_fill(name, template, words) for template in templates),
+        members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
+        only=as_pairs(file.only),
+        data=_fill(name, file.data, words),
+        reference=file.reference if file.compared else "",
+    )
+
+
+def marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell]:
+    """Cells of the frozen control are marked as such, unless the paper prints the control as a row among others."""
+    among_others = any(cell.rule == "shallow" and not cell.control for cell in printed)
+    return [replace(cell, control=cell.rule == "shallow" and not among_others) for cell in cells]
+
+
+def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
+    """The cells of the table `name` again under another rule; one row more where rows are rules.
+
+    Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
+    backpropagation alone has nothing for a local rule to act on.
+    """
+    taken = set(cell_names(cells))
+    added: list[Cell] = []
+    if "rule={row}" in file.overrides:
+        columns = file.columns or dict.fromkeys(cell.column for cell in cells)
+        made = [make_cell(name, file, rule, column) for column in columns]
+        return [replace(cell, control=control, reference="") for cell in made if cell.name not in taken]
+    for cell in cells:
+        if cell.rule == "bp" or cell.control:
+            continue
+        row = _with_rule(file.row, cell.row, rule)
+        column = _with_rule(file.column, cell.column, rule)
+        if "{rule}" not in file.row + file.column:
+            row = f"{cell.row}/{rule}"
+        overrides = tuple(f"rule={rule}" if item.startswith("rule=") else item for item in cell.overrides)
+        new = replace(cell, row=row, column=column, overrides=overrides, control=control, reference="")
+        if new.name not in taken:
+            taken.add(new.name)
+            added.append(new)
+    return added
+
+
+def _with_rule(pattern: str, text: str, rule: str) -> str:
+    if "{rule}" not in pattern:
+        return text
+    return pattern.format(**(_fields("", pattern, text) | {"rule": rule}))
+
+
+def _fields(name: str, pattern: str, text: str) -> dict[str, str]:
+    """Split "gcn/dfa" by "{model}/{rule}"."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    expression = "".join(f"(?P<{part}>[^/]*)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    found = re.fullmatch(expression, text)
+    if found is None:
+        raise ConfigError(f"table file {name}.yaml: '{text}' does not have the form '{pattern}'")
+    return found.groupdict()
+
+
+def _fill(name: str, template: str, words: Mapping[str, str]) -> str:
+    try:
+        return template.format(**words)
+    except (KeyError, IndexError, ValueError):
+        known = ", ".join(f"{{{word}}}" for word in words)
+        raise ConfigError(f"table file {name}.yaml: cannot fill in '{template}'; known: {known}") from None
+
+
+def _matching(entries: Mapping[str, Sequence[str]], cell: Cell) -> list[str]:
+    chosen = (items for pattern, items in entries.items() if matches(pattern, cell.row, cell.name))
+    return [item for items in chosen for item in items]
+
+
+def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A mapping of lists in a form that can be hashed."""
+    return tuple((key, tuple(items)) for key, items in entries.items())
+
+
+def cell_names(cells: Iterable[Cell]) -> list[str]:
+    """Names of cells."""
+    return [cell.name for cell in cells]

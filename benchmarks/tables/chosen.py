@@ -1,0 +1,59 @@
+"""The settings that were found best for the cells of a table, as its file's companion `chosen/<name>.yaml`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks.errors import ConfigError
+from benchmarks.utils.files import write_result
+
+Chosen = Mapping[str, Mapping[str, Sequence[str]]]
+"""Scale → name of a cell, or of a row for all its cells → overrides."""
+
+
+def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
+    """What was chosen for the table `name` of a folder; empty where nothing was.
+
+    Args:
+        known: names of the table's cells and rows.
+
+    Raises:
+        ConfigError: a file that is of another form, or speaks of what the table does not have.
+    """
+    path = chosen_path(name, folder)
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name} of chosen settings is not valid YAML: {error}") from None
+    if not (
+        isinstance(content, dict)
+        and all(isinstance(of_cells, dict) for of_cells in content.values())
+        and all(isinstance(items, list) for of_cells in content.values() for items in of_cells.values())
+    ):
+        raise ConfigError(f"{path.name} of chosen settings must map scales to cells to lists of overrides")
+    strange = [cell for of_cells in content.values() for cell in of_cells if cell not in known]
+    if strange:
+        raise ConfigError(f"{path.name} of chosen settings: there is no row or cell '{strange[0]}' in {name}")
+    return content
+
+
+def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
+    """Write the file, with the command that found it.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    text = f"# Best on validation, found by:  {command}\n" + yaml.safe_dump(_plain(chosen), sort_keys=False)
+    return write_result(chosen_path(name, folder), text)
+
+
+def chosen_path(name: str, folder: Path) -> Path:
+    """Where the chosen settings of a table are."""
+    return folder / "chosen" / f"{name}.yaml"
+
+
+def _plain(chosen: Chosen) -> dict[str, dict[str, list[str]]]:
+    return {scale: {cell: list(items) for cell, items in of_cells.items()} for scale, of_cells in chosen.items()}

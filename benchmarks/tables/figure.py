@@ -1,0 +1,128 @@
+"""Figures: a few runs, and a function of the family that draws them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import yaml
+
+from benchmarks.config import SCALES, Config
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.registry import FIGURES, Draw
+from benchmarks.run.build import load_components
+from benchmarks.tables.cells import Cell, as_pairs
+from benchmarks.tables.spec import heading, load_spec
+from benchmarks.utils.files import atomic_path
+from benchmarks.utils.paths import config_files
+from dfa.registry import UnknownNameError
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure, ready to be planned, run and drawn.
+
+    Attributes:
+        name: "figure_2".
+        title: what it shows.
+        draw: name of the function in `FIGURES`.
+        cells: one per panel; the row is its label.
+        cost_seconds: rough seconds of a run, per scale.
+        by_name_only: not one of `all`.
+        stand_in: whether generated data may take the place of data that are not here.
+    """
+
+    name: str
+    title: str
+    draw: str
+    cells: tuple[Cell, ...]
+    cost_seconds: Mapping[str, float]
+    by_name_only: bool = False
+    stand_in: bool = True
+
+    @property
+    def heading(self) -> str:
+        """The name as printed: "Figure 2", "Figure A1"."""
+        return heading("Figure", self.name)
+
+    def seeds(self, cell: Cell, scale: str) -> int:
+        """A panel shows one run."""
+        return 1
+
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
+        """Rough seconds of one run, for a plan."""
+        return self.cost_seconds[scale]
+
+
+def figure_files(folder: Path | None = None) -> dict[str, Path]:
+    """Find the files of figures, name → file: those in `folder`, or by default the suite's and the user's own."""
+    return config_files("figure") if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def known_figures(folder: Path | None = None) -> list[str]:
+    """List the names of all figures, sorted."""
+    return list(figure_files(folder))
+
+
+def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
+    """The figure that `configs/figure/<name>.yaml` describes.
+
+    Raises:
+        ConfigError: unknown, or a file without the needed entries.
+    """
+    if name not in known_figures(folder):
+        raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
+    content = yaml.safe_load(figure_files(folder)[name].read_text(encoding="utf-8"))
+    try:
+        only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
+        table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
+        cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
+        cost = {scale: float(content["cost_seconds"][scale]) for scale in SCALES}
+        choices = bool(content.get("by_name_only", False)), bool(content.get("stand_in", True))
+        return FigureSpec(name, content["title"], content["draw"], cells, cost, *choices)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
+
+
+def _panel(
+    label: str, what: Sequence[str] | str, only: tuple[tuple[str, tuple[str, ...]], ...], table: Sequence[Cell]
+) -> Cell:
+    """A panel of the run that overrides describe, or of a table's cell, "row:column"."""
+    if not isinstance(what, str):
+        return Cell(label, "", tuple(what), only=only)
+    found = next((cell for cell in table if cell.name == what), None)
+    if found is None or len(found.runs) != 1:
+        raise ConfigError(
+            f"panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
+        )
+    return Cell(label, "", found.runs[0], only=only or found.only, chosen=found.chosen)
+
+
+def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
+    """The function that draws a figure of such runs.
+
+    Raises:
+        ConfigError: the runs' families have none of this name.
+    """
+    for config in configs:
+        load_components(config)  # whoever plans and runs them may be another process
+    try:
+        return FIGURES[spec.draw]
+    except UnknownNameError as error:
+        raise ConfigError(f"figure file {spec.name}.yaml: draw: {error}") from None
+
+
+def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> None:
+    """Draw a figure from finished runs (panel → configuration) and write it as PNG.
+
+    Raises:
+        ConfigError: see `drawing`.
+        ResultsError: the file cannot be written.
+    """
+    matplotlib.use("Agg")
+    figure = drawing(spec, runs.values())(runs)
+    try:
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    except OSError as error:
+        raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None

@@ -1,0 +1,136 @@
+"""From a plan to a table or figure: run what is missing, then write it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.config import identity
+from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.launchers import launch
+from benchmarks.launchers.report import Problem, run_name
+from benchmarks.run.records import RunFolder
+from benchmarks.run.wandb import copy_files
+from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, known_figures, load_figure
+from benchmarks.tables.footnotes import describe_runs
+from benchmarks.tables.plan import Plan, PlannedRun, make_plan
+from benchmarks.tables.render import results_on_disk, write_tables
+from benchmarks.tables.schema import known_tables, read_table_file
+from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tables.summary import CellOutcome, summarise
+from benchmarks.utils.exits import one_line
+
+
+def load_target(name: str, extra_rules: Sequence[str] = ()) -> TableSpec | FigureSpec:
+    """A table or figure by name.
+
+    Raises:
+        ConfigError: its file has a mistake.
+    """
+    return load_figure(name) if name in known_figures() else load_spec(name, extra_rules=extra_rules)
+
+
+def targets(names: Sequence[str]) -> list[str]:
+    """Tables and figures by name, `all` standing for all but those that have to be asked for."""
+    known = [*known_tables(), *known_figures()]
+    usual = [name for name in known if not _on_request_only(name)]
+    wanted = usual if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
+    return wanted
+
+
+def _on_request_only(name: str) -> bool:
+    """Whether `all` leaves it out; not so a file with a mistake, which is then told."""
+    try:
+        described = load_figure(name) if name in known_figures() else read_table_file(name)
+    except ConfigError:
+        return False
+    return described.by_name_only
+
+
+def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
+    """Run what a plan still needs, then write its table or figure.
+
+    Args:
+        plan: of the table or figure.
+        force: whether a table may replace one on disk that has more results.
+
+    Returns:
+        The runs that failed or diverged, now or before.
+
+    Raises:
+        ResultsError: a table with fewer results than the one on disk, or a figure without all of its runs.
+    """
+    if isinstance(plan.target, FigureSpec):
+        drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
+    problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)
+    reasons = {problem.run: problem.reason for problem in problems}
+    runs: list[PlannedRun] = []
+    for run in plan.runs:
+        key, record = identity(run.config), RunFolder.of(run.config).read()
+        runs.append(replace(run, record=record, missing=run.missing or reasons.get(key, "")))
+        if record is not None and record["status"] != "done" and key not in reasons:
+            reasons[key] = f"{record['status']} in an earlier run: {record['reason']}"
+            problems.append(Problem(run_name(run.config), reasons[key], key))
+    folder = Path(plan.runs[0].config.run.results_dir)
+    if isinstance(plan.target, FigureSpec):
+        _finish_figure(plan, plan.target, runs, folder)
+    elif isinstance(plan.target, TableSpec):
+        _finish_table(plan, plan.target, runs, folder, force)
+    return problems
+
+
+def draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
+    """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
+    try:
+        return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
+    except ResultsError as error:
+        print(f"not drawn: {one_line(error)}")
+        return []
+
+
+def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> None:
+    outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
+    entries = summarise(spec, outcomes, plan.scale)
+    found, before = sum(entry.mean is not None for entry in entries), results_on_disk(spec, folder / "tables")
+    if found < before and not force:
+        raise ResultsError(
+            f"{spec.heading} would have {found} results, and the one in '{folder / 'tables'}' has {before}, which is"
+            " kept; --force replaces it"
+        )
+    footer = [
+        f"Chosen scale: {plan.scale}, {plan.why}.",
+        *describe_runs(spec, outcomes, plan.scale),
+    ]
+    written = write_tables(spec, entries, footer, folder / "tables")
+    configs = [run.config for run in runs]
+    copy_files(configs[0].run, spec.name, "table", written, configs)
+    print(f"\n{written[0].read_text(encoding='utf-8')}")
+    print("written: " + ", ".join(map(str, written)))
+
+
+def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:
+    records = [run.record for run in runs if run.record is not None]
+    done = [record for record in records if record["status"] == "done"]
+    unsuccessful = [record for record in records if record["status"] != "done"]
+    if unsuccessful:
+        reasons = "; ".join(f"seed {record['seed']} {record['status']}: {record['reason']}" for record in unsuccessful)
+        status = "diverged" if any(record["status"] == "diverged" for record in unsuccessful) else "failed"
+        return CellOutcome(done, len(runs), status, reasons)
+    if len(done) == len(runs):
+        return CellOutcome(done, len(runs), "done")
+    reason = next((run.missing for run in runs if run.missing), "not run")
+    return CellOutcome(done, len(runs), "partial" if done else "missing", reason)
+
+
+def _finish_figure(plan: Plan, spec: FigureSpec, runs: Sequence[PlannedRun], folder: Path) -> None:
+    missing = [run for run in runs if run.record is None or run.record["status"] != "done"]
+    if missing:
+        reasons = ", ".join(dict.fromkeys(run.missing or "not run" for run in missing))
+        raise ResultsError(f"{spec.heading} cannot be drawn, {len(missing)} of its runs are missing: {reasons}")
+    target = folder / "figures" / f"{spec.name}.png"
+    configs = [run.config for run in runs]
+    draw_figure(spec, {run.cell.row: run.config for run in runs}, target)
+    copy_files(configs[0].run, spec.name, "figure", [target], configs)
+    print(f"written: {target}")

@@ -1,0 +1,209 @@
+"""What a table or figure takes: its runs, those already recorded, those whose data is missing, and the cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.config import SCALES, Config, compose_config, resolve
+from benchmarks.errors import ConfigError
+from benchmarks.run.build import load_components
+from benchmarks.run.records import Record, RunFolder
+from benchmarks.tables.cells import Cell
+from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.text import duration
+
+AUTO_HOURS = 3.0
+"""The automatic scale takes the paper's protocol where this device finishes it in so many hours."""
+
+
+SUITE_TASKS = frozenset(file.stem for file in (CONFIG_DIR / "task").glob("*.yaml"))
+"""Tasks that come with the suite, all of which have a stand-in; a task from elsewhere may have none."""
+
+
+class Planned(Protocol):
+    """What a table and a figure have in common: cells, seeds per scale, and a cost hint."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def heading(self) -> str: ...
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+    @property
+    def stand_in(self) -> bool: ...
+    def seeds(self, cell: Cell, scale: str) -> int: ...
+    def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float: ...
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One seed of a cell.
+
+    Attributes:
+        record: what is on disk, or None.
+        missing: why it cannot be run (its data is not here), or "".
+        seconds: estimated cost, 0 if it does not have to be run.
+    """
+
+    cell: Cell
+    config: Config
+    record: Record | None
+    missing: str
+    seconds: float
+
+    @property
+    def to_do(self) -> bool:
+        """Whether it has to be run."""
+        unsuccessful = self.record is not None and self.record["status"] != "done"
+        return not self.missing and (self.record is None or (unsuccessful and self.config.run.retry))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a table or figure at one scale, and why that scale."""
+
+    target: Planned
+    scale: str
+    why: str
+    runs: tuple[PlannedRun, ...] = field(default_factory=tuple)
+
+    @property
+    def to_do(self) -> list[PlannedRun]:
+        """What has to be run, the longest first, so that no worker is left with a long one at the end."""
+        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do}
+        return sorted(unique.values(), key=lambda run: -run.seconds)
+
+    def seconds(self, jobs: int) -> float:
+        """Estimated time with so many workers."""
+        return sum(run.seconds for run in self.to_do) / max(1, jobs)
+
+    def describe(self, jobs: int) -> str:
+        """The plan in words, cell by cell."""
+        lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
+        for cell in self.target.cells:
+            runs = [run for run in self.runs if run.cell == cell]
+            if not runs:
+                continue
+            done = sum(run.record is not None and run.record["status"] == "done" for run in runs)
+            unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done
+            to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
+            data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
+            state = f"{done} of {len(runs)} done"
+            if unsuccessful:
+                state += f", {unsuccessful} failed or diverged"
+            if to_do:
+                state += f", {len(to_do)} to run ({_about(to_do)})"
+            if waiting:
+                state += f", {len(waiting)} wait for data ({_about(waiting)})"
+            lines.append(f"  {cell.name:28} {data:9} {state}")
+        total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
+        total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
+        waiting = [run for run in self.runs if run.missing]
+        if waiting:
+            total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"
+        reasons = dict.fromkeys(f"  missing: {run.missing}" for run in waiting)
+        return "\n".join([*lines, *reasons, total])
+
+
+def _about(runs: Sequence[PlannedRun]) -> str:
+    return f"about {duration(sum(run.seconds for run in runs))}"
+
+
+def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> Plan:
+    """Plan a table or figure.
+
+    Args:
+        target: what is to be made.
+        scale: "paper", "mini", "smoke", or "auto": the paper's protocol where data and time allow it, else mini.
+        seeds: seeds per cell; None: as the table says.
+        settings: further overrides for every run, e.g. `run.device=cuda`.
+        jobs: workers, for the estimate.
+
+    Raises:
+        ConfigError: an unknown scale, or a cell whose configuration does not exist.
+    """
+    if scale not in (*SCALES, "auto"):
+        raise ConfigError(f"unknown scale '{scale}'; known: auto, {', '.join(SCALES)}")
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds must be at least 1, got {seeds}")
+    if scale != "auto":
+        if not any(cell.runs_at(scale) for cell in target.cells):
+            raise ConfigError(f"{target.heading} has no runs at scale {scale}")
+        return Plan(target, scale, "as asked", _plan_runs(target, scale, seeds, settings))
+    paper = Plan(target, "paper", "", _plan_runs(target, "paper", seeds, settings))
+    with_data = [run for run in paper.runs if not run.missing]
+    hours = paper.seconds(jobs) / 3600
+    if with_data and hours <= AUTO_HOURS:
+        names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
+        return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
+    if not paper.runs:
+        return Plan(target, "mini", "its only scale", _plan_runs(target, "mini", seeds, settings))
+    where = paper.runs[0].config.run.data_dir
+    why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
+    return Plan(target, "mini", f"{why}; SCALE=paper insists", _plan_runs(target, "mini", seeds, settings))
+
+
+def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
+    runs: list[PlannedRun] = []
+    for cell in target.cells:
+        wanted = seeds if seeds is not None else target.seeds(cell, scale)
+        for overrides in cell.runs_at(scale):
+            composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
+            missing = ""
+            for seed in range(wanted):
+                composed.seed = seed
+                composed.run.wandb_name = _copy_name(cell, overrides, seed)
+                config = resolve(composed)
+                if seed == 0:
+                    missing = missing_data(config)
+                left = settle_data(config, missing, target.stand_in)
+                runs.append(_planned_run(target, cell, config, left, scale))
+    return tuple(runs)
+
+
+def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
+    """A run among those of its table in Weights & Biases: cell, what tells apart the runs of a cell, and seed."""
+    member = [overrides[-1].split("=", 1)[-1]] if cell.members else []
+    return " ".join([cell.name, *member, f"seed {seed}"])
+
+
+def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str) -> PlannedRun:
+    record = RunFolder.of(config).read()
+    if record is not None and record["status"] == "done":
+        missing = ""
+    cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
+    run = PlannedRun(cell, config, record, missing, cost)
+    return run if run.to_do or run.missing else replace(run, seconds=0.0)
+
+
+def settle_data(config: Config, missing: str, stand_in: bool) -> str:
+    """Have a run take generated data where its scale wants them or may have them instead of what is missing.
+
+    Args:
+        missing: what `missing_data` says of it.
+        stand_in: whether generated data may take the place.
+
+    Returns:
+        What is missing still.
+    """
+    at_smoke = config.scale == "smoke" and config.task.name in SUITE_TASKS
+    if at_smoke or (missing and config.scale != "paper" and stand_in):
+        config.task.source = "stand_in"
+        return ""
+    return missing
+
+
+def missing_data(config: Config) -> str:
+    """Why the data of a run cannot be had here, or "" if it can.
+
+    Tables print the reason, so an absolute data folder, which is nobody else's, goes by the name of its variable.
+    """
+    if config.task.family is None or config.task.source == "stand_in" or config.run.download:
+        return ""
+    load_components(config)
+    family = import_module(f"benchmarks.families.{config.task.family}")
+    folder = Path(config.run.data_dir)
+    reason: str = family.missing_data(config.task.name, folder)
+    return reason.replace(str(folder), "$DFA_DATA_DIR") if folder.is_absolute() else reason

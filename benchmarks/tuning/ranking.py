@@ -1,0 +1,105 @@
+"""Which settings did best on validation: the recorded runs of a task, model and rule, ranked.
+
+Runs that differ in nothing but the seed count as one entry, with their mean. Test scores are not shown, so that they
+cannot be selected on.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+from benchmarks.config import CIRCUMSTANCES
+from benchmarks.errors import ResultsError
+from benchmarks.run.records import Record, first_measured, read_record
+from benchmarks.utils.text import mean_and_spread
+
+GROUPS = ("task", "model", "rule")
+_NO_SETTING = (*CIRCUMSTANCES, "seed")  # nothing that one would choose
+_SEEDED = "rule.options.seed"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One choice of settings.
+
+    Attributes:
+        settings: what distinguishes it from the others, e.g. {"optimizer.lr": 1e-4}.
+        values: validation metric of every seed that finished, in the order of the seeds; empty where none did.
+        unsuccessful: seeds that failed or diverged.
+    """
+
+    settings: Mapping[str, Any]
+    values: tuple[float, ...]
+    unsuccessful: int
+
+
+def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, list[Ranked]]:
+    """The validation metric's name, and all choices of settings recorded for `wanted`, the best mean first.
+
+    Args:
+        results: folder that holds `runs`.
+        wanted: "task", "model" and "rule".
+        scale: of the runs that count.
+
+    Raises:
+        ResultsError: no such run is recorded.
+    """
+    found = [(settings, record) for settings, record in _runs(results, wanted) if record["scale"] == scale]
+    if not found:
+        words = " ".join(f"{group}={name}" for group, name in wanted.items())
+        raise ResultsError(f"no run of {words} at scale {scale} is recorded in {results}")
+    groups: dict[str, list[tuple[dict[str, Any], Record]]] = {}
+    for settings, record in found:
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append((settings, record))
+    varied = _varied([members[0][0] for members in groups.values()])
+    ranked = [_ranked(members, varied) for members in groups.values()]
+    first = first_measured(record for _, record in found) or found[0][1]
+    sign = -1 if first["higher_is_better"] else 1
+    ranked.sort(key=lambda entry: sign * float(np.mean(entry.values)) if entry.values else float("inf"))
+    return first["valid_metric"], ranked
+
+
+def _runs(results: Path, wanted: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], Record]]:
+    folder = results.joinpath("runs", *(wanted[group] for group in GROUPS))
+    for path in sorted(folder.glob("*/result.json")):
+        record = read_record(path)
+        assert record is not None
+        config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
+        settings = {key: value for key, value in config.items() if key not in _NO_SETTING}
+        flat = dict(_flattened(settings))
+        flat.pop(_SEEDED, None)
+        yield flat, record
+
+
+def _flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _varied(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for settings in all_settings for key in settings)
+    return [key for key in keys if len({json.dumps(settings.get(key)) for settings in all_settings}) > 1]
+
+
+def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], varied: Sequence[str]) -> Ranked:
+    records = sorted((record for _, record in members), key=lambda record: int(record["seed"]))
+    values = tuple(float(record["best_valid"]) for record in records if record["status"] == "done")
+    return Ranked({key: members[0][0].get(key) for key in varied}, values, len(records) - len(values))
+
+
+def show(metric: str, ranked: Sequence[Ranked]) -> str:
+    """The ranking as a table."""
+    lines = [
+        [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
+        for entry in ranked
+    ]
+    return tabulate(lines, [*ranked[0].settings, f"valid {metric}", "seeds", "failed"], disable_numparse=True)

@@ -1,0 +1,97 @@
+"""The learning rates of a table: every cell is tried with the same few, and the best on validation is kept.
+
+The runs that decide are recorded like any others, so a search that was ended goes on. Test
+scores are not looked at.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.config import identity
+from benchmarks.launchers import launch
+from benchmarks.launchers.report import Problem
+from benchmarks.run.records import RunFolder, first_measured
+from benchmarks.tables.chosen import read_chosen, write_chosen
+from benchmarks.tables.footnotes import describe_rates
+from benchmarks.tables.schema import table_files
+from benchmarks.tables.spec import TableSpec
+from benchmarks.tuning.trials import Trial, best, by_cell, rates_of, runs_of, taking_part
+from benchmarks.utils.files import write_result
+from benchmarks.utils.text import duration
+
+
+def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
+    """Run what takes part and has no record, until nothing is left to be tried."""
+    problems: list[Problem] = []
+    attempted: set[str] = set()
+    while due := [run for run in runs_of(taking_part(trials, walk)) if identity(run) not in attempted]:
+        attempted |= {identity(run) for run in due}
+        problems += launch(due, due[0].launcher)
+    return problems
+
+
+def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
+    """Write what was chosen beside the table's file; what was for other scales stays."""
+    whole_row = bool(rates_of(spec).column)
+    found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in by_cell(trials).items()}
+    chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
+    folder = table_files()[spec.name].parent
+    before = read_chosen(spec.name, folder, [name for cell in spec.cells for name in (cell.name, cell.row)])
+    command = f"python -m benchmarks tune {spec.name} --scale {scale}"
+    return write_chosen(spec.name, folder, {**before, scale: chosen}, command)
+
+
+def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
+    """What will be run."""
+    walk, cells = rates_of(spec).walk, len(by_cell(trials))
+    first = runs_of(taking_part(trials, walk))
+    to_do = [config for config in first if RunFolder.of(config).read() is None]
+    runs = f"{len(first)} runs" + f" of {len(runs_of(trials))} at most" * walk
+    return f"{spec.heading}, scale {scale}: {cells} cells, {runs}, {len(to_do)} of them to do"
+
+
+def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
+    """One line a cell, one column a factor; the chosen value is bold."""
+    factors = rates_of(spec).factors
+    lines = []
+    for cell, of_cell in by_cell(trials).items():
+        kept = best(of_cell)
+        shown = {trial.factor: _shown(trial, kept) for trial in of_cell}
+        values = [shown.get(factor, "") for factor in factors]
+        measured = first_measured(record for trial in of_cell for record in trial.records)
+        metric = measured["valid_metric"] if measured else ""
+        lines.append([cell.row, cell.column, metric, *values, "none" if kept is None else f"{kept.rate:g}"])
+    heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
+    records = [record for config in runs_of(trials) if (record := RunFolder.of(config).read()) is not None]
+    cost = duration(sum(float(record["seconds"]) for record in records))
+    table = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+    notes = [describe_rates(rates_of(spec), scale), f"Cost: {cost} for {len(records)} runs."]
+    return f"# Learning rates of {spec.heading}, {scale}\n\n{table}\n\n" + "\n".join(f"- {n}" for n in notes) + "\n"
+
+
+def _shown(trial: Trial, kept: Trial | None) -> str:
+    if trial.value is None:
+        return ", ".join(dict.fromkeys(record["status"] for record in trial.records)) or "not run"
+    return f"**{trial.value:.4g}**" if trial is kept else f"{trial.value:.4g}"
+
+
+def to_csv(trials: Sequence[Trial]) -> str:
+    """One line a trial, full precision."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["row", "column", "factor", "lr", "value", "chosen"])
+    for cell, of_cell in by_cell(trials).items():
+        kept = best(of_cell)
+        for trial in of_cell:
+            value = "" if trial.value is None else f"{trial.value:.10g}"
+            writer.writerow([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
+    return stream.getvalue()
+
+
+def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path) -> list[Path]:
+    texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
+    return [write_result(folder / f"{spec.name}-{scale}.{suffix}", text) for suffix, text in texts.items()]

@@ -1,0 +1,186 @@
+"""A search for the settings that do best on validation: Optuna proposes them, the suite runs and records them.
+
+Nothing is kept but the runs' records. Proposals follow from the sampler's seed and from what came of those before, so a
+search that is begun again asks for the same runs, finds them recorded, and goes on where it was ended; with more trials
+it goes further. (A sampler taken up from a stored study would draw its first numbers once more.)
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from benchmarks.config import Config, compose_config, identity, resolve
+from benchmarks.errors import ConfigError
+from benchmarks.launchers import launch
+from benchmarks.run.records import RunFolder, first_measured
+from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
+from benchmarks.utils.paths import config_files
+
+_DIGITS = 3  # of a proposed number: more would be noise
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        trials: settings proposed.
+        seeds: runs of each; their mean counts.
+        at_once: proposals made before their results are known; part of what determines the search.
+        sampler_seed: of the proposals.
+    """
+
+    trials: int = 20
+    seeds: int = 1
+    at_once: int = 4
+    sampler_seed: int = 0
+
+
+def known_spaces() -> list[str]:
+    """List the names of the suite's and the user's own search spaces."""
+    return list(config_files("search"))
+
+
+def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") -> Search:
+    """Try the settings as configured, then `effort.trials` that Optuna's tree-structured Parzen estimator proposes.
+
+    Args:
+        space: name of a file in `configs/search`, or path of another.
+        choice: overrides that all runs share; a key of the space that is among them is not searched.
+        effort: how much is tried.
+        name: of the search; "" for task, model, rule and scale.
+
+    Raises:
+        ConfigError: no Optuna, a space that cannot be read or leaves nothing to search, or runs that are impossible.
+    """
+    for option in ("trials", "seeds", "at_once"):
+        if getattr(effort, option) < 1:
+            raise ConfigError(f"--{option.replace('_', '-')} must be at least 1, got {getattr(effort, option)}")
+    optuna = _optuna()
+    composed = compose_config(choice)
+    configured = resolve(composed)
+    name = name or "-".join((configured.task.name, configured.model.name, configured.rule.name, configured.scale))
+    axes = {
+        key: axis
+        for key, axis in read_space(space).items()
+        if OmegaConf.select(composed, key) is not None and not any(item.startswith(f"{key}=") for item in choice)
+    }
+    if not axes:
+        raise ConfigError(f"space '{space}': none of its keys is left to search here")
+
+    def attempt(proposals: Mapping[int, Mapping[str, Any]]) -> list[Tried]:
+        """Run proposals, by number."""
+        runs = {number: _configs(name, number, settings, choice, effort) for number, settings in proposals.items()}
+        unique = {identity(config): config for configs in runs.values() for config in configs}
+        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), configured.launcher)}
+        found = []
+        for number, configs in runs.items():
+            records = [record for config in configs if (record := RunFolder.of(config).read()) is not None]
+            if not records:  # what is wrong with one is wrong with all
+                raise ConfigError(reasons.get(identity(configs[0]), "its runs left no record"))
+            found.append(Tried(number, dict(proposals[number]), records))
+        return found
+
+    as_configured = {key: OmegaConf.select(composed, key) for key in axes}
+    tried = attempt({CONFIGURED: as_configured})
+    measured = first_measured(tried[0].records)
+    if measured is None:
+        raise ConfigError(f"the settings as configured come to no evaluation: {tried[0].records[0]['reason']}")
+    direction = "maximize" if measured["higher_is_better"] else "minimize"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=effort.sampler_seed, constant_liar=True)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    while (left := effort.trials - len(study.trials)) > 0:
+        asked = [study.ask(_distributions(optuna, axes)) for _ in range(min(left, effort.at_once))]
+        proposals = {trial.number + 1: {key: _rounded(trial.params[key]) for key in axes} for trial in asked}
+        for trial, result in zip(asked, attempt(proposals), strict=True):
+            tried.append(result)
+            failed = None if result.complete(effort.seeds) else optuna.trial.TrialState.FAIL
+            study.tell(trial, None if failed else result.mean, failed)
+    sampling = f"Optuna {optuna.__version__}, tree-structured Parzen estimator, seed {effort.sampler_seed}"
+    sampling += f", {effort.at_once} proposals at a time"
+    return Search(
+        name,
+        [item for item in choice if not item.startswith(("run.", "launcher"))],
+        axes,
+        sampling,
+        effort.seeds,
+        tried,
+    )
+
+
+def read_space(space: str) -> dict[str, Axis]:
+    """The axes of a search space: key of the configuration → {low, high} with log or step, or a list of choices.
+
+    Raises:
+        ConfigError: no such space, or a file that does not describe one.
+    """
+    path = Path(space) if space.endswith((".yaml", ".yml")) else config_files("search").get(space, Path(space))
+    if not path.exists():
+        raise ConfigError(f"unknown search space '{space}'; known: {', '.join(known_spaces())}, or a YAML file")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"search space '{space}' names no keys")
+    for key, axis in content.items():
+        _check_axis(space, key, axis)
+    return content
+
+
+def _check_axis(space: str, key: str, axis: Any) -> None:
+    if isinstance(axis, list) and axis and all(isinstance(value, (str, int, float, bool)) for value in axis):
+        return
+    numbers = [axis.get("low"), axis.get("high"), axis.get("step", 1)] if isinstance(axis, dict) else []
+    known = isinstance(axis, dict) and axis.keys() <= {"low", "high", "step", "log"}
+    if not (known and all(isinstance(n, (int, float)) for n in numbers) and numbers[0] < numbers[1]):
+        raise ConfigError(f"search space '{space}': {key} must be a list, or have low < high, and log or step")
+    whole = all(isinstance(n, int) for n in numbers[:2])
+    if numbers[2] <= 0 or (whole and not isinstance(numbers[2], int)):
+        raise ConfigError(f"search space '{space}': {key} has an impossible step, {numbers[2]}")
+    if axis.get("log") and ("step" in axis or numbers[0] <= 0):
+        raise ConfigError(f"search space '{space}': {key} cannot be logarithmic with a step or from {numbers[0]}")
+
+
+def _distributions(optuna: Any, axes: Mapping[str, Axis]) -> dict[str, Any]:
+    kinds = optuna.distributions
+    found: dict[str, Any] = {}
+    for key, axis in axes.items():
+        if isinstance(axis, list):
+            found[key] = kinds.CategoricalDistribution(axis)
+        elif isinstance(axis["low"], int) and isinstance(axis["high"], int):
+            found[key] = kinds.IntDistribution(**axis)
+        else:
+            found[key] = kinds.FloatDistribution(**axis)
+    return found
+
+
+def _configs(
+    name: str, number: int, settings: Mapping[str, Any], choice: Sequence[str], effort: Effort
+) -> list[Config]:
+    """One run of a proposal for every seed."""
+    proposed = [] if number == CONFIGURED else [f"{key}={value}" for key, value in settings.items()]
+    composed = compose_config([*choice, *proposed])
+    composed.run.wandb_group = f"search {name}"
+    configs = []
+    for seed in range(effort.seeds):
+        composed.seed, composed.run.wandb_name = seed, f"trial {number} seed {seed}"
+        configs.append(resolve(composed))
+    return configs
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("the search needs Optuna: pip install -e '.[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,0 +1,180 @@
+"""What a search has tried: a table in Markdown and CSV, and the chosen values as a configuration."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+from benchmarks.run.records import Record, first_measured
+from benchmarks.utils.files import write_result
+from benchmarks.utils.text import duration, mean_and_spread
+
+CONFIGURED = 0
+"""Number of the trial whose settings are those of the configuration files."""
+Axis = dict[str, Any] | list[Any]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One choice of settings.
+
+    Attributes:
+        number: from 1 in the order of the proposals; `CONFIGURED` for the configuration as it is.
+        settings: key → value.
+        records: of its runs, one a seed.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    records: Sequence[Record]
+
+    @property
+    def values(self) -> list[float]:
+        """Best validation metric of every seed that finished."""
+        return [float(record["best_valid"]) for record in self.records if record["status"] == "done"]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds that finished."""
+        return float(np.mean(self.values))
+
+    def complete(self, seeds: int) -> bool:
+        """Whether so many seeds finished."""
+        return len(self.values) == seeds
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that is over.
+
+    Attributes:
+        name: of its files.
+        choice: overrides that all runs share, but for where and how they are carried out.
+        axes: key → what was searched.
+        sampling: how proposals were made, in words.
+        seeds: runs of each trial.
+        tried: all trials, the configured settings first.
+    """
+
+    name: str
+    choice: Sequence[str]
+    axes: Mapping[str, Axis]
+    sampling: str
+    seeds: int
+    tried: Sequence[Tried]
+
+    def ranked(self) -> list[Tried]:
+        """The best mean first; trials of which a seed failed come last, since they cannot be chosen."""
+        sign = -1 if self._measured["higher_is_better"] else 1
+        return sorted(self.tried, key=lambda one: (sign * one.mean if one.complete(self.seeds) else np.inf, one.number))
+
+    @property
+    def chosen(self) -> Tried | None:
+        """The best trial, or None where none finished."""
+        first = self.ranked()[0]
+        return first if first.complete(self.seeds) else None
+
+    @property
+    def metric(self) -> str:
+        """The validation metric."""
+        return str(self._measured["valid_metric"])
+
+    @property
+    def _measured(self) -> Record:
+        configured = self.tried[0].records
+        return first_measured(configured) or configured[0]
+
+
+def write_search(search: Search, folder: Path) -> list[Path]:
+    """Write `<name>.md` and `<name>.csv`, and the chosen values to `chosen/<name>.yaml`.
+
+    Raises:
+        ResultsError: the folder cannot be written to.
+    """
+    texts = {f"{search.name}.md": to_markdown(search), f"{search.name}.csv": to_csv(search)}
+    if search.chosen is not None:
+        texts[f"chosen/{search.name}.yaml"] = to_config(search, search.chosen, folder)
+    return [write_result(folder / name, text) for name, text in texts.items()]
+
+
+def to_markdown(search: Search) -> str:
+    """A heading, all trials from the best to the worst, and how they came about."""
+    heads = ["trial", *search.axes, f"valid {search.metric}", "seeds", "failed"]
+    body = [
+        [
+            "configured" if one.number == CONFIGURED else one.number,
+            *one.settings.values(),
+            mean_and_spread(one.values),
+            len(one.values),
+            len(one.records) - len(one.values),
+        ]
+        for one in search.ranked()
+    ]
+    table = tabulate(body, heads, tablefmt="pipe", disable_numparse=True, colalign=["right"] * len(heads))
+    lines = "\n".join(f"- {line}" for line in _footer(search))
+    return f"# Search: {search.name}\n\n{table}\n\n{lines}\n"
+
+
+def to_csv(search: Search) -> str:
+    """One line a trial in the order of the proposals, full precision."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["trial", *search.axes, f"valid/{search.metric}", "std", "n", "failed"])
+    for one in search.tried:
+        mean = f"{one.mean:.10g}" if one.values else ""
+        spread = f"{np.std(one.values, ddof=1):.10g}" if len(one.values) > 1 else ""
+        finished = len(one.values)
+        writer.writerow([one.number, *one.settings.values(), mean, spread, finished, len(one.records) - finished])
+    return stream.getvalue()
+
+
+def to_config(search: Search, chosen: Tried, folder: Path) -> str:
+    """The chosen values as a file that a run's configuration can add from `folder`."""
+    tree: dict[str, Any] = {}
+    for key, value in chosen.settings.items():
+        *above, last = key.split(".")
+        branch = tree
+        for part in above:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    which = "the values as configured" if chosen.number == CONFIGURED else f"trial {chosen.number}"
+    header = [
+        "# @package _global_",
+        f"# Best on validation of {len(search.tried)} settings tried, {which} ({search.name}.md):",
+        f"#   python -m benchmarks train --config-dir {folder} +chosen={search.name} {' '.join(search.choice)}",
+    ]
+    return "\n".join(header) + "\n" + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _footer(search: Search) -> list[str]:
+    records = [record for one in search.tried for record in one.records]
+    data = dict.fromkeys(f"{record['data']['name']} ({record['data']['kind']})" for record in records)
+    commits = dict.fromkeys(f"{record['commit']}{' with changes' * bool(record['git_dirty'])}" for record in records)
+    axes = [f"{key} {_described(axis)}" for key, axis in search.axes.items()]
+    chosen = search.chosen
+    which = "nothing, since no trial finished"
+    if chosen is not None:
+        which = "the configured values" if chosen.number == CONFIGURED else f"trial {chosen.number}"
+    return [
+        f"Chosen: {which}, on validation alone; test scores are neither used nor shown.",
+        "± is the sample standard deviation over seeds."
+        if search.seeds > 1
+        else "One seed a trial: no spread is given.",
+        f"Runs: {' '.join(search.choice)}; {', '.join(data)}.",
+        f"Searched: {', '.join(axes)}. {search.sampling}.",
+        f"Cost: {duration(sum(float(record['seconds']) for record in records))} for {len(records)} runs.",
+        f"Hardware: {', '.join(dict.fromkeys(record['device'] for record in records))}. Commit: {', '.join(commits)}.",
+    ]
+
+
+def _described(axis: Axis) -> str:
+    if isinstance(axis, list):
+        return f"one of {', '.join(map(str, axis))}"
+    how = ", logarithmic" if axis.get("log") else f" in steps of {axis['step']}" if "step" in axis else ""
+    return f"from {axis['low']} to {axis['high']}{how}"

@@ -1,0 +1,66 @@
+"""Exit codes, one-line error messages and signal handling of all commands.
+
+Exit codes: 0 all runs are done; 1 a run failed or diverged; 2 the command cannot be carried out as given;
+130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command resumes from
+the checkpoints.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from benchmarks.errors import SuiteError
+from benchmarks.utils.signals import Interrupted, handle_signals
+from benchmarks.utils.torchrun import is_first
+
+USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+"""Errors that the user can fix; a command reports them in one line, without a traceback."""
+
+EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; turn `USER_ERRORS` and signals into one line on stderr.
+
+    Returns:
+        The command's own exit code, or one of those in the module's docstring.
+    """
+    try:
+        with handle_signals():
+            return command()
+    except USER_ERRORS as error:
+        report_error(one_line(error))
+        return EXIT_UNUSABLE
+    except (KeyboardInterrupt, Interrupted) as request:
+        if is_first():
+            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        by_user = not isinstance(request, Interrupted) or request.signal == signal.SIGINT
+        return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
+
+
+def report_error(line: str) -> None:
+    """Print an error to stderr, once for all processes of a distributed run."""
+    if is_first():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of a configuration error in one line, without paths and type names of Hydra and OmegaConf."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group} '{name}'; known: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': {str(error.message).strip().splitlines()[-1]}"
+    text = str(error).strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
+    keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]
+    message = " ".join(dict.fromkeys(useful))
+    cause = error.__cause__
+    if isinstance(error, HydraException) and cause is not None and str(cause).strip() not in text:
+        message = f"{message}: {one_line(cause)}"
+    return f"{message} (in {keys[0]})" if keys and keys[0] not in message else message

@@ -1,0 +1,84 @@
+"""Atomic writes: a reader finds the old file or the complete new one."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.errors import ResultsError
+
+_UNFINISHED = ".building-"
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it replaces `target`, on an exception it is removed.
+
+    The file is flushed to disk before the swap, so that a power cut leaves the old file or the new one.
+
+    Raises:
+        OSError: the folder cannot be written to (read-only or full).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp files are private to their owner; results are meant to be shared like any other file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def unfinished_folder(root: Path) -> Iterator[Path]:
+    """Yield an empty folder in `root`, which the caller renames once it is complete; otherwise it is removed.
+
+    Folders that killed processes left behind are removed first, so the caller must hold a lock on `root`.
+
+    Raises:
+        OSError: `root` cannot be written to (missing, read-only or full).
+    """
+    for left in root.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
+    try:
+        folder.chmod(0o777 & ~_umask())  # mkdtemp folders are private to their owner
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Atomically replace `target` by `text` (UTF-8)."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_result(target: Path, text: str) -> Path:
+    """Atomically replace `target`, a result of a command, by `text`.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ResultsError: the file cannot be written.
+    """
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
+    return target
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,284 @@
+"""The command line: bad input in one line and with the right exit code, sweeps that go on, the same folders always."""
+
+import errno
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.plugins import Plugins
+
+from benchmarks.commands import fetch as data
+from benchmarks.commands import train as cli
+from benchmarks.config import Config
+from benchmarks.errors import ConfigError
+from benchmarks.launchers import base, sweep
+from benchmarks.launchers.report import describe
+from benchmarks.run.build import load_components
+from benchmarks.run.records import RunFolder
+from benchmarks.utils.exits import one_line
+from benchmarks.utils.paths import REPOSITORY
+from tests.conftest import TOY, Command, Toys
+from tests.run.test_execute import _leave_at
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=imagenet"], r"unknown task 'imagenet'; known: .*cora"),
+        (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
+        (["rule=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
+        (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
+        (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
+        (["task.name=imagenet"], r"unknown task 'imagenet'; known: .*toy"),
+        (["model.name=resnet"], r"unknown model 'resnet'; known: .*toy_mlp"),
+        (["rule.name=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
+        (["optimizer.name=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
+        (
+            ["task.family=vision"],
+            r"unknown task family 'vision'; known: graphs, language, recommenders, view_synthesis\n",
+        ),
+        (["task.family=launchers"], r"unknown task family 'launchers'"),
+        (["scale=huge"], r"unknown scale 'huge'; known: paper, mini, smoke"),
+        (["trainer.colour=red"], r"trainer.colour"),
+        (["learning_rate=1"], r"learning_rate"),
+        (["trainer.epochs=many"], r"'many'.*Integer.*trainer.epochs"),
+        (["seed=1.5"], r"1.5.*Integer.*seed"),
+        (["+model.options.depth=3"], r"model 'toy_mlp' has no option 'depth'; known: classes, dropout, hidden"),
+        (["+task.options.sample=3"], r"task 'toy' has no option 'sample'; known: .*samples"),
+        (["+model.options.dropout=high"], r"model 'toy_mlp': option 'dropout' must be of type float, got 'high'"),
+        (["+model.options.dropout=7.0"], r"model 'toy_mlp' cannot be made: .*dropout probability"),
+        (["rule=dfa", "rule.options.distribution=cauchy"], r"unknown distribution 'cauchy'; known: "),
+        (["rule=bp", "+rule.options.scale=2.0"], r"rule 'bp' has no option 'scale'"),
+        (["model.points=[layers.*]"], r"'layers\.\*' matches no module; candidates: .*blocks"),
+        (["model.error_at=[norm]", "rule=dfa"], r"'norm' matches no module"),
+        (["+model.options.output=detached"], r"the loss has no gradient"),
+        (["run.device=tpu"], r"device 'tpu' is not usable here"),
+        (["run.device=cuda:99"], r"device 'cuda:99' is not usable here"),
+        (["plugins=[nowhere.py]"], r"plugin 'nowhere.py' does not exist"),
+        (["plugins=[no.such.module]"], r"plugin 'no.such.module' cannot be imported"),
+        (["task.source=real", "+task.options.file=a.csv"], r"no data at .*a\.csv; place them there"),
+        (["trainer.epochs=0"], r"trainer.epochs must be at least 1"),
+        (["nonsense"], r"nonsense"),
+        (["model.points=[a"], r"model.points"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
+    toys: Toys, command: Command, overrides: list[str], message: str
+) -> None:
+    code, out, err = command(cli.main, *toys.overrides, *overrides)
+    assert code == 2
+    assert re.fullmatch(r"error: [^\n]+\n", err), err
+    assert re.search(message, err), err
+    assert len(err) < 600 and "Traceback" not in err and out == ""
+    assert not toys.results.exists() or toys.files() == []
+
+
+def test_a_plugin_with_a_mistake_is_not_loaded_the_second_time_either(toys: Toys, tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text("begun = True\nraise ValueError('no further')\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="cannot be imported: ValueError: no further"):
+            load_components(toys.config(f"plugins=[{TOY},{tmp_path}/half.py]"))
+
+
+def test_a_plugin_with_a_mistake_is_named(toys: Toys, command: Command, tmp_path: Path) -> None:
+    clash = "from dfa import RULES\n@RULES.register('bp')\nclass A: 0"
+    for name, content in {"syntax.py": "def (", "clash.py": clash}.items():
+        (tmp_path / name).write_text(content)
+        code, _, err = command(cli.main, *toys.overrides, f"plugins=[{TOY},{tmp_path / name}]")
+        assert (code, err.count("\n")) == (2, 1) and f"{name}' cannot be imported" in err
+
+
+def test_one_run_is_reported(toys: Toys, command: Command) -> None:
+    code, out, err = command(cli.main, *toys.overrides)
+    record = RunFolder.of(toys.config()).read()
+    assert (code, err) == (0, "") and record is not None
+    assert f"{record['metrics']['test/accuracy']:.4f}" in out
+    assert "toy toy_mlp bp seed 0: done" in out and "stand-in data" in out
+
+
+def test_a_run_that_diverges_is_recorded_and_ends_with_1(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", "nan@3")
+    code, _, err = command(cli.main, *toys.overrides)
+    assert (code, err) == (1, "error: toy toy_mlp bp seed 0: diverged: the training loss is nan at step 5\n")
+    assert RunFolder.of(toys.config()).result.exists()
+
+
+def test_a_sweep_lands_in_the_folders_of_single_runs(toys: Toys, command: Command) -> None:
+    code, _, err = command(
+        cli.main, "-m", *toys.overrides, "model=toy_mlp,toy_wide", "rule=dfa,shallow", "seed=0,1", "trainer.epochs=1"
+    )
+    assert (code, err) == (0, "")
+    for model in ("toy_mlp", "toy_wide"):
+        for rule in ("dfa", "shallow"):
+            for seed in (0, 1):
+                chosen = [f"model={model}", f"rule={rule}", f"seed={seed}", "trainer.epochs=1"]
+                record = RunFolder.of(toys.config(*chosen)).read()
+                assert record is not None and (record["rule"], record["seed"]) == (rule, seed)
+    assert len(list(toys.results.rglob("result.json"))) == 8
+    single, _ = toys.elsewhere("single").run("rule=dfa", "seed=1", "trainer.epochs=1")
+    swept = RunFolder.of(toys.config("rule=dfa", "seed=1", "trainer.epochs=1")).read()
+    assert swept is not None and swept["metrics"] == single["metrics"]
+
+
+def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", "nan@2")
+    monkeypatch.setenv("TOY_FAULT_SEED", "1")
+    code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1,2", "trainer.epochs=1")
+    assert code == 1
+    assert err.splitlines() == ["error: toy toy_mlp bp seed 1: diverged: the training loss is nan at step 5"]
+    states = [RunFolder.of(toys.config(f"seed={seed}", "trainer.epochs=1")).read() for seed in range(3)]
+    assert [state and state["status"] for state in states] == ["done", "diverged", "done"]
+    points = "model.points=[blocks.9.act],[blocks.0.act]"
+    code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1", points)
+    assert code == 2
+    assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
+    assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
+
+
+def test_a_record_that_cannot_be_read_hides_no_other_run(toys: Toys, command: Command) -> None:
+    damaged = RunFolder.of(toys.config("seed=1")).result
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    code, out, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1,2")
+    assert code == 2 and err.count("\n") == 1 and f"unreadable record '{damaged}'" in err
+    assert [f"seed {seed}: done (paper scale" in out for seed in range(3)] == [True, False, True]
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_results_that_cannot_be_written(toys: Toys, command: Command, mode: list[str]) -> None:
+    toys.results.write_text("in the way")
+    code, out, err = command(cli.main, *mode, *toys.overrides, "seed=0")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]*results[^\n]*\n", err), err
+    assert toys.results.read_text() == "in the way"
+
+
+def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base, "execute", interrupt)
+    code, _, err = command(cli.main, *toys.overrides)
+    assert (code, err) == (130, "interrupted; the same command resumes from the last checkpoint\n")
+
+
+def test_fetching_names_unknown_tasks_and_missing_mirrors(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DFA_OFFLINE", "1")
+    code, _, err = command(data.main, "imagenet")
+    assert code == 2 and re.fullmatch(r"error: unknown task 'imagenet'; known: [^\n]*cora[^\n]*\n", err)
+    pytest.importorskip("torch_geometric")
+    code, _, err = command(data.main, "cora", "--data-dir", str(tmp_path))
+    assert code == 2 and re.fullmatch(r"error: cora: [^\n]*DFA_OFFLINE[^\n]*\n", err), err
+
+
+def test_descriptions_are_one_line() -> None:
+    assert one_line(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+    record = {"task": "a", "model": "b", "rule": "c", "seed": 1, "status": "failed", "reason": "E: x"}
+    assert describe(record) == "a b c seed 1: failed: E: x"
+
+
+@pytest.mark.parametrize("script", ["train", "reproduce", "fetch_data"])
+def test_scripts_are_thin(script: str) -> None:
+    source = (REPOSITORY / "scripts" / f"{script}.py").read_text()
+    module = re.findall(r"from (benchmarks\.commands\.\w+) import main", source)
+    assert len(module) == 1 and callable(importlib.import_module(module[0]).main)
+
+
+def test_a_sweep_in_another_order_and_with_more_values_keeps_what_is_there(toys: Toys, command: Command) -> None:
+    def run_sweep(*axes: str) -> dict[Path, int]:
+        assert command(cli.main, "-m", *toys.overrides, "trainer.epochs=1", "launcher=serial", *axes)[0] == 0
+        return {path: path.stat().st_mtime_ns for path in toys.results.rglob("result.json")}
+
+    first = run_sweep("seed=0,1", "optimizer.lr=0.1,0.2")
+    assert len(first) == 4
+    again = run_sweep("optimizer.lr=0.3,0.2,0.1", "seed=2,1,0")
+    assert len(again) == 9 and first.items() <= again.items()
+
+
+def test_a_sweep_uses_the_launcher_of_its_configuration_once_for_all_runs(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def launch(configs: list[Config], settings: dict[str, object], shown: bool) -> list[object]:
+        calls.append(([config.seed for config in configs], settings, shown))
+        return []
+
+    monkeypatch.setattr(sweep, "launch", launch)
+    command(cli.main, "-m", *toys.overrides, "seed=2,0,1", "launcher.jobs=5")
+    command(cli.main, *toys.overrides)
+    local = {"name": "local", "jobs": 5}
+    assert calls == [([2, 0, 1], local, True), ([0], local | {"jobs": None}, False)]
+
+
+def test_a_sweep_tells_its_sweeper_the_best_value_on_validation(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned = []
+    Plugins.instance()  # which loads it
+    launcher = importlib.import_module("hydra_plugins.dfa_benchmarks").SuiteLauncher
+    genuine = launcher.launch
+
+    def launch(*arguments: object, **options: object) -> object:
+        returned.extend(genuine(*arguments, **options))
+        return returned
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    command(cli.main, "-m", *toys.overrides, "seed=0,1", "launcher=serial")
+    records = [RunFolder.of(toys.config(f"seed={seed}")).read() for seed in (0, 1)]
+    assert [job.return_value for job in returned] == [record and record["best_valid"] for record in records]
+
+
+@pytest.mark.parametrize("trouble", ["full disk", "read-only", "damaged checkpoint", "two damaged checkpoints"])
+def test_trouble_with_the_results_folder_is_one_line(
+    toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    options = [*toys.overrides, "run.checkpoint_seconds=0"]
+    config = toys.config("run.checkpoint_seconds=0")
+    folder = RunFolder.of(config)
+    if "damaged" in trouble:
+        _leave_at(monkeypatch, config, 9)
+        for path in (folder.checkpoint, folder.previous_checkpoint)[: 2 if "two" in trouble else 1]:
+            path.write_bytes(path.read_bytes()[:1000])
+    if trouble == "full disk":
+        monkeypatch.setattr(torch, "save", _raise(OSError(errno.ENOSPC, "No space left on device")))
+    if trouble == "read-only":
+        genuine, refuse = Path.mkdir, _raise(OSError(errno.EROFS, "Read-only file system"))
+        monkeypatch.setattr(
+            Path,
+            "mkdir",
+            lambda path, *args, **options: (refuse if path == folder.path else genuine)(path, *args, **options),
+        )
+    code, _, err = command(cli.main, *options)
+    assert (code, err) == {
+        "full disk": (2, f"error: cannot write to the results folder '{folder.path}': No space left on device\n"),
+        "read-only": (2, f"error: cannot write to the results folder '{folder.path}': Read-only file system\n"),
+        "damaged checkpoint": (
+            0,
+            f"warning: unreadable checkpoint '{folder.checkpoint}'; going on from the one before it\n",
+        ),
+        "two damaged checkpoints": (
+            2,
+            f"error: unreadable checkpoints '{folder.checkpoint}' and '{folder.previous_checkpoint}'; "
+            "delete them to start over\n",
+        ),
+    }[trouble]
+    assert not list(toys.results.rglob("*.tmp"))
+
+
+def _raise(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail

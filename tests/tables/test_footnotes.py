@@ -1,0 +1,99 @@
+"""The lines below a table: what ran, at which cost, what rules take, and whether they beat the frozen control."""
+
+import pytest
+
+from benchmarks.tables.cells import Cell
+from benchmarks.tables.footnotes import describe_runs
+from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tables.summary import CellOutcome
+from tests.helpers.tables import accuracies, cell_of, done, language_entries, record
+
+
+@pytest.mark.parametrize(
+    ("dfa", "frozen", "said"),
+    [
+        ((0.80, 0.82), (0.70, 0.70), False),  # 0.11 apart, deviations 0.014 and 0
+        ((0.80, 0.82), (0.80, 0.80), True),  # 0.01 apart
+        ((0.80, 0.80), (0.70, 0.90), True),  # the control's deviation of 0.14 counts as well
+        ((0.80, 0.80), (0.90, 0.90), True),  # worse than the control
+    ],
+)
+def test_a_rule_that_gains_nothing_over_the_frozen_control_is_named(
+    dfa: tuple[float, ...], frozen: tuple[float, ...], said: bool
+) -> None:
+    spec = load_spec("table_movielens")
+
+    def runs(values: tuple[float, ...]) -> CellOutcome:
+        metrics = [{"test/auc": value, "test/log_loss": 0.5} for value in values]
+        return done([record(found, seed, "movielens_100k", scale="mini") for seed, found in enumerate(metrics)])
+
+    outcomes = {cell_of(spec, "dcn/dfa"): runs(dfa), cell_of(spec, "dcn/shallow"): runs(frozen)}
+    lines = describe_runs(spec, outcomes, "mini")
+    assert ("The frozen control is as good, to a standard deviation in AUC, as dcn/dfa." in lines) is said
+
+
+def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
+    runs = accuracies(0.8, 0.9)
+    runs[1] |= {"seconds": 3605.0, "peak_memory_mb": 512.4, "commit": "fff0000", "git_dirty": True}
+    outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs)}
+    footer = "\n".join(describe_runs(spec, outcomes))
+    assert "Cost: 1 h 1 min in all for 2 finished runs, peak memory 512 MB." in footer
+    assert "Hardware: cpu: a_b." in footer
+    assert "Commit: abc1234, fff0000 with uncommitted changes. Versions: torch 2.6." in footer
+    assert "sample standard deviation over n seeds; n = 2." in footer
+    assert "epoch of the best validation accuracy" in footer
+    assert "one run with one seed" in footer
+
+
+def test_a_run_that_two_cells_share_costs_once(spec: TableSpec) -> None:
+    run = accuracies(0.8, config_hash="same")
+    outcomes = {cell_of(spec, row, "cora"): done(run) for row in ("gcn/bp", "gcn/dfa")}
+    assert "1 min 0 s in all for 1 finished runs" in "\n".join(describe_runs(spec, outcomes))
+
+
+def test_profiles_list_the_matching_metrics_in_order() -> None:
+    spec, _, outcomes = language_entries()
+    (line,) = [line for line in describe_runs(spec, outcomes, "mini") if line.startswith("Alignment")]
+    # Means over the seeds; the point inside a block does not match, and backpropagation has no alignment to show.
+    assert line.endswith("dfa_macro: baseline 0.50, 0.25; one_cycle 1.00, 0.75.")
+
+
+def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
+    """The rows of table 1 differ in their scenes alone: those of one kind are no control of the other's."""
+    spec = load_spec("table_1")
+
+    def psnr(row: str, column: str, scene: str, value: float) -> tuple[Cell, CellOutcome]:
+        return cell_of(spec, row, column), done([record({"test/psnr": value}, name=scene, scale="mini")])
+
+    outcomes = dict(
+        [
+            psnr("nerf_synthetic", "nerf/dfa", "blender_lego", 15.3),
+            psnr("nerf_synthetic", "nerf/shallow", "blender_lego", 9.2),
+            psnr("llff_real", "nerf/dfa", "llff_fern", 20.2),
+            psnr("llff_real", "nerf/shallow", "llff_fern", 17.5),
+        ]
+    )
+    assert not any("frozen control is as good" in line for line in describe_runs(spec, outcomes, "mini"))
+
+
+def test_what_rules_use_stands_below_the_table() -> None:
+    spec = load_spec("table_6")
+    uses = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
+    found = {
+        "dfa": uses | {"state": "fixed feedback"},
+        "shallow": uses,
+        "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
+        "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
+    }
+    outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
+    for column, what in (("dcn", uses), ("macro", uses), ("micro", found["dfa"])):
+        outcomes[cell_of(spec, "identity", column)] = done(accuracies(0.8, uses=what))
+    lines = describe_runs(spec, outcomes)
+    assert "dfa uses fixed feedback." in lines
+    assert "identity uses nothing else; in micro: fixed feedback." in lines
+    assert "shallow uses nothing else." in lines
+    assert (
+        "calibrate uses the gains of the normalisations, exact backpropagation on 10.0% of the batches, "
+        "1 more forward pass a batch." in lines
+    )
+    assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines

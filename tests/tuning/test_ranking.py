@@ -1,0 +1,69 @@
+"""The ranking by validation, from records written here."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.commands.rank import main, show
+from benchmarks.errors import ResultsError
+from benchmarks.tuning.ranking import rank
+from tests.conftest import Command, Toys
+
+WANTED = {"task": "cora", "model": "gcn", "rule": "dfa"}
+
+
+def leave_run(results: Path, lr: float, seed: int, valid: float, status: str = "done", better: bool = True) -> None:
+    folder = results.joinpath("runs", *WANTED.values(), f"seed{seed}-{lr}{status}")
+    folder.mkdir(parents=True)
+    config = {
+        "optimizer": {"name": "adam", "lr": lr, "options": {}},
+        "rule": {"name": "dfa", "options": {"seed": seed}},
+        "seed": seed,
+        "run": {"device": f"cuda:{seed}"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    record = {"status": status, "seed": seed, "scale": "mini", "best_valid": valid, "valid_metric": "auc"}
+    record |= {"higher_is_better": better, "metrics": {"test/auc": 1 - valid}}
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+def test_the_best_mean_on_validation_comes_first(tmp_path: Path) -> None:
+    for seed, (low, high) in enumerate(((0.7, 0.6), (0.5, 0.8))):
+        leave_run(tmp_path, 1e-3, seed, low)
+        leave_run(tmp_path, 1e-2, seed, high)
+    leave_run(tmp_path, 1e-1, 0, 0.99, status="diverged")
+    metric, ranked = rank(tmp_path, WANTED, "mini")
+    assert metric == "auc"
+    assert [(entry.settings, entry.values, entry.unsuccessful) for entry in ranked] == [
+        ({"optimizer.lr": 1e-2}, (0.6, 0.8), 0),
+        ({"optimizer.lr": 1e-3}, (0.7, 0.5), 0),
+        ({"optimizer.lr": 1e-1}, (), 1),
+    ]
+    shown = show(metric, ranked).splitlines()
+    assert shown[0].split() == ["optimizer.lr", "valid", "auc", "seeds", "failed"]
+    assert shown[2].split() == ["0.01", "0.7000", "±", "0.1414", "2", "0"]
+    assert shown[4].split() == ["0.1", "–", "0", "1"]
+
+
+def test_a_metric_that_should_be_low_is_ranked_the_other_way(tmp_path: Path) -> None:
+    leave_run(tmp_path, 1e-3, 0, 0.7, better=False)
+    leave_run(tmp_path, 1e-2, 0, 0.6, better=False)
+    assert [entry.values for entry in rank(tmp_path, WANTED, "mini")[1]] == [(0.6,), (0.7,)]
+
+
+def test_other_scales_do_not_count(tmp_path: Path) -> None:
+    leave_run(tmp_path, 1e-3, 0, 0.7)
+    with pytest.raises(ResultsError, match="no run of task=cora model=gcn rule=dfa at scale paper"):
+        rank(tmp_path, WANTED, "paper")
+
+
+def test_the_command_ranks_what_was_trained(toys: Toys, command: Command) -> None:
+    for lr in (1e-3, 1e-1):
+        toys.run(f"optimizer.lr={lr}")
+    chosen = ["task=toy", "model=toy_mlp", "rule=bp", f"run.results_dir={toys.results}"]
+    code, out, _ = command(main, *chosen)
+    assert code == 0 and out.splitlines()[0].split()[0] == "optimizer.lr" and len(out.splitlines()) == 4
+    code, _, err = command(main, *chosen, "scale=smoke")
+    assert code == 2 and err.count("\n") == 1 and "no run of task=toy" in err
