@@ -164,7 +164,7 @@ def _row(key: str, run: ArchivedRun) -> dict[str, Any]:
         "data": record["data"]["kind"],
         "best_valid": None if record["best_valid"] is None else float(record["best_valid"]),
         "seconds": float(record["seconds"]),
-        **{name: json.dumps(getattr(run, name), sort_keys=True) for name in ("config", "record", "history")},
+        **{name: json.dumps(getattr(run, name)) for name in ("config", "record", "history")},
     }
 
 
