@@ -1,4 +1,6 @@
-"""What tests/test_distributed.py has several processes do: torchrun ... --module tests.helpers.processes FOLDER EXAMPLE.
+"""Work that tests/run/test_distributed.py gives to several processes.
+
+Usage: torchrun ... --module tests.helpers.processes FOLDER EXAMPLE
 
 Every process leaves in FOLDER what its model held after each step.
 """

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from benchmarks.commands import train as cli
-from benchmarks.commands.chaos import left_over
+from benchmarks.launchers.chaos import left_over
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.paths import REPOSITORY

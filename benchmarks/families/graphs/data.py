@@ -90,6 +90,8 @@ def load_planetoid(name: str, data_dir: Path, download: bool = False) -> tuple[D
 def missing_data(task: str, data_dir: Path) -> str:
     """Return why the real data of a task are not available, or ""; no file is read or fetched."""
     name = task.removesuffix("_links")
+    if name not in FOLDERS:
+        return ""  # a task from elsewhere, which looks for its data itself
     if _find(name, data_dir) is not None:
         return ""
     wanted = _candidates(name, data_dir)[0]

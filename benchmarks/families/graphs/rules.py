@@ -9,9 +9,9 @@ from typing_extensions import Unpack
 
 from benchmarks.families.graphs.graph import Graph
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
-from dfa.points import Point, Taps
-from dfa.rules.base import Patterns
-from dfa.rules.direct import DirectOptions
+from dfa.base.rule import Patterns
+from dfa.hooks.points import Point, Taps
+from dfa.rules.dfa import DirectOptions
 
 
 class PseudoError:

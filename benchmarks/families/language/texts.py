@@ -78,8 +78,8 @@ def find_text(name: str, data_dir: Path, folder: str, download: bool) -> Text:
 
 def missing_data(name: str, data_dir: Path) -> str:
     """Why the text of a task is not at hand, in one line; "" if it is."""
-    if name == PLAIN_TEXT:
-        return ""  # its folder is an option, which says where it is
+    if name not in FOLDERS:
+        return ""  # plain text, whose folder is an option, or a task from elsewhere
     wanted = _places(name, data_dir)[0]
     if any(not _missing(place) for place in _places(name, data_dir)):
         return ""
