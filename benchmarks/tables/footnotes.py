@@ -12,13 +12,7 @@ from benchmarks.utils.text import duration
 
 
 def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries: Sequence[Entry]) -> list[str]:
-    """Describe scale, data, hardware, cost, commits, and what ± and the published numbers are: one line each.
-
-    Args:
-        spec: the table.
-        outcomes: what became of its cells' runs.
-        entries: what `summarise` makes of them.
-    """
+    """Scale, data, hardware, cost, commits, and what ± and the published numbers are: one line each."""
     records = _without_repeats(record for outcome in outcomes.values() for record in outcome.records)
     lines = [
         _scale_line(spec, entries[0].scale),

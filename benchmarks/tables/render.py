@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,25 +268,23 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def has_results(spec: TableSpec, folder: Path) -> bool:
-    """Return whether the table that lies in `folder` has any result; False where there is none that can be read."""
-    try:
-        with (folder / f"{spec.name}.csv").open(encoding="utf-8", newline="") as file:
-            return any(row.get("mean") for row in csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
-        return False
-
-
-def write_tables(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str], folder: Path) -> list[Path]:
-    """Write `<name>.md`, `<name>.csv` and `<name>.tex` to a folder; each replaces its predecessor in one step.
+def write_texts(name: str, texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write `<name>.<suffix>` for each suffix and text; each file replaces its predecessor in one step.
 
     Raises:
         ResultsError: the folder cannot be written to.
     """
-    # Everything is rendered before anything is written, so that an error leaves the old files in step.
-    texts = {
-        "md": to_markdown(spec, rows, footer),
-        "csv": to_csv(spec, rows),
-        "tex": to_latex(spec, rows, footer),
-    }
-    return [write_result(folder / f"{spec.name}.{suffix}", text) for suffix, text in texts.items()]
+    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
+
+
+def has_results(text: str) -> bool:
+    """Return whether a table's CSV text holds any mean."""
+    return any(row.get("mean") for row in csv.DictReader(io.StringIO(text)))
+
+
+def file_has_results(path: Path) -> bool:
+    """Return whether a table's CSV file holds any mean; False where there is none that can be read."""
+    try:
+        return has_results(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, csv.Error):
+        return False

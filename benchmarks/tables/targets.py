@@ -15,6 +15,8 @@ class Plans:
     """The plans of several tables and figures, one after the other; those that cannot be made are kept as errors.
 
     Attributes:
+        seeds: per cell of a table; None: as the table says.
+        rules: further rules that are added as rows.
         settings: overrides for every run and the launcher.
         jobs: runs that the launcher carries out at once.
     """
@@ -27,16 +29,16 @@ class Plans:
         Args:
             names: of tables and figures; `all` stands for all but those that have to be asked for.
             scale: see `make_plan`.
-            seeds: per cell of a table; None: as the table says.
-            rules: further rules to add as rows.
-            settings: overrides for every run and the launcher.
+            seeds, rules, settings: see the class.
 
         Raises:
             ConfigError: an unknown name or launcher.
         """
         self.settings = list(settings)
         self._names = target_names(names)
-        self._scale, self._seeds, self._rules = scale, seeds, list(rules)
+        self._scale = scale
+        self.seeds = seeds
+        self.rules = list(rules)
         launcher, device = settings_among(self.settings)
         self.jobs = make_launcher(launcher).width(device)
         self._unusable: dict[str, list[str]] = {}
@@ -45,8 +47,8 @@ class Plans:
         """Plan one target after the other."""
         for name in self._names:
             try:
-                target = load_target(name, self._rules)
-                seeds = self._seeds if isinstance(target, TableSpec) else None
+                target = load_target(name, self.rules)
+                seeds = self.seeds if isinstance(target, TableSpec) else None
                 plan = make_plan(target, self._scale, seeds, self.settings, self.jobs)
             except USER_ERRORS as error:
                 self.failed(name, error)

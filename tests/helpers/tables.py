@@ -1,13 +1,11 @@
 """Synthetic records and their places in tables, for the tests of tables."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.published import load_reference
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, Entry, summarise
@@ -21,11 +19,6 @@ def record(
     fixed = {"seconds": 60.0, "peak_memory_mb": 200.0, "device": "cpu: a_b", "versions": {"torch": "2.6"}}
     description = {"status": "done", "commit": "abc1234", "git_dirty": False, "data": data}
     return {"metrics": metrics, "seed": seed, "scale": scale, "config_hash": ""} | fixed | description | more
-
-
-def footer_of(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str = "") -> list[str]:
-    """The lines below a table."""
-    return describe_runs(spec, outcomes, summarise(spec, outcomes, scale))
 
 
 def accuracies(*values: float, **more: Any) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.commands.rank import main, show
+from benchmarks.commands.rank import main
 from benchmarks.errors import ResultsError
-from benchmarks.tuning.ranking import rank
+from benchmarks.tuning.ranking import rank, show
 from tests.conftest import Command, Toys
 
 WANTED = {"task": "cora", "model": "gcn", "rule": "dfa"}

@@ -70,10 +70,15 @@ def measure(parts: Sequence[str], suite: Suite, folder: Path) -> None:
 
 
 def save(folder: Path, part: str, found: Any) -> None:
-    """Put a part into the file, with the machine and the commit that it was measured on.
+    """Store the result of a part in `recommenders.json`, with machine and commit, and rewrite `recommenders.md`.
+
+    Args:
+        folder: folder of both files.
+        part: one of `PARTS`.
+        found: its measurements.
 
     Raises:
-        ResultsError: the file is damaged or cannot be written.
+        ResultsError: the JSON file is damaged, or a file cannot be written.
     """
     target = folder / "recommenders.json"
     head, dirty = commit()
@@ -85,6 +90,6 @@ def save(folder: Path, part: str, found: Any) -> None:
         write_text(target, json.dumps(content, indent=1) + "\n")
         write_text(target.with_suffix(".md"), to_markdown(content))
     except ValueError as error:
-        raise ResultsError(f"{target} is damaged ({error}); delete it to measure anew") from None
+        raise ResultsError(f"{target} is damaged ({error}); delete it and measure again") from None
     except OSError as error:
         raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
