@@ -15,7 +15,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import CONFIG_DIR, config_folders
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
@@ -153,8 +153,15 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     register()
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job: its own search path is the same
         return compose("config", overrides=list(overrides))
+    overrides = [*overrides, *search_path()]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def search_path() -> list[str]:
+    """Return the override that has Hydra look into the user's own configuration folders, if there are any."""
+    own = ",".join(f"'file://{folder.resolve()}'" for folder in config_folders()[1:])
+    return [f"hydra.searchpath=[{own}]"] if own else []
 
 
 def resolve(config: DictConfig) -> Config:

@@ -8,7 +8,7 @@ optimizer.step()
 
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
-from dfa.feedback import FeedbackMatrices
+from dfa.feedback.matrices import FeedbackMatrices
 from dfa.rules import (
     RULES,
     Backpropagation,
@@ -31,6 +31,8 @@ from dfa.rules import (
     SignSymmetry,
     Uses,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "RULES",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
+from dfa.base.direct import DirectRule
 from dfa.errors import PointError
-from dfa.feedback import as_rows
-from dfa.rules.direct import DirectRule
+from dfa.feedback.matrices import as_rows
 
 NEGLIGIBLE = 1e-8
 """Components at most this large count as zero (Launay et al., 2020)."""

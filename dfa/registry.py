@@ -1,11 +1,15 @@
 """Names to factories: how tasks, models and rules are chosen by a word."""
 
 import inspect
+import typing
 from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import Unpack
+
+UNPACK = {Unpack, getattr(typing, "Unpack", Unpack)}
+"""`typing.Unpack` and, where it is another object (Python 3.11), that of typing_extensions."""
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -89,7 +93,7 @@ class Registry(Generic[Factory]):
         for key, parameter in inspect.signature(self[name]).parameters.items():
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
                 known[key] = parameter.annotation
-            elif get_origin(parameter.annotation) is Unpack:
+            elif get_origin(parameter.annotation) in UNPACK:
                 known |= get_type_hints(get_args(parameter.annotation)[0])
             else:
                 return None

@@ -35,6 +35,7 @@ _CHOICES: dict[tuple[str, str], dict[str, Any]] = {
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("DFA_RESULTS_DIR", "DFA_WANDB", "TOY_FAULT", "TOY_FAULT_SEED", "TOY_FAULT_ONCE", "TOY_PAUSE"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DFA_CONFIG_DIR", "")  # so that what a command adds is taken back
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -41,7 +41,7 @@ def _pairs() -> list[tuple[str, str]]:
         re.sub(r"\s", " ", line).split()
         for file in sorted(CONFIG_DIR.glob("*/*.yaml"))
         for line in file.read_text().splitlines()
-        if line.startswith("#") and " train " in line
+        if line.startswith("#") and "benchmarks train" in line
     ]
     found = {(_choice(list(overrides), "task"), _choice(list(overrides), "model")) for overrides in [*cells, *headers]}
     return sorted((t, m) for t, m in found if _exists("task", t) and _exists("model", m))

@@ -1,19 +1,20 @@
 """Fetching public data sets when the user asks for them: the only place from which the network is used."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from benchmarks.commands.options import add_config_dir, command_parser
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.run.build import build_task, load_components
 from benchmarks.utils.exits import EXIT_DONE, EXIT_UNUSABLE, guarded
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import config_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks fetch`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks fetch", description=__doc__)
+    parser = command_parser("fetch", __doc__ or "", "fetch cora pubmed")
+    add_config_dir(parser)
     parser.add_argument("task", nargs="+", help=f"one or more of: {', '.join(known_tasks())}")
     parser.add_argument("--data-dir", default="", help="where to put them (default: DFA_DATA_DIR, else data/)")
     options = parser.parse_args(arguments)
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def known_tasks() -> list[str]:
     """Tasks that have a configuration."""
-    return sorted(path.stem for path in (CONFIG_DIR / "task").glob("*.yaml"))
+    return list(config_files("task"))
 
 
 def fetch_task(name: str, data_dir: str = "") -> bool:

@@ -1,22 +1,20 @@
 """Rank the recorded settings of a task, model and rule by their validation metric."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
+from benchmarks.commands.options import add_config_dir, command_parser
 from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError
-from benchmarks.tuning.ranking import GROUPS, Ranked, rank
+from benchmarks.tuning.ranking import GROUPS, rank, show
 from benchmarks.utils.exits import EXIT_DONE, guarded
-from benchmarks.utils.text import mean_and_spread
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks rank`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks rank", description=__doc__)
+    parser = command_parser("rank", __doc__ or "", "rank task=cora model=gcn rule=dfa scale=mini --top 5")
+    add_config_dir(parser)
     parser.add_argument("choice", nargs="+", help="task=… model=… rule=…, and scale=… (default: paper)")
     parser.add_argument("--top", type=int, default=10, help="entries to show (default: 10)")
     options = parser.parse_args(arguments)
@@ -31,12 +29,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return EXIT_DONE
 
     sys.exit(guarded(command))
-
-
-def show(metric: str, ranked: Sequence[Ranked]) -> str:
-    """The ranking as a table."""
-    lines = [
-        [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
-        for entry in ranked
-    ]
-    return tabulate(lines, [*ranked[0].settings, f"valid {metric}", "seeds", "failed"], disable_numparse=True)

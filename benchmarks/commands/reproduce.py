@@ -1,16 +1,18 @@
-"""Plan → run → table: everything that stands behind `make reproduce-table-N` and `make reproduce-figure-N`."""
+"""Run what a table or figure needs, then write it beside the paper's numbers.
+
+The plan is printed first: what is recorded, what has to be run, what lacks its data, and the estimated time.
+Whatever is recorded is not run again. `--dry` stops after the plan.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.commands.options import add_plan_options, overrides
-from benchmarks.launchers import make_launcher, settings_among
+from benchmarks.commands.options import Plans, add_plan_options, command_parser
 from benchmarks.launchers.report import Problem
-from benchmarks.tables.make import draw_with_table, load_target, reproduce, targets
-from benchmarks.tables.plan import make_plan
+from benchmarks.tables.make import draw_with_table, reproduce
 from benchmarks.tables.spec import TableSpec
-from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded, one_line
+from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, USER_ERRORS, guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,26 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
 
     def command() -> int:
-        settings = overrides(options)
-        launcher, device = settings_among(settings)
-        jobs = make_launcher(launcher).width(device)
-        rules = [rule for rule in options.rules.split(",") if rule]
+        plans = Plans(options, options.target)
         problems: list[Problem] = []
-        unusable: dict[str, list[str]] = {}
-        for name in targets(options.target):
+        for plan in plans:
+            print(plan.describe(plans.jobs), flush=True)
+            if options.dry:
+                continue
             try:
-                target = load_target(name, rules)
-                seeds = options.seeds if isinstance(target, TableSpec) else None
-                plan = make_plan(target, options.scale, seeds, settings, jobs)
-                print(plan.describe(jobs), flush=True)
-                if not options.dry:
-                    problems += reproduce(plan)
-                    for figure in target.file.figures if isinstance(target, TableSpec) else ():
-                        problems += draw_with_table(figure, plan.scale, settings, jobs)
-            except USER_ERRORS as error:  # kept for the end, so that the other tables are made
-                unusable.setdefault(one_line(error), []).append(name)
-        for reason, names in unusable.items():
-            print(f"error: {', '.join(names)}: {reason}", file=sys.stderr)
+                problems += reproduce(plan, options.force)
+                for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
+                    problems += draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
+            except USER_ERRORS as error:
+                plans.failed(plan.target.name, error)
+        unusable = plans.report()
         for problem in problems:
             print(f"error: {problem.name}: {problem.reason}", file=sys.stderr)
         if unusable:
@@ -48,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks reproduce", description=__doc__)
-    parser.add_argument("target", nargs="+", help="table_3, figure_2, ... or 'all'")
+    """Return the parser of the command's options."""
+    parser = command_parser("reproduce", __doc__ or "", "reproduce table_3 --scale mini --seeds 3 --jobs 2")
+    parser.add_argument("target", nargs="+", help="table_3, figure_2, … or 'all'")
     add_plan_options(parser)
     parser.add_argument(
         "--launcher", default="", help="local (default) | serial | slurm | ray; --set launcher.… for its options"
     )
     parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
     parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    parser.add_argument("--force", action="store_true", help="replace a table on disk also by one with fewer results")
     return parser

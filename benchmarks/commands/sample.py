@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.commands.options import command_parser
 from benchmarks.families.language.sample import sample_text
 from benchmarks.utils.exits import EXIT_DONE, guarded
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks sample", description=__doc__)
+    parser = command_parser("sample", __doc__ or "", 'sample results/runs/wikitext2/… --prompt "the"')
     parser.add_argument("run", type=Path, help="folder of a finished run, as training prints it")
     parser.add_argument("--prompt", default="", help="how the text begins (default: a new line)")
     parser.add_argument("--tokens", type=int, default=60, help="tokens to add (default: 60)")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.commands.options import add_config_dir, command_parser
 from benchmarks.config import compose_config
 from benchmarks.tuning.search import Effort, known_spaces, search
 from benchmarks.tuning.search_report import to_markdown, write_search
@@ -30,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
     usual = Effort()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
+    parser = command_parser(
+        "search", __doc__ or "", "search graphs task=cora model=gcn rule=dfa scale=mini --trials 12"
+    )
+    add_config_dir(parser)
     parser.add_argument("space", help=f"what to search: {', '.join(known_spaces())}, or a YAML file")
     parser.add_argument("choice", nargs="*", help="task=… model=… rule=… scale=…; a searched key given here is held")
     parser.add_argument("--trials", type=int, default=usual.trials, help="settings to try (default: %(default)s)")

@@ -1,8 +1,13 @@
-"""The Hydra command line: one run, or a sweep with `-m`, carried out by the launcher of the configuration.
+"""Train one run, or a sweep with -m, described by Hydra overrides.
 
-Errors are told in one line. Exit codes: 0 all runs are done; 1 a run failed or diverged, or was ended from outside;
-2 the command cannot be carried out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 or
-SIGUSR2.
+  python -m benchmarks train task=cora model=gcn rule=dfa seed=0
+  python -m benchmarks train -m task=cora model=gcn,gat rule=bp,dfa,shallow seed=0,1,2
+
+KEY=VALUE overrides any value of configs/; `--cfg job` prints the whole configuration instead of running it, and
+`--config-dir FOLDER` adds tasks, models and rules of your own. A run that is recorded is not run again; one that was
+interrupted continues from its checkpoint. Exit codes: 0 all runs are done; 1 a run failed or diverged, or was ended
+from outside; 2 the command cannot be carried out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM,
+SIGUSR1 or SIGUSR2.
 """
 
 import os
@@ -12,22 +17,26 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from benchmarks.config import register
+from benchmarks.config import register, search_path
 from benchmarks.errors import ConfigError
 from benchmarks.launchers.sweep import Sweep
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, report_error
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import CONFIG_DIR, add_config_folder
 from benchmarks.utils.torchrun import several_started
 
 
 def main() -> None:
     """Entry point of `python -m benchmarks train`."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print((__doc__ or "").strip())
+        sys.exit(EXIT_DONE)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to us instead of Hydra's own report
     register()
 
     def command() -> int:
         if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
             raise ConfigError("torchrun carries out one run at a time; leave out -m")
+        sys.argv[1:] = _with_own_configs(sys.argv[1:])
         sweep = Sweep()
 
         @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
@@ -42,3 +51,16 @@ def main() -> None:
         return EXIT_RUNS_FAILED if sweep.unsuccessful else EXIT_DONE
 
     sys.exit(guarded(command))
+
+
+def _with_own_configs(arguments: Sequence[str]) -> list[str]:
+    """Take `--config-dir FOLDER`, as often as it is given, out of the arguments and into Hydra's search path."""
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, folder = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            add_config_folder(folder if equals else next(words, ""))
+        else:
+            rest.append(word)
+    return [*rest, *search_path()]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables.schema import TABLE_FOLDER
+from benchmarks.commands.options import add_config_dir, command_parser
 from benchmarks.tables.spec import load_spec
 from benchmarks.tuning.rates import describe, keep_best, run_trials, to_markdown, write_report
 from benchmarks.tuning.trials import make_trials, rates_of, taking_part
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
 
     def command() -> int:
-        spec = load_spec(options.table.replace("-", "_").lower(), folder=TABLE_FOLDER)
+        spec = load_spec(options.table.replace("-", "_").lower())
         jobs = [] if options.jobs is None else [f"launcher.jobs={options.jobs}"]
         trials = make_trials(spec, options.scale, [*options.set, *jobs])
         print(describe(spec, trials, options.scale), flush=True)
@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks tune", description=__doc__)
+    parser = command_parser("tune", __doc__ or "", "tune table_6 --scale mini --dry")
     parser.add_argument("table", help="a table whose file has `rates`, e.g. table_6")
     parser.add_argument("--scale", default="mini", help="paper | mini (default) | smoke")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every run")
+    add_config_dir(parser)
     parser.add_argument("--dry", action="store_true", help="say what would be run and stop")
     return parser

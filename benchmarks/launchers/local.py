@@ -18,7 +18,7 @@ from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
-from benchmarks.utils.signals import Interrupted, deferred, heeding, stop_if_asked
+from benchmarks.utils.signals import Interrupted, deferred, handle_signals, stop_if_asked
 
 _STILLBORN = 10  # workers in a row that end before they listen, until we stop trying
 
@@ -205,7 +205,7 @@ def _serve(channel: Connection) -> None:
     """In a worker: take runs until the channel is closed or the process is asked to stop."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        with heeding(insistent=False):
+        with handle_signals(kill_on_second=False):
             channel.send({})
             while True:
                 outcome = attempt(*channel.recv())

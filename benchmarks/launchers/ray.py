@@ -16,7 +16,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, required
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.utils.paths import REPOSITORY
-from benchmarks.utils.signals import Interrupted, heeding
+from benchmarks.utils.signals import Interrupted, handle_signals
 
 _LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
 
@@ -59,7 +59,7 @@ class Ray(Launcher):
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster at '{self.address}': {' '.join(str(error).split())}") from None
         try:
-            with heeding():  # Ray has put a handler of its own in the place of ours
+            with handle_signals():  # Ray has put a handler of its own in the place of ours
                 self._carry_out(ray, configs, report)
         finally:
             ray.shutdown()
@@ -103,7 +103,7 @@ def _sitting(folder: str, content: dict[str, Any]) -> Outcome:
     """In a task: carry a run out, or on, with relative paths meant from `folder`."""
     os.chdir(folder)
     try:
-        with heeding(insistent=False):
+        with handle_signals(kill_on_second=False):
             return attempt(content, wait_for_others=True)
     except Interrupted as request:
         return {"interrupted": str(request)}

@@ -22,7 +22,7 @@ from benchmarks.launchers.report import Outcome, Report
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import EXIT_TERMINATED
 from benchmarks.utils.paths import REPOSITORY
-from benchmarks.utils.signals import SIGNALS, Interrupted, heeding, received
+from benchmarks.utils.signals import SIGNALS, Interrupted, handle_signals, received
 
 _LOOK_EVERY, _ASK_QUEUE_EVERY, _SLURM_ENDS_JOBS_IN = 1.0, 20.0, 600.0  # seconds
 _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GONE")
@@ -114,7 +114,7 @@ class Sitting:
         submitit_handlers = {number: signal.getsignal(number) for number in SIGNALS}
         asked: tuple[int, ...] = ()
         try:
-            with heeding(insistent=False):
+            with handle_signals(kill_on_second=False):
                 try:
                     return attempt(content, wait_for_others=True)
                 finally:

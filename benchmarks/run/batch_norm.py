@@ -31,7 +31,7 @@ class SharedBatchNorm(_BatchNorm):
     of the rows of all processes together, however many each of them has.
 
     Attributes:
-        process_group: who takes part; None: everyone.
+        process_group: who takes part; None: processes.
 
     Shape: (rows, channels, ...) → the same.
     """

@@ -73,5 +73,5 @@ def description(trainer: Trainer, memory: PeakMemory) -> Record:
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "device": device_name(trainer.device),
         "threads": torch.get_num_threads(),
-        "processes": trainer.everyone.world,
+        "processes": trainer.processes.world,
     }

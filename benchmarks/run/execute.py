@@ -35,23 +35,23 @@ def execute(config: Config, wait: bool = True) -> Record:
         Interrupted: the process was asked to stop; the run can go on from where it was.
     """
     stop_if_asked()
-    everyone = join(config.run.device)
-    config = everyone.own_config(config)
-    folder = everyone.own_folder(config)
-    if (record := everyone.from_first(lambda: folder.kept(config.run.retry))) is not None:
+    processes = join(config.run.device)
+    config = processes.own_config(config)
+    folder = processes.own_folder(config)
+    if (record := processes.from_first(lambda: folder.kept(config.run.retry))) is not None:
         return record
     load_components(config)
-    device = find_device(everyone.own_device(config.run.device))
+    device = find_device(processes.own_device(config.run.device))
     with ExitStack() as held:
-        if (record := everyone.from_first(lambda: _taken(held, folder, config, wait))) is not None:
+        if (record := processes.from_first(lambda: _taken(held, folder, config, wait))) is not None:
             return record
         copy = WandbCopy(config, folder)
         try:
-            outcome = _carry_out(config, folder, device, copy, everyone)
+            outcome = _carry_out(config, folder, device, copy, processes)
         except (ConfigError, DataError):
             folder.abandon()
             raise
-        record = everyone.from_first(lambda: _written(folder, outcome))
+        record = processes.from_first(lambda: _written(folder, outcome))
         copy.finish(record)
     return record
 
@@ -74,16 +74,18 @@ def record_failure(config: Config, reason: str) -> Record:
     return record
 
 
-def _carry_out(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, everyone: Processes) -> Record:
+def _carry_out(
+    config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, processes: Processes
+) -> Record:
     memory = PeakMemory(device)
     try:
-        trainer = everyone.together(lambda: _prepare(config, folder, device, copy, everyone))
+        trainer = processes.together(lambda: _prepare(config, folder, device, copy, processes))
     except Exception as error:
-        if everyone.several or not out_of_memory(error):
+        if processes.several or not out_of_memory(error):
             raise
         folder.begin(config)
         return {**outline(config), **failed(error)}
-    everyone.from_first(lambda: folder.begin(config))
+    processes.from_first(lambda: folder.begin(config))
     outcome = _train_and_test(trainer)
     return {**outline(config), **description(trainer, memory), **outcome}
 
@@ -102,29 +104,29 @@ def _written(folder: RunFolder, record: Record) -> Record:
     return record
 
 
-def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, everyone: Processes) -> Trainer:
+def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: WandbCopy, processes: Processes) -> Trainer:
     torch.set_num_threads(config.trainer.threads or _ALL_THREADS)
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
     task = build_task(config)
     model = build_model(config, task).to(device)
-    everyone.share_batch_norms(model, device)
+    processes.share_batch_norms(model, device)
     task.to(device)
     rule = build_rule(config, model, task.steps_per_epoch())
-    _check_split(config, rule, everyone)
+    _check_split(config, rule, processes)
     with building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, copy, everyone)
+        return Trainer(config, task, model, rule, folder, device, copy, processes)
 
 
-def _check_split(config: Config, rule: Rule, everyone: Processes) -> None:
+def _check_split(config: Config, rule: Rule, processes: Processes) -> None:
     """Refuse to cut batches for a rule that depends on seeing them whole."""
-    if everyone.several and rule.uses.state == "learned feedback":
+    if processes.several and rule.uses.state == "learned feedback":
         raise ConfigError(
-            f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {everyone.world} processes"
+            f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {processes.world} processes"
             " would learn different ones; run it in one"
         )
-    if rule.whole_batches and (everyone.several or config.trainer.accumulate > 1):
+    if rule.whole_batches and (processes.several or config.trainer.accumulate > 1):
         raise ConfigError(
             f"rule '{config.rule.name}' needs whole batches: run it in one process and with trainer.accumulate=1"
         )
@@ -134,7 +136,7 @@ def _train_and_test(trainer: Trainer) -> Record:
     """Metrics and status; an exception that is the run's own becomes a record."""
     try:
         trainer.fit()
-        metrics = trainer.everyone.from_first(lambda: _test(trainer))
+        metrics = trainer.processes.from_first(lambda: _test(trainer))
     except (PointError, FeedbackError) as error:
         raise ConfigError(str(error)) from None
     except SuiteError:
@@ -142,7 +144,7 @@ def _train_and_test(trainer: Trainer) -> Record:
     except Diverged as error:
         return {"status": "diverged", "reason": str(error), "metrics": {}}
     except Exception as error:
-        if trainer.everyone.several:
+        if trainer.processes.several:
             raise  # the others wait for this process, and must be ended with it
         return failed(error)
     return {"status": "done", "metrics": metrics}
@@ -150,7 +152,7 @@ def _train_and_test(trainer: Trainer) -> Record:
 
 def _test(trainer: Trainer) -> dict[str, float]:
     """Metrics of a trained model, whose weights are kept."""
-    with trainer.everyone.first_alone(trainer.model):
+    with trainer.processes.first_alone(trainer.model):
         metrics = alignment_metrics(trainer.task, trainer.model, trainer.rule)
         trainer.folder.save_weights("last", trainer.model)
         if trainer.best_weights is not None:

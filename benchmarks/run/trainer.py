@@ -62,7 +62,7 @@ class Trainer:
     folder: RunFolder
     device: torch.device
     wandb: WandbCopy
-    everyone: Processes = field(default_factory=Processes)
+    processes: Processes = field(default_factory=Processes)
     position: Position = field(default_factory=Position)
     best_weights: dict[str, Tensor] | None = None
 
@@ -73,7 +73,7 @@ class Trainer:
         )
         compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
         self.forward: nn.Module = compiled  # type: ignore[assignment]
-        self.add_up_gradients = self.everyone.gradient_sum(self.model)
+        self.add_up_gradients = self.processes.gradient_sum(self.model)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.losses_summed = 0
         self._last_checkpoint = time.monotonic()
@@ -89,7 +89,7 @@ class Trainer:
             Interrupted: the process was asked to stop; a checkpoint is saved.
         """
         self._resume()
-        self.everyone.spread(self.model)
+        self.processes.broadcast_model(self.model)
         trainer = self.config.trainer
         with deferred(), Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
             progress.update(self.position.step, {})
@@ -138,15 +138,15 @@ class Trainer:
             self.model.train()
         # Feedback matrices are drawn with the first error, which would break a compiled graph.
         first = self.position.step == self.position.batch == 0
-        batch, weight = self.everyone.share(self.task, batch)
-        self.everyone.reseed(self.config.seed, self.position.epoch, self.position.batch)
+        batch, weight = self.processes.share(self.task, batch)
+        self.processes.reseed(self.config.seed, self.position.epoch, self.position.batch)
         with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = self.task.loss(self.model if first else self.forward, batch)
-        if self.everyone.several:
+        if self.processes.several:
             loss = loss * weight
         self.rule.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
-        self.loss_sum += self.everyone.summed(loss.detach(), weight)
+        self.loss_sum += self.processes.sum_losses(loss.detach(), weight)
         self.losses_summed += 1
 
     def _step(self) -> None:
@@ -175,7 +175,7 @@ class Trainer:
         spoilt = [name for name, parameter in self.model.named_parameters() if not parameter.sum().isfinite()]
         if spoilt:
             raise Diverged(f"parameter '{spoilt[0]}' is not finite at step {position.step}")
-        metrics, aligned = self.everyone.from_first(self._look)
+        metrics, aligned = self.processes.from_first(self._look)
         value = metrics[self.task.metric]
         if math.isnan(value):
             raise Diverged(f"validation {self.task.metric} is {value} at step {position.step}")
@@ -199,7 +199,7 @@ class Trainer:
         """Metrics on validation, and mean alignment at every point where it is asked for."""
         aligned: dict[str, float] = {}
         if self.config.run.alignment == "evaluations":
-            with self.everyone.first_alone(self.model):
+            with self.processes.first_alone(self.model):
                 aligned = alignment_metrics(self.task, self.model, self.rule)
         means = {name: value for name, value in aligned.items() if fnmatchcase(name, "alignment/?*/mean")}
         return evaluate(self.task, self.forward, "valid"), means
@@ -228,7 +228,7 @@ class Trainer:
             self._save_checkpoint()
 
     def _stop_if_asked(self) -> None:
-        if asked := self.everyone.any_of(next(iter(received()), 0)):
+        if asked := self.processes.greatest_signal(next(iter(received()), 0)):
             self._save_checkpoint()
             raise Interrupted(asked)
 
@@ -249,7 +249,7 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def _resume(self) -> None:
-        state = self.everyone.from_first(self.folder.load_checkpoint)
+        state = self.processes.from_first(self.folder.load_checkpoint)
         if state is None:
             self.folder.truncate_history(0)
             return

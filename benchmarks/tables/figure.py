@@ -14,10 +14,8 @@ from benchmarks.run.build import load_components
 from benchmarks.tables.cells import Cell, as_pairs
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import config_files
 from dfa.registry import UnknownNameError
-
-FIGURE_FOLDER = CONFIG_DIR / "figure"
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,17 @@ class FigureSpec:
         return self.cost_seconds[scale]
 
 
-def known_figures(folder: Path = FIGURE_FOLDER) -> list[str]:
-    """Names of all figures."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def figure_files(folder: Path | None = None) -> dict[str, Path]:
+    """Find the files of figures, name → file: those in `folder`, or by default the suite's and the user's own."""
+    return config_files("figure") if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
+def known_figures(folder: Path | None = None) -> list[str]:
+    """List the names of all figures, sorted."""
+    return list(figure_files(folder))
+
+
+def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     """The figure that `configs/figure/<name>.yaml` describes.
 
     Raises:
@@ -69,7 +72,7 @@ def load_figure(name: str, folder: Path = FIGURE_FOLDER) -> FigureSpec:
     """
     if name not in known_figures(folder):
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
-    content = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load(figure_files(folder)[name].read_text(encoding="utf-8"))
     try:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name

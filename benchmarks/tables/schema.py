@@ -11,9 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
-from benchmarks.utils.paths import CONFIG_DIR
-
-TABLE_FOLDER = CONFIG_DIR / "table"
+from benchmarks.utils.paths import config_files
 
 Schema = TypeVar("Schema")
 
@@ -177,25 +175,32 @@ class TableFile:
     cost_seconds: dict[str, Any] = MISSING
 
 
-def known_tables(folder: Path = TABLE_FOLDER) -> tuple[str, ...]:
-    """Names of the tables that have a file, sorted."""
-    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+def table_files(folder: Path | None = None) -> dict[str, Path]:
+    """Find the files of tables, name → file: those in `folder`, or by default the suite's and the user's own."""
+    if folder is None:
+        return config_files("table")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def read_table_file(name: str, folder: Path = TABLE_FOLDER) -> TableFile:
-    """The file of the table called `name`, with metrics and tolerances typed.
+def known_tables(folder: Path | None = None) -> tuple[str, ...]:
+    """List the names of the tables that have a file, sorted."""
+    return tuple(table_files(folder))
+
+
+def read_table_file(name: str, folder: Path | None = None) -> TableFile:
+    """Read the file of the table called `name`, with metrics and tolerances typed.
 
     Raises:
-        ConfigError: no such table (the message lists those there are), or a file that cannot be used.
+        ConfigError: no such table (the message lists the known ones), or a file that cannot be used.
     """
-    if name not in known_tables(folder):
-        known = ", ".join(known_tables(folder)) or "none"
-        raise ConfigError(f"unknown table '{name}'; known: {known}")
-    path = folder / f"{name}.yaml"
+    files = table_files(folder)
+    if name not in files:
+        raise ConfigError(f"unknown table '{name}'; known: {', '.join(files) or 'none'}")
+    path = files[name]
     content = _load(path)
     if isinstance(content, DictConfig) and content.get("base"):
-        base = folder / f"{content.base}.yaml"
-        if not base.exists() or base == path:
+        base = files.get(str(content.base), path)
+        if base == path:
             raise ConfigError(f"table file {path.name}: there is no other table '{content.base}' to start from")
         content = OmegaConf.merge(_load(base), content)
     table = _typed(TableFile, content, path.name)

@@ -9,7 +9,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.tables.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
 from benchmarks.tables.chosen import read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
-from benchmarks.tables.schema import TABLE_FOLDER, Metric, TableFile, Tolerance, known_tables, matches, read_table_file
+from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file, table_files
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TableSpec:
         return load_reference(cell.reference).value(cell.row, cell.column, metric)
 
 
-def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_FOLDER) -> TableSpec:
+def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = None) -> TableSpec:
     """The table called `name`, with rows (or columns) added for each rule of `extra_rules`.
 
     Raises:
@@ -118,7 +118,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path = TABLE_F
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
         runnable += cells_of_rule(name, file, runnable, rule, control=False)
-    runnable = _with_chosen(name, file, runnable, folder)
+    runnable = _with_chosen(name, file, runnable, table_files(folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
     return TableSpec(

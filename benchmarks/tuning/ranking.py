@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from tabulate import tabulate
 
 from benchmarks.config import CIRCUMSTANCES
 from benchmarks.errors import ResultsError
 from benchmarks.run.records import Record, first_measured, read_record
+from benchmarks.utils.text import mean_and_spread
 
 GROUPS = ("task", "model", "rule")
 _NO_SETTING = (*CIRCUMSTANCES, "seed")  # nothing that one would choose
@@ -92,3 +94,12 @@ def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], varied: Sequenc
     records = sorted((record for _, record in members), key=lambda record: int(record["seed"]))
     values = tuple(float(record["best_valid"]) for record in records if record["status"] == "done")
     return Ranked({key: members[0][0].get(key) for key in varied}, values, len(records) - len(values))
+
+
+def show(metric: str, ranked: Sequence[Ranked]) -> str:
+    """The ranking as a table."""
+    lines = [
+        [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
+        for entry in ranked
+    ]
+    return tabulate(lines, [*ranked[0].settings, f"valid {metric}", "seeds", "failed"], disable_numparse=True)

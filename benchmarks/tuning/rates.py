@@ -17,7 +17,7 @@ from benchmarks.launchers.report import Problem
 from benchmarks.run.records import RunFolder, first_measured
 from benchmarks.tables.chosen import read_chosen, write_chosen
 from benchmarks.tables.footnotes import describe_rates
-from benchmarks.tables.schema import TABLE_FOLDER
+from benchmarks.tables.schema import table_files
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tuning.trials import Trial, best, by_cell, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
@@ -39,9 +39,10 @@ def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
     whole_row = bool(rates_of(spec).column)
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
-    before = read_chosen(spec.name, TABLE_FOLDER, [name for cell in spec.cells for name in (cell.name, cell.row)])
+    folder = table_files()[spec.name].parent
+    before = read_chosen(spec.name, folder, [name for cell in spec.cells for name in (cell.name, cell.row)])
     command = f"python -m benchmarks tune {spec.name} --scale {scale}"
-    return write_chosen(spec.name, TABLE_FOLDER, {**before, scale: chosen}, command)
+    return write_chosen(spec.name, folder, {**before, scale: chosen}, command)
 
 
 def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:

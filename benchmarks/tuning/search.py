@@ -19,9 +19,8 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch
 from benchmarks.run.records import RunFolder, first_measured
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import config_files
 
-SPACES = CONFIG_DIR / "search"
 _DIGITS = 3  # of a proposed number: more would be noise
 
 
@@ -42,9 +41,9 @@ class Effort:
     sampler_seed: int = 0
 
 
-def known_spaces(folder: Path = SPACES) -> list[str]:
-    """Names of the search spaces that come with the suite."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def known_spaces() -> list[str]:
+    """List the names of the suite's and the user's own search spaces."""
+    return list(config_files("search"))
 
 
 def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") -> Search:
@@ -122,7 +121,7 @@ def read_space(space: str) -> dict[str, Axis]:
     Raises:
         ConfigError: no such space, or a file that does not describe one.
     """
-    path = Path(space) if space.endswith((".yaml", ".yml")) else SPACES / f"{space}.yaml"
+    path = Path(space) if space.endswith((".yaml", ".yml")) else config_files("search").get(space, Path(space))
     if not path.exists():
         raise ConfigError(f"unknown search space '{space}'; known: {', '.join(known_spaces())}, or a YAML file")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.errors import ConfigError
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import config_files
 
 PUBLISHED, REDUCED = "paper", ("mini", "smoke")
 """The scale that plain values belong to, and those that change them."""
@@ -73,7 +73,7 @@ def install() -> None:
 
 
 def with_cases(file: DictConfig, where: str, names: Callable[[str], set[str]]) -> DictConfig:
-    """The content of a file with its cases worked into the values that they set.
+    """Return the content of a file with its cases worked into the values that they set.
 
     Args:
         file: the content.
@@ -99,7 +99,7 @@ def with_cases(file: DictConfig, where: str, names: Callable[[str], set[str]]) -
 
 
 def _keys(settings: Any, where: str, names: Callable[[str], set[str]]) -> Iterator[str]:
-    """Every key that a mapping of settings and blocks sets, with its cases checked."""
+    """Yield every key that a mapping of settings and blocks sets, with its cases checked."""
     for key, value in settings.items():
         if key not in BLOCKS:
             yield key
@@ -115,7 +115,7 @@ def _keys(settings: Any, where: str, names: Callable[[str], set[str]]) -> Iterat
 
 
 def _restricted(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """What settings say of one key, in the form that `_choose` reads."""
+    """Select what settings say of one key, in the form that `_choose` reads."""
     found = {_PLAIN: settings[key]} if key in settings else {}
     for block in (name for name in settings if name in BLOCKS):
         cases = {case: _restricted(inner, key) for case, inner in settings[block].items()}
@@ -125,13 +125,13 @@ def _restricted(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _choose(settings: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """The value for the rule, task, schedule and scale of the configuration that holds the interpolation."""
+    """Return the value for the rule, task, schedule and scale of the configuration that holds the interpolation."""
     _, value = _chosen(settings, _root_)
     return value
 
 
 def _chosen(settings: Mapping[str, Any], root: DictConfig) -> tuple[bool, Any]:
-    """Whether settings decide the value, and the value."""
+    """Return whether settings decide the value, and the value."""
     decided, value = _PLAIN in settings, settings.get(_PLAIN)
     for block in (name for name in settings if name in BLOCKS):
         name, cases = str(OmegaConf.select(root, BLOCKS[block])), settings[block]
@@ -144,17 +144,17 @@ def _chosen(settings: Mapping[str, Any], root: DictConfig) -> tuple[bool, Any]:
 
 
 def _names(group: str, folder: Path) -> set[str]:
-    """Names of a group's choices: in the file's own folder, in ours, and among those registered by code."""
-    files = {file.stem for place in (folder, CONFIG_DIR) for file in (place / group).glob("*.yaml")}
+    """List a group's choices: files of the suite, of the user's folders and of `folder`, and those stored by code."""
+    files = {*config_files(group), *(file.stem for file in (folder / group).glob("*.yaml"))}
     try:
-        registered = ConfigStore.instance().list(group)
-    except OSError:  # nothing is
-        registered = []
-    return files | {name.removesuffix(".yaml") for name in registered}
+        stored = ConfigStore.instance().list(group)
+    except OSError:  # the group is not there
+        stored = []
+    return files | {name.removesuffix(".yaml") for name in stored}
 
 
 def _literal(value: Any) -> str:
-    """A value in OmegaConf's grammar of interpolations."""
+    """Write a value in OmegaConf's grammar of interpolations."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Fetching public files: mirrors in turn, checksum before use, never half a file."""
+"""Download of public files from mirrors, with a checksum and an atomic write."""
 
 import hashlib
 import http.client
@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):
@@ -30,26 +30,30 @@ def sha256_of(path: Path) -> str:
 
 
 def offline() -> bool:
-    """Whether the environment variable DFA_OFFLINE forbids the network."""
+    """Return whether the environment variable DFA_OFFLINE forbids network access."""
     return os.environ.get("DFA_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
-    """Download `target` from the first of the mirrors `urls` that delivers it whole and unaltered.
+    """Download `target` from the first mirror that delivers the complete, unaltered file.
 
-    A mirror that cannot be reached, breaks off, or delivers another file than `sha256` promises is reported and the
-    next one tried; `target` appears only once its content is known to be right. With `sha256=None` any complete
-    file is taken: never unpickle such a file.
+    A mirror that fails is reported on stderr and the next one is tried. `target` is written atomically, after its
+    length and checksum have been verified.
+
+    Args:
+        urls: addresses of the file (http or https), tried in order.
+        target: path to write.
+        sha256: expected SHA-256 in hexadecimal; None accepts any complete file, which must then never be unpickled.
 
     Returns:
         `target`.
 
     Raises:
-        DataError: every mirror failed (the message says how), the network is switched off (DFA_OFFLINE), or the
-            folder cannot be written to.
+        DataError: every mirror failed (the message lists the reasons), DFA_OFFLINE is set, or `target` cannot be
+            written.
     """
     if offline():
-        raise DataError(f"{target.name} would have to be downloaded, but DFA_OFFLINE forbids it; place it at {target}")
+        raise DataError(f"{target.name} is missing and DFA_OFFLINE forbids the download; place it at {target}")
     failures: list[str] = []
     for url in urls:
         try:
@@ -68,13 +72,13 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
 
 
 class _MirrorError(Exception):
-    """A mirror that cannot be reached, breaks off or answers with something else than the file."""
+    """Failure of a mirror: unreachable, connection lost, or another file than expected."""
 
 
-def _asked(ask: Callable[[], Answer]) -> Answer:
-    """What a mirror answers; whatever goes wrong there is a _MirrorError, to tell it from a disk that is full."""
+def _network(request: Callable[[], Answer]) -> Answer:
+    """Call `request`; raise network failures as _MirrorError, to tell them from errors of the local disk."""
     try:
-        return ask()
+        return request()
     except (OSError, http.client.HTTPException) as error:
         raise _MirrorError(str(error) or type(error).__name__) from error
 
@@ -83,19 +87,22 @@ def _download(url: str, target: Path) -> None:
     if not url.startswith(("http://", "https://")):
         raise _MirrorError("not an http(s) address")
     request = urllib.request.Request(url, headers={"User-Agent": "dfa-benchmarks"})
-    with _asked(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)) as response, target.open("wb") as out:
+    with (
+        _network(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)) as response,
+        target.open("wb") as out,
+    ):
         length = response.headers.get("Content-Length")
         _copy(response, out, target.name, int(length) if length else None)
 
 
 def _copy(response: IO[bytes], out: IO[bytes], name: str, length: int | None) -> None:
-    """Copy with a progress bar; `http.client` does not complain of a body cut short, so the length is checked."""
+    """Copy with a progress bar; check the length, because `http.client` accepts a truncated body."""
     received = 0
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(name.strip("."), total=length)
-        while block := _asked(lambda: response.read(BLOCK_BYTES)):
+        while block := _network(lambda: response.read(BLOCK_BYTES)):
             out.write(block)
             received += len(block)
             progress.update(bar, completed=received)
     if length is not None and received != length:
-        raise _MirrorError(f"broke off after {received} of {length} bytes")
+        raise _MirrorError(f"connection lost after {received} of {length} bytes")

@@ -1,62 +1,61 @@
-"""What all commands share: exit codes, errors in one line, requests to stop.
+"""Exit codes, one-line error messages and signal handling of all commands.
 
 Exit codes: 0 all runs are done; 1 a run failed or diverged; 2 the command cannot be carried out as given;
-130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command goes on
-from the checkpoints.
+130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command resumes from
+the checkpoints.
 """
 
 import signal
 import sys
 from collections.abc import Callable
 
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
-from benchmarks.utils.signals import Interrupted, heeding
+from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.torchrun import is_first
 
 USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OSError)
-"""What a command reports in one line: its user can mend it."""
+"""Errors that the user can fix; a command reports them in one line, without a traceback."""
 
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command; turn the user's errors, and requests to stop, into one line on stderr and an exit code."""
+    """Run a command; turn `USER_ERRORS` and signals into one line on stderr.
+
+    Returns:
+        The command's own exit code, or one of those in the module's docstring.
+    """
     try:
-        with heeding():
+        with handle_signals():
             return command()
     except USER_ERRORS as error:
         report_error(one_line(error))
         return EXIT_UNUSABLE
     except (KeyboardInterrupt, Interrupted) as request:
         if is_first():
-            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         by_user = not isinstance(request, Interrupted) or request.signal == signal.SIGINT
         return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
 
 
 def report_error(line: str) -> None:
-    """An error, told by the first of several processes."""
+    """Print an error to stderr, once for all processes of a distributed run."""
     if is_first():
         print(f"error: {line}", file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error about names or options, in one line."""
-    text = str(error).strip()
-    if isinstance(error, HydraException) and "Available options in" in text:
-        group = text.split("'")[1].split("/")[0]
-        head, _, options = text.partition("Available options in")
-        name = head.split("'")[-2].split("/")[-1]
-        listed = options.partition("Config search path")[0].splitlines()[1:]
-        known = ", ".join(line.strip() for line in listed if line.strip())
-        group = head.split("'")[-2].rsplit("/", 1)[0] if "/" in head.split("'")[-2] else group
-        return f"unknown {group} '{name}'; known: {known}"
+    """Return the message of a configuration error in one line, without paths and type names of Hydra and OmegaConf."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"unknown {group} '{name}'; known: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': {str(error.message).strip().splitlines()[-1]}"
+    text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
     keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]

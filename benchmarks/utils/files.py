@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writes: a reader finds the old file or the complete new one."""
 
 import os
 import shutil
@@ -39,9 +39,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def unfinished_folder(root: Path) -> Iterator[Path]:
-    """Yield an empty folder in `root`, to be renamed once it is complete; one that was not renamed is removed.
+    """Yield an empty folder in `root`, which the caller renames once it is complete; otherwise it is removed.
 
-    Those that killed processes have left are removed first; so hold a lock, which says that no other is at work there.
+    Folders that killed processes left behind are removed first, so the caller must hold a lock on `root`.
 
     Raises:
         OSError: `root` cannot be written to (missing, read-only or full).
@@ -50,7 +50,7 @@ def unfinished_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
     try:
-        folder.chmod(0o777 & ~_umask())  # like any other folder, for others to read
+        folder.chmod(0o777 & ~_umask())  # mkdtemp folders are private to their owner
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,10 +63,13 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_result(target: Path, text: str) -> Path:
-    """The same for a file that a command leaves for its user; gives the path back.
+    """Atomically replace `target`, a result of a command, by `text`.
+
+    Returns:
+        `target`.
 
     Raises:
-        ResultsError: it cannot be written.
+        ResultsError: the file cannot be written.
     """
     try:
         write_text(target, text)

@@ -1,4 +1,4 @@
-"""What a record says of machine, versions and code; and how this process keeps its memory."""
+"""Machine, package versions and git commit for run records; peak memory and allocator settings of this process."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ _KEPT_BYTES = 1 << 30
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def device_name(device: torch.device) -> str:
-    """E.g. "cuda: NVIDIA H100" or "cpu: Intel Xeon, 2 cores"."""
+    """Return the name of a device, e.g. "cuda: NVIDIA H100" or "cpu: Intel Xeon, 2 cores"."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     return f"cpu: {_cpu_model()}, {psutil.cpu_count() or 1} cores"
@@ -50,7 +50,7 @@ def _cpu_model() -> str:
 
 @cache
 def commit() -> tuple[str, bool]:
-    """Short git commit of the code, and whether the code differs from it; ("unknown", True) outside a checkout."""
+    """Return the short git commit and whether the code differs from it; ("unknown", True) outside a checkout."""
     try:
         head = _git("rev-parse", "--short=10", "HEAD")
         dirty = bool(_git("status", "--porcelain", "--", "dfa", "benchmarks", "configs"))
@@ -65,7 +65,11 @@ def _git(*arguments: str) -> str:
 
 
 class PeakMemory:
-    """Peak memory from its making on, in MB: of the process on a CPU, of the allocator on a GPU."""
+    """Peak memory since construction, in MB (10⁶ bytes): resident memory on a CPU, allocated memory on a GPU.
+
+    Args:
+        device: which memory to measure. On a CPU the peak is that of the whole process.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -76,7 +80,7 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
 
     def megabytes(self) -> float:
-        """The peak so far."""
+        """Return the peak so far in MB; where the system keeps no peak, the present resident memory."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e6
         try:
@@ -88,9 +92,12 @@ class PeakMemory:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep blocks of up to 1 GiB for reuse, instead of fetching them anew at every training step.
+    """Let glibc keep freed blocks of up to 1 GiB instead of returning them to the system after every training step.
 
-    A Transformer's step on a CPU is a fifth faster. Whether it worked; only glibc can do it.
+    PyTorch has no such setting for its CPU allocator; without it a Transformer's step takes a fifth longer.
+
+    Returns:
+        Whether it took effect; other C libraries have no `mallopt`.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -100,5 +107,5 @@ def keep_freed_memory() -> bool:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: of the process, of a GPU, or on a CPU, for which PyTorch has no error of its own."""
+    """Return whether the error means that memory ran out; on a CPU PyTorch raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -1,25 +1,57 @@
-"""Where things lie: the repository, its configurations, and folders that the suite may write to."""
+"""Paths of the repository, its configurations and its cache folder."""
 
 import os
 import stat
 import tempfile
 from pathlib import Path
 
+from benchmarks.errors import ConfigError
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG_DIR = REPOSITORY / "configs"
 FAMILIES = REPOSITORY / "benchmarks" / "families"
+OWN_CONFIGS = "DFA_CONFIG_DIR"
+"""Environment variable with the user's own configuration folders, separated like PATH; worker processes inherit it."""
+
+
+def config_folders() -> list[Path]:
+    """List the folders with configurations: the suite's, then the user's own."""
+    own = [Path(folder) for folder in os.environ.get(OWN_CONFIGS, "").split(os.pathsep) if folder]
+    return [CONFIG_DIR, *own]
+
+
+def add_config_folder(folder: str) -> None:
+    """Have every command of this process find the configurations in `folder`, as `--config-dir` does.
+
+    Raises:
+        ConfigError: there is no such folder, or one of its files has the name of a file of the suite.
+    """
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise ConfigError(f"--config-dir: there is no folder '{folder}'")
+    for file in sorted(path.glob("*/*.yaml")):
+        if (CONFIG_DIR / file.relative_to(path)).exists():
+            raise ConfigError(f"--config-dir: '{file}' has the name of a configuration of the suite; rename it")
+    if path not in config_folders():
+        os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*config_folders()[1:], path]))
+
+
+def config_files(group: str) -> dict[str, Path]:
+    """Find the configurations of a group, e.g. "table": name → file, sorted by name."""
+    found = {file.stem: file for folder in config_folders() for file in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def cache_dir() -> Path:
-    """Folder for what could not be put into a read-only data folder: $DFA_CACHE_DIR or ~/.cache/dfa-benchmarks."""
+    """Return the cache folder: $DFA_CACHE_DIR, or ~/.cache/dfa-benchmarks."""
     return Path(os.environ.get("DFA_CACHE_DIR") or Path.home() / ".cache" / "dfa-benchmarks")
 
 
 def writable(folder: Path) -> bool:
-    """Whether a file can and may be created there.
+    """Return whether files may be created in `folder`, which is created if needed.
 
-    Permission bits alone do not tell on read-only mounts, so it is tried; but what is marked read-only is left alone,
-    even by a user whom no mark stops.
+    A file is created on trial, since permission bits say nothing about read-only mounts. A folder without write
+    permission counts as read-only even for root.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):

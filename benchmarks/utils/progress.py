@@ -1,4 +1,4 @@
-"""A progress bar with the time left, on a terminal only."""
+"""Progress bar of a run, shown on a terminal only."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ _REDRAW_SECONDS = 0.2
 
 
 class Progress:
-    """Shows steps done of steps planned, with the latest numbers beside the bar.
+    """Progress bar over training steps, with the latest metrics beside it.
 
     Args:
-        total: planned steps.
-        title: what is running.
-        shown: False keeps silent; so does an output that is no terminal.
+        total: number of planned steps.
+        title: label before the bar.
+        shown: whether to draw it; nothing is drawn unless stderr is a terminal.
     """
 
     def __init__(self, total: int, title: str, shown: bool) -> None:
@@ -42,7 +42,7 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int, numbers: dict[str, float]) -> None:
-        """Set the steps done; new numbers replace the ones shown."""
+        """Set the number of steps done; `numbers`, unless empty, replace the metrics shown."""
         if self._bar is None:
             return
         now = time.monotonic()

@@ -1,6 +1,6 @@
-"""Requests to stop: a run that trains notes them and stops between two steps; elsewhere they are obeyed at once.
+"""Signals that ask a process to stop: raised at once as `Interrupted`, or deferred to the end of a training step.
 
-SIGINT (Ctrl-C), SIGTERM, and SIGUSR1 and SIGUSR2, which schedulers send before a time limit, are such requests.
+Handled are SIGINT (Ctrl-C), SIGTERM, and SIGUSR1 and SIGUSR2, which schedulers send before a time limit.
 """
 
 import multiprocessing
@@ -20,7 +20,11 @@ SIGNALS = tuple(
 
 
 class Interrupted(BaseException):
-    """The process was asked to stop; no error, like KeyboardInterrupt, so that nothing is recorded as failed."""
+    """Request to stop; a BaseException like KeyboardInterrupt, so that no run is recorded as failed.
+
+    Attributes:
+        signal: the signal received.
+    """
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
@@ -32,15 +36,15 @@ _deferring = 0
 
 
 def received() -> tuple[int, ...]:
-    """The signals that asked this process to stop, in their order."""
+    """Return the signals received so far by number, oldest first."""
     return tuple(_received)
 
 
 def stop_if_asked() -> None:
-    """Obey a request that was noted.
+    """Stop if a deferred signal has arrived.
 
     Raises:
-        Interrupted: there was one.
+        Interrupted: a signal was received.
     """
     if _received:
         raise Interrupted(_received[0])
@@ -48,7 +52,7 @@ def stop_if_asked() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within, requests are noted only: `received` tells of them, and whoever defers has to `stop_if_asked`."""
+    """Record signals without raising inside this block; its owner calls `received` or `stop_if_asked`."""
     global _deferring
     _deferring += 1
     try:
@@ -58,49 +62,49 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def heeding(insistent: bool = True) -> Iterator[None]:
-    """Within, the signals are requests to stop: the first raises `Interrupted`, at once unless it is deferred.
+def handle_signals(kill_on_second: bool = True) -> Iterator[None]:
+    """Turn `SIGNALS` into `Interrupted` inside this block, at once unless `deferred`; a no-op in other threads.
 
     Args:
-        insistent: a second signal ends this process and its workers at once. A worker takes it for the first one
-            come twice, by way of its parent, which kills it if need be.
+        kill_on_second: whether a second signal kills this process and its workers. False in a worker: a signal that
+            goes to the whole process group reaches it again through its parent, which kills it where that is needed.
     """
-    if threading.current_thread() is not threading.main_thread():  # where Python takes no signals
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
 
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a helper process that was forked, and ends as if there were no such handler
+        if os.getpid() != owner:  # a forked child inherits this handler; it ends by the default action
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         again = bool(_received)
         _received.append(number)
         if again:
-            if insistent:
-                _end_at_once(number)
+            if kill_on_second:
+                _kill_now(number)
         elif not _deferring:
             raise Interrupted(number)
-        elif insistent:  # not print, which may be under way in the code that was interrupted
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _NOTED)
+        elif kill_on_second:  # os.write is safe in a handler; print may be running in the interrupted code
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _STOPPING)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    noted = received()
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    pending = received()
     _received.clear()
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _received[:] = noted
+        _received[:] = pending
 
 
-_NOTED = b"stopping after this step, with a checkpoint; a second signal stops at once\n"
+_STOPPING = b"stopping after this step, with a checkpoint; a second signal stops at once\n"
 
 
-def _end_at_once(number: int) -> None:
+def _kill_now(number: int) -> None:
     for child in multiprocessing.active_children():
         child.kill()
     signal.signal(number, signal.SIG_DFL)

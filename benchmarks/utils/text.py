@@ -1,4 +1,4 @@
-"""Numbers in words: durations, means with their spread."""
+"""Durations and means formatted for people."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "3 min 5 s", "2 h 7 min"."""
+    """Format a duration in seconds, e.g. as "42 s", "3 min 5 s" or "2 h 7 min"."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     if hours:
@@ -15,7 +15,7 @@ def duration(seconds: float) -> str:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """E.g. "0.7982 ± 0.0190", the sample standard deviation; "–" of nothing."""
+    """Format the mean ± the sample standard deviation, e.g. "0.7982 ± 0.0190"; "–" if there are no values."""
     if not values:
         return "–"
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""

@@ -3,10 +3,12 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from dfa.base.direct import DirectRule
+from dfa.base.rule import RULES, Rule, Uses
+from dfa.base.sequential import SequentialRule
 from dfa.rules.backpropagation import Backpropagation
-from dfa.rules.base import RULES, Rule, Uses
 from dfa.rules.calibrate import Calibrated
-from dfa.rules.direct import DirectFeedbackAlignment, DirectRule
+from dfa.rules.dfa import DirectFeedbackAlignment
 from dfa.rules.dkp import DirectKolenPollack
 from dfa.rules.drtp import DirectRandomTargetProjection
 from dfa.rules.fa import FeedbackAlignment
@@ -17,7 +19,6 @@ from dfa.rules.identity import IdentityFeedback
 from dfa.rules.kolen_pollack import KolenPollack
 from dfa.rules.learned import LearnedFeedback
 from dfa.rules.low_rank import LowRankFeedback
-from dfa.rules.sequential import SequentialRule
 from dfa.rules.shallow import Shallow
 from dfa.rules.sign_symmetry import SignSymmetry
 

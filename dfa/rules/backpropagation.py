@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable, idle_taps
+from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable, idle_taps
+from dfa.hooks.points import Taps
 
 
 @RULES.register("bp")

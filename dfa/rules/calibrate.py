@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.points import Taps
+from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable
+from dfa.hooks.points import Taps
 from dfa.registry import OptionError
-from dfa.rules.base import RULES, Patterns, Rule, Uses, check_differentiable
 
 
 @RULES.register("calibrate")

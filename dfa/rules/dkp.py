@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.points import Point, Taps
-from dfa.rules.base import RULES, Patterns
+from dfa.base.rule import RULES, Patterns
+from dfa.hooks.points import Point, Taps
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 Optimiser = Literal["sgd", "adam"]

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from dfa.base.rule import RULES
 from dfa.errors import FeedbackError
-from dfa.points import Point
-from dfa.rules.base import RULES
-from dfa.rules.direct import DirectFeedbackAlignment
+from dfa.hooks.points import Point
+from dfa.rules.dfa import DirectFeedbackAlignment
 
 
 @RULES.register("drtp")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from dfa.rules.base import RULES, Patterns, Uses
-from dfa.rules.sequential import SequentialRule, gaussian_like
+from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.sequential import SequentialRule, gaussian_like
 
 
 @RULES.register("fa")

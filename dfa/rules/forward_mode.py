@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from typing_extensions import Unpack
 
-from dfa.points import Point, Taps
-from dfa.rules.base import Patterns, Uses, enter_uncompiled
+from dfa.base.rule import Patterns, Uses
+from dfa.compiling import enter_uncompiled
+from dfa.hooks.points import Point, Taps
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.rules.base import RULES, Patterns
+from dfa.base.rule import RULES, Patterns
 from dfa.rules.forward_mode import ForwardModeFeedback, ShakingOptions
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from dfa.base.rule import RULES, Patterns, Uses
 from dfa.errors import FeedbackError, PointError
+from dfa.hooks.points import Point
 from dfa.patterns import find_modules
-from dfa.points import Point
-from dfa.rules.base import RULES, Patterns, Uses
-from dfa.rules.direct import DirectFeedbackAlignment, DirectOptions
+from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
 
 Otherwise = Literal["dfa", "zero"]
 

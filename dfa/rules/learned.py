@@ -3,16 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
+from dfa.base.rule import Patterns, Uses
 from dfa.errors import PointError
-from dfa.points import Point
-from dfa.rules.base import Patterns, Uses
-from dfa.rules.direct import DirectFeedbackAlignment
+from dfa.hooks.points import Point
+from dfa.rules.dfa import DirectFeedbackAlignment
 
 
 class StartOptions(TypedDict, total=False):

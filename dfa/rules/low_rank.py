@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.feedback import seed_of
-from dfa.points import Point
-from dfa.rules.base import RULES, Patterns
+from dfa.base.rule import RULES, Patterns
+from dfa.feedback.matrices import seed_of
+from dfa.hooks.points import Point
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from dfa.base.rule import RULES, Patterns, Rule, check_differentiable
+from dfa.hooks.points import Taps
 from dfa.patterns import find_modules
-from dfa.points import Taps
-from dfa.rules.base import RULES, Patterns, Rule, check_differentiable
 
 
 @RULES.register("shallow")

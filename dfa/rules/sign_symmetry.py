@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dfa.rules.base import RULES, Patterns, Uses
-from dfa.rules.sequential import SequentialRule, gaussian_like
+from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.sequential import SequentialRule, gaussian_like
 
 Magnitude = Literal["uniform", "fixed_random"]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import reproduce
-from benchmarks.commands.chaos import differences, main, torment
+from benchmarks.commands.chaos import main
 from benchmarks.errors import ResultsError
+from benchmarks.launchers.chaos import differences, disturb
 from benchmarks.tables import make
 from benchmarks.utils.paths import REPOSITORY
 from tests.commands.test_reproduce import toy_table
@@ -44,7 +45,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     calm, chaotic = tmp_path / "calm", tmp_path / "chaotic"
     monkeypatch.setattr(make, "load_spec", lambda name, **options: toy_table())
     assert command(reproduce.main, *_sweep(script, calm)[2:], "--jobs", "1")[0] == 0
-    done = torment(
+    done = disturb(
         _sweep(script, chaotic), chaotic, _KILLS, (0.3, 1.5), random.Random(3), {**environment, "TOY_PAUSE": "0.04"}
     )
     assert len(done.killed) == _KILLS and set(done.killed) == {"driver", "worker"}
@@ -77,10 +78,10 @@ def test_a_record_that_is_written_again_is_seen_and_so_is_a_sweep_that_fails(tmp
     folder.mkdir(parents=True)
     code = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]) / 'result.json'\n"
     code += "for text in '12': (q := p.with_suffix('.tmp')).write_text(text); q.replace(p); time.sleep(0.3)"
-    done = torment([sys.executable, "-c", code, str(folder)], tmp_path, 0, (0, 0), random.Random())
+    done = disturb([sys.executable, "-c", code, str(folder)], tmp_path, 0, (0, 0), random.Random())
     assert done.rewritten == [folder / "result.json"]
     with pytest.raises(ResultsError, match="ended with code 3"):
-        torment([sys.executable, "-c", "exit(3)"], tmp_path, 0, (0, 0), random.Random())
+        disturb([sys.executable, "-c", "exit(3)"], tmp_path, 0, (0, 0), random.Random())
 
 
 def test_a_sweep_that_cannot_be_run_is_told_in_one_line(command: Command) -> None:

@@ -17,6 +17,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tables import make
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec
+from benchmarks.tables.make import targets
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import TOY, Command, Toys
@@ -179,7 +180,8 @@ def test_a_results_folder_that_cannot_be_written(toys: Toys, command: Command) -
 
 def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_path: Path) -> None:
     code = (
-        "import sys; from tests import conftest, test_reproduce as t; from benchmarks import reproduce;"
+        "import sys; from tests import conftest; from tests.commands import test_reproduce as t;"
+        "from benchmarks.commands import reproduce; from benchmarks.tables import make;"
         "store = conftest.ConfigStore.instance().store;"
         "[store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()];"
         "make.load_spec = lambda name, **options: t.toy_table();"
@@ -210,7 +212,7 @@ def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_p
 
 
 def test_what_takes_hours_is_made_only_by_name() -> None:
-    assert "table_a5" in reproduce.targets(["all"]) and "figure_a1" in reproduce.targets(["all"])
-    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(reproduce.targets(["all"]))
-    assert reproduce.targets(["table-A5-reduced"]) == ["table_a5_reduced"]
+    assert "table_a5" in targets(["all"]) and "figure_a1" in targets(["all"])
+    assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(targets(["all"]))
+    assert targets(["table-A5-reduced"]) == ["table_a5_reduced"]
     assert load_spec("table_a5_reduced").heading == "Table A5 reduced"

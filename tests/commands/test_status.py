@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.commands import options as command_options
 from benchmarks.commands import status
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.tables import plan as plan_module
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.status import STATES, state_of
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
 from tests.run.test_execute import _leave_at
@@ -22,8 +24,8 @@ def _toy_in_table_3(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = ("task=toy", "model=toy_mlp", "trainer.epochs=1")
     cells = tuple(Cell(f"gcn/{rule}", "cora", (*shared, f"rule={rule}"), data="toy") for rule in _RULES)
     spec = replace(toy_table(), cells=cells)
-    monkeypatch.setattr(status, "load_target", lambda name, rules: spec)
-    monkeypatch.setattr(status, "targets", lambda names: ["table_3"])
+    monkeypatch.setattr(command_options, "load_target", lambda name, rules: spec)
+    monkeypatch.setattr(command_options, "targets", lambda names: ["table_3"])
     missing = "no shallow water here"
     monkeypatch.setattr(plan_module, "missing_data", lambda config: missing * (config.rule.name == "shallow"))
 
@@ -71,7 +73,7 @@ def test_every_state_is_counted_with_its_reason_and_looking_changes_nothing(
         code, out, err = command(status.main, *_arguments(toys))
         assert _snapshot(toys.results) == before
     lines = out.splitlines()
-    assert lines[0].split() == ["scale", "runs", *status.STATES]
+    assert lines[0].split() == ["scale", "runs", *STATES]
     assert [line.split() for line in lines[2:4]] == [
         ["table_3", "paper", "9", "1", "1", "1", "1", "1", "4"],
         ["other", "runs", "1", "1", "0", "0", "0", "0", "0"],
@@ -95,9 +97,9 @@ def test_unknown_names_are_refused(toys: Toys, command: Command) -> None:
 
 def test_a_record_that_cannot_be_read_is_a_failure_that_says_so(toys: Toys) -> None:
     _, folder = toys.run()
-    assert status.state_of(folder) == ("done", "")
+    assert state_of(folder) == ("done", "")
     folder.result.write_text("{")
-    state, reason = status.state_of(folder)
+    state, reason = state_of(folder)
     assert state == "failed" and "unreadable record" in reason and "delete it to run again" in reason
     folder.result.unlink()
-    assert status.state_of(folder) == ("missing", "not run yet")
+    assert state_of(folder) == ("missing", "not run yet")

@@ -168,7 +168,7 @@ def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(
 
     monkeypatch.setattr(base, "execute", interrupt)
     code, _, err = command(cli.main, *toys.overrides)
-    assert (code, err) == (130, "interrupted; the same command goes on from the last checkpoint\n")
+    assert (code, err) == (130, "interrupted; the same command resumes from the last checkpoint\n")
 
 
 def test_fetching_names_unknown_tasks_and_missing_mirrors(

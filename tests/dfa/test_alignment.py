@@ -12,9 +12,7 @@ from torch.nn.functional import cross_entropy
 import dfa
 from dfa.alignment import row_cosines
 from tests.dfa.reference import Array, as_array, gradients, only_matrix, softmax_error
-from tests.dfa.test_rules import step
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch, step
 
 
 def rows_cosine(first: Array, second: Array) -> Array:

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dfa
 from tests.dfa.reference import assert_same
-from tests.dfa.test_rules import step
+from tests.dfa.steps import step
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 CASES = {"output": "", "inside": "3"}

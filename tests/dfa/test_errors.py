@@ -11,8 +11,7 @@ from torch.nn.functional import cross_entropy
 import dfa
 from dfa.patterns import find_modules, matches
 from dfa.registry import OptionError, Registry, UnknownNameError
-
-Batch = tuple[Tensor, Tensor]
+from tests.dfa.steps import Batch
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What tests/test_distributed.py has several processes do: torchrun ... --module tests.helpers.processes FOLDER EXAMPLE.
+"""Work that tests/run/test_distributed.py gives to several processes.
+
+Usage: torchrun ... --module tests.helpers.processes FOLDER EXAMPLE
 
 Every process leaves in FOLDER what its model held after each step.
 """
@@ -18,7 +20,7 @@ from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from benchmarks.run.trainer import Trainer
-from benchmarks.utils.signals import Interrupted, heeding
+from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import _CHOICES, Toys
 
 Trajectory = list[dict[str, Tensor]]
@@ -87,7 +89,7 @@ def main(folder: Path, example: Path) -> None:
     execute(Toys(folder / "diverged").config(*options))
     if rank == 1:
         os.environ |= {"TOY_FAULT": "SIGTERM@7", "TOY_FAULT_ONCE": str(folder / "signalled")}
-    with heeding():
+    with handle_signals():
         try:
             execute(Toys(folder / "asked").config(*options))
         except Interrupted as request:

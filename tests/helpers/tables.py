@@ -7,9 +7,9 @@ import yaml
 
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.published import load_reference
-from benchmarks.tables.schema import TABLE_FOLDER
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, Entry, summarise
+from benchmarks.utils.paths import config_files
 
 
 def record(
@@ -72,7 +72,7 @@ def language_entries() -> tuple[TableSpec, list[Entry], dict[Cell, CellOutcome]]
 
 def edited(folder: Path, name: str = "table_4", drop: tuple[str, ...] = (), **changes: object) -> Path:
     """A folder with one table file, changed."""
-    content = yaml.safe_load((TABLE_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) | changes
+    content = yaml.safe_load(config_files("table")[name].read_text(encoding="utf-8")) | changes
     (folder / f"{name}.yaml").write_text(
         yaml.safe_dump({key: value for key, value in content.items() if key not in drop}), encoding="utf-8"
     )

@@ -19,11 +19,12 @@ import torch
 
 from benchmarks.commands import reproduce
 from benchmarks.commands import train as cli
-from benchmarks.commands.chaos import left_over
+from benchmarks.commands.options import overrides
 from benchmarks.config import Config, identity, to_dict
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers import launch, local, make_launcher, report, serial, settings_among
 from benchmarks.launchers.base import Deaths
+from benchmarks.launchers.chaos import left_over
 from benchmarks.launchers.report import Problem
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
@@ -148,7 +149,7 @@ def test_a_run_that_another_process_holds_is_left_to_the_end(toys: Toys, monkeyp
 
 _DRIVER = (
     "import json, sys\n"
-    "from benchmarks.commands import guarded\n"
+    "from benchmarks.utils.exits import guarded\n"
     "from benchmarks.config import from_dict\n"
     "from benchmarks.launchers import launch\n"
     "if __name__ == '__main__':\n"
@@ -178,7 +179,7 @@ def test_a_driver_that_is_asked_to_stop_stops_its_workers_at_a_checkpoint(toys: 
     assert driver.returncode == 143
     assert err.splitlines() == [
         "stopping 2 runs at a checkpoint; a second signal stops at once",
-        "interrupted; the same command goes on from the last checkpoint",
+        "interrupted; the same command resumes from the last checkpoint",
     ]
     assert [folder.has_checkpoint for folder in folders] == [True, True, False]
     assert not any(folder.result.exists() or folder.is_held() for folder in folders)
@@ -291,6 +292,6 @@ def _refuse(package: str) -> None:
 def test_the_option_of_reproduce_is_the_configurations_launcher() -> None:
     parser = reproduce.make_parser()
     options = parser.parse_args(["table_3", "--launcher", "serial", "--set", "launcher.x=1", "--jobs", "3"])
-    assert reproduce.overrides(options) == ["launcher=serial", "launcher.jobs=3", "launcher.x=1"]
+    assert overrides(options) == ["launcher=serial", "launcher.jobs=3", "launcher.x=1"]
     with pytest.raises(ConfigError):
         make_launcher({"name": "serial", "jobs": 2})

@@ -17,7 +17,7 @@ from benchmarks.launchers import ray as ray_launcher
 from benchmarks.launchers.base import Deaths
 from benchmarks.launchers.report import Outcome
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.signals import Interrupted, heeding
+from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import Toys
 from tests.launchers.test_launchers import metrics, some, wait_until
 
@@ -116,7 +116,7 @@ def test_a_task_that_is_asked_to_stop_goes_on_later(
 
 def test_an_interrupted_driver_cancels_its_tasks(toys: Toys, fake: _Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "get", lambda reference: os.kill(os.getpid(), signal.SIGTERM))
-    with heeding(), pytest.raises(Interrupted):
+    with handle_signals(), pytest.raises(Interrupted):
         launch(some(toys), {"name": "ray"})
     assert len(fake.cancelled) == 2 and fake.shut_down
 

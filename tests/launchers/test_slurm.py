@@ -19,7 +19,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch, make_launcher, slurm
 from benchmarks.launchers.slurm import Sitting, Slurm
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.signals import Interrupted, heeding
+from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import Toys
 from tests.launchers.test_launchers import metrics, some, wait_until
 
@@ -135,7 +135,7 @@ def test_an_interrupted_driver_cancels_its_jobs(
     jobs = [_Job(submitit.folder / str(place)) for place in range(2)]
     monkeypatch.setattr(_Job, "done", lambda job: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setattr(Slurm, "_submit", lambda self, configs: jobs)
-    with heeding(), pytest.raises(Interrupted):
+    with handle_signals(), pytest.raises(Interrupted):
         launch(some(toys)[:2], {"name": "slurm"})
     assert [job.cancelled for job in jobs] == [True, True]
 

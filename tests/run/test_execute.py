@@ -24,7 +24,7 @@ from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import Toys
 
 _LONG = ["trainer.epochs=4", "optimizer.lr=0.05", "rule=dfa", "+model.options.dropout=0.4", "run.checkpoint_seconds=0"]
-_CHILD = "import json, sys; from benchmarks import execute, config; "
+_CHILD = "import json, sys; from benchmarks import config; from benchmarks.run import execute; "
 _CHILD += "print(execute.execute(config.from_dict(json.load(sys.stdin)))['status'])"
 
 

@@ -8,8 +8,9 @@ import yaml
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.tables.published import known_references, load_reference
-from benchmarks.tables.schema import TABLE_FOLDER, known_tables
+from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.utils.paths import config_files
 from tests.helpers.tables import cell_of, edited
 
 MODELS = ("cheb", "gcn", "spline", "gat", "dna")
@@ -157,7 +158,7 @@ def test_seeds_may_differ_between_cells(tmp_path: Path) -> None:
 
 
 def test_metrics_may_be_added_but_none_left_out(tmp_path: Path) -> None:
-    metrics = yaml.safe_load((TABLE_FOLDER / "table_4.yaml").read_text())["metrics"]
+    metrics = yaml.safe_load(config_files("table")["table_4"].read_text())["metrics"]
     more = {"loss": {"record": "test/loss", "label": "loss"}} | metrics
     spec = load_spec("table_4", folder=edited(tmp_path, metrics=more))
     assert tuple(spec.metrics) == ("auc", "ap", "loss") and spec.added_metrics == ("loss",)
@@ -252,7 +253,7 @@ def test_an_extra_rule_where_rows_are_rules_is_one_row() -> None:
     ],
 )
 def test_relations_to_rows_that_are_not_there_are_named(tmp_path: Path, rows: list[str], message: str) -> None:
-    content = yaml.safe_load((TABLE_FOLDER / "table_6.yaml").read_text())
+    content = yaml.safe_load(config_files("table")["table_6"].read_text())
     content["metrics"]["closed"]["relative_to"] = rows
     (tmp_path / "table_6.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=message):

@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 from benchmarks.commands import train as cli
-from benchmarks.commands.chaos import left_over
+from benchmarks.launchers.chaos import left_over
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.paths import REPOSITORY
-from benchmarks.utils.signals import SIGNALS, Interrupted, deferred, heeding, received, stop_if_asked
+from benchmarks.utils.signals import SIGNALS, Interrupted, deferred, handle_signals, received, stop_if_asked
 from tests.conftest import Command, Toys
 from tests.run.test_execute import _assert_same
 
@@ -24,7 +24,7 @@ _LONG = ["trainer.epochs=4", "optimizer.lr=0.05", "rule=dfa", "+model.options.dr
 def _stopped_at(toys: Toys, monkeypatch: pytest.MonkeyPatch, fault: str, *options: str) -> dict[str, int]:
     """Position in the checkpoint that a run leaves when it gets a signal in the middle of a batch."""
     config = toys.config(*_LONG, *options)
-    with monkeypatch.context() as patch, heeding(), pytest.raises(Interrupted) as stopped:
+    with monkeypatch.context() as patch, handle_signals(), pytest.raises(Interrupted) as stopped:
         patch.setenv("TOY_FAULT", fault)
         execute(config)
     assert stopped.value.signal.name == fault.split("@")[0]
@@ -71,7 +71,7 @@ def test_a_command_ends_with_a_code_of_its_own_and_records_no_failure(
     assert command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1") == (
         code,
         "",
-        "interrupted; the same command goes on from the last checkpoint\n",
+        "interrupted; the same command resumes from the last checkpoint\n",
     )
     assert not list(toys.results.rglob("result.json"))
     assert [signal.getsignal(number) for number in SIGNALS] == before
@@ -80,14 +80,14 @@ def test_a_command_ends_with_a_code_of_its_own_and_records_no_failure(
 
 
 def test_outside_of_training_a_request_is_obeyed_at_once() -> None:
-    with heeding(), pytest.raises(Interrupted, match="SIGTERM"):
+    with handle_signals(), pytest.raises(Interrupted, match="SIGTERM"):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("not reached")
     assert received() == ()
 
 
 def test_a_deferred_request_waits_for_whoever_deferred_it() -> None:
-    with heeding(insistent=False):
+    with handle_signals(kill_on_second=False):
         with deferred():
             os.kill(os.getpid(), signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -99,11 +99,11 @@ def test_a_deferred_request_waits_for_whoever_deferred_it() -> None:
 def test_a_second_signal_ends_the_process_and_its_workers_at_once() -> None:
     code = (
         "import multiprocessing, os, signal, time\n"
-        "from benchmarks.interruption import deferred, heeding\n"
+        "from benchmarks.utils.signals import deferred, handle_signals\n"
         "if __name__ == '__main__':\n"
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start()\n"
-        "    with heeding(), deferred():\n"
+        "    with handle_signals(), deferred():\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        print(worker.pid, flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -76,28 +76,23 @@ class Graph:
         source, target = edge_index
         return SparseMatrix.from_entries(target, source, weights, (self.num_nodes, self.num_nodes))
 
-    def spread(self, heads: int, layers: int = 1) -> Pattern:
-        """Edges and self-loops of Â, once per head and per layer, as one pattern of (nodes·heads, nodes·layers·heads).
+    def spread(self, heads: int) -> Pattern:
+        """Edges and self-loops of Â, once per head, as one pattern of (nodes·heads, nodes·heads).
 
-        Row i·heads + h holds, for every neighbour j of i (ascending) and every layer l, the column
-        (j·layers + l)·heads + h. Entries are therefore ordered as (target, head, source, layer).
+        Row i·heads + h holds, for every neighbour j of i (ascending), the column j·heads + h. Entries are therefore
+        ordered as (target, head, source).
         """
 
         def build() -> Pattern:
             single = self.normalised_adjacency().pattern
-            device = single.row.device
-            head = torch.arange(heads, device=device)
-            layer = torch.arange(layers, device=device)
-            rows = single.row[:, None, None] * heads + head[:, None]
-            columns = (single.column[:, None, None] * layers + layer) * heads + head[:, None]
-            rows, columns = rows.expand(-1, heads, layers).flatten(), columns.flatten()
-            # (source, head, layer) within a target becomes (head, source, layer): a stable sort by row does it.
+            head = torch.arange(heads, device=single.row.device)
+            rows = (single.row[:, None] * heads + head).flatten()
+            columns = (single.column[:, None] * heads + head).flatten()
+            # (source, head) within a target becomes (head, source): a stable sort by row does it.
             order = torch.argsort(rows, stable=True)
-            return Pattern.from_sorted(
-                rows[order], columns[order], (self.num_nodes * heads, self.num_nodes * layers * heads)
-            )
+            return Pattern.from_sorted(rows[order], columns[order], (self.num_nodes * heads, self.num_nodes * heads))
 
-        return self.once(("spread", heads, layers), build)
+        return self.once(("spread", heads), build)
 
     def spread_weights(self, heads: int) -> Tensor:
         """Entries of the normalised adjacency in the order (target, head, source), (entries·heads,)."""

@@ -6,12 +6,13 @@ spline convolution, whose PyG class needs compiled kernels; its few lines for on
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv, DNAConv, GATConv, GCNConv
-from torch_geometric.nn.conv.dna_conv import restricted_softmax
+from torch_geometric.nn.conv.dna_conv import Linear as GroupedLinear
 from torch_geometric.nn.dense import Linear
 from torch_geometric.nn.inits import uniform, zeros
 from torch_geometric.utils import softmax
@@ -55,29 +56,52 @@ class AttentionConvolution(GATConv):
         scores = F.leaky_relu(from_source[pattern.column] + from_target[pattern.row], self.negative_slope)
         attention = softmax(scores, pattern.row, num_nodes=pattern.shape[0])
         attention = F.dropout(attention, self.dropout, self.training)
-        out = weighted_sum(pattern, attention, hidden.reshape(-1, channels)).view(-1, heads, channels)
+        out = weighted_sum(pattern, attention[None], [hidden.reshape(-1, channels)]).view(-1, heads, channels)
         return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
 
 
 class NeighbourhoodAggregation(DNAConv):
     """Dynamic neighbourhood aggregation (Fey, 2019): nodes attend over all earlier layers of each neighbour.
 
-    PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node.
+    PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node. Every
+    earlier layer keeps its own tensors, which are small enough to stay in cache while edges pick from them.
     """
 
-    def forward(self, history: Tensor, graph: Graph) -> Tensor:
-        """(nodes, layers, channels), the outputs of all earlier layers → (nodes, channels)."""
+    def forward(self, history: Sequence[Tensor], graph: Graph) -> Tensor:
+        """Outputs of all earlier layers, each (nodes, channels) → (nodes, channels)."""
         attention = self.multi_head
-        heads, layers = attention.heads, history.size(1)
+        heads, blocks = attention.heads, min(attention.heads, attention.groups)
         channels = attention.out_channels // heads
-        pattern = graph.spread(heads, layers)
-        query = attention.lin_q(history[:, -1]).view(-1, channels)
-        key = attention.lin_k(history).view(-1, channels)
-        value = attention.lin_v(history).view(-1, channels)
-        scores = pair_products(pattern, query, key).view(-1, layers) / math.sqrt(channels)
-        shares = F.dropout(restricted_softmax(scores, dim=-1), attention.dropout, self.training)
-        weights = shares * graph.spread_weights(heads)[:, None]
-        return weighted_sum(pattern, weights.flatten(), value).view(-1, heads * channels)
+        inputs = [x.view(len(x), blocks, -1).transpose(0, 1) for x in history]
+        query, *_ = _project(attention.lin_q, channels, inputs[-1:])
+        keys = _project(attention.lin_k, channels, inputs)
+        values = _project(attention.lin_v, channels, inputs)
+        pattern = graph.spread(heads)
+        scores = pair_products(pattern, query / math.sqrt(channels), keys)
+        # PyG's restricted softmax is an ordinary one with a further score of zero, whose share is dropped.
+        shares = F.pad(scores, (0, 0, 0, 1)).softmax(0)[:-1]
+        # Dropout of the constant weights does to the product what dropout of the shares would, without a gradient.
+        weights = graph.spread_weights(heads)[:, None].expand(-1, len(inputs))
+        weights = F.dropout(weights.contiguous(), attention.dropout, self.training)
+        return weighted_sum(pattern, shares * weights.t(), values).view(-1, heads * channels)
+
+
+def _project(linear: GroupedLinear, channels: int, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """PyG's grouped linear layer on each input, without regrouping it in memory.
+
+    Args:
+        linear: the layer; its groups that lie in one block are multiplied as one block-diagonal matrix.
+        channels: per head.
+        inputs: (blocks, nodes, channels per block) each.
+
+    Returns:
+        (nodes · heads, channels) for each input.
+    """
+    blocks = inputs[0].size(0)
+    groups = linear.weight.unflatten(0, (blocks, -1)).movedim(1, -1)  # (block, in, out, group)
+    weight = groups.diag_embed(dim1=1, dim2=3).flatten(3, 4).flatten(1, 2)
+    bias = linear.bias.view(blocks, 1, -1)
+    return [torch.baddbmm(bias, x, weight).transpose(0, 1).reshape(-1, channels) for x in inputs]
 
 
 class SplineConvolution(nn.Module):

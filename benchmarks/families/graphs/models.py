@@ -3,7 +3,6 @@
 All take a `Graph` and return one row per node: class scores before the softmax, or embeddings for the autoencoder.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,10 +75,10 @@ class DynamicNeighbourhoodNet(nn.Module):
     def forward(self, graph: Graph) -> Tensor:
         """Graph → (nodes, classes)."""
         hidden = self.acts[0](graph.x @ self.embed.weight.t() + self.embed.bias)
-        history = F.dropout(hidden, self.dropout, self.training)[:, None]
+        history = [F.dropout(hidden, self.dropout, self.training)]
         for conv, act in zip(self.convs, self.acts[1:], strict=True):
             hidden = act(conv(history, graph))
-            history = torch.cat([history, hidden[:, None]], dim=1)
+            history.append(hidden)
         scores = self.classifier(F.dropout(hidden, self.dropout, self.training))
         out: Tensor = self.log_softmax(scores)
         return out

@@ -2,12 +2,12 @@
 
 PyTorch differentiates `torch.sparse.mm`, but transposes the matrix anew in every backward pass. Graphs do not
 change, so a `Pattern` computes its transpose once. The two products are each other's derivatives:
-`weighted_sum` is (sparse × dense) and `pair_products` the dense product sampled at the sparse positions.
+`weighted_sum` is (sparse × dense) and `pair_products` the dense product sampled at the sparse positions. Both take
+several matrices of the same pattern at once, whose sum grows in one place.
 """
 
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,16 +46,17 @@ class Pattern:
         """The sparse matrix with these `values` (nnz,)."""
         return _csr(self.pointer, self.column, values, self.shape)
 
-    def times(self, values: Tensor, dense: Tensor) -> Tensor:
-        """The sparse matrix with these `values` (nnz,) times `dense` (columns, channels)."""
+    def times(self, values: Tensor, dense: Sequence[Tensor]) -> Tensor:
+        """Σ_t of the sparse matrix with `values[t]` (nnz,) times `dense[t]` (columns, channels)."""
         return _product()(self.pointer, self.column, values, dense, self.shape[0])
 
     def transposed_times(self, values: Tensor, dense: Tensor) -> Tensor:
         """The transposed matrix times `dense` (rows, channels); `values` in the order of the one that is not."""
-        return _product()(self.pointer_t, self.column_t, values[self.order_t], dense, self.shape[1])
+        values = values.index_select(0, self.order_t)[None]
+        return _product()(self.pointer_t, self.column_t, values, [dense], self.shape[1])
 
-    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """Inner products (nnz,) of rows of `left` and `right` at the positions."""
+    def sampled(self, left: Tensor, right: Sequence[Tensor]) -> Tensor:
+        """Inner products (terms, nnz) of rows of `left` and `right[t]` at the positions."""
         return _samples()(self.pointer, self.column, left, right)
 
     def to(self, device: torch.device) -> "Pattern":
@@ -89,7 +90,7 @@ class SparseMatrix:
         return self.pattern.shape
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        return weighted_sum(self.pattern, self.values, dense)
+        return weighted_sum(self.pattern, self.values[None], [dense])
 
     def dropout(self, probability: float, training: bool) -> "SparseMatrix":
         """Dropout of the entries: that of the dense matrix, whose other entries are zero whatever the mask."""
@@ -104,132 +105,148 @@ class SparseMatrix:
         return SparseMatrix(self.pattern.to(device), self.values.to(device))
 
 
-def weighted_sum(pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
-    """Sparse times dense, `out[i] = Σ_j values[i, j] dense[j]`, differentiable in both.
+def weighted_sum(pattern: Pattern, values: Tensor, dense: Sequence[Tensor]) -> Tensor:
+    """Sparse times dense, `out[i] = Σ_t Σ_j values[t][i, j] dense[t][j]`, differentiable in both.
 
     Args:
         pattern: positions of `values`, shape (rows, columns).
-        values: (nnz,), in the pattern's order.
-        dense: (columns, channels).
+        values: (terms, nnz), in the pattern's order.
+        dense: (columns, channels) for every term.
 
     Returns:
         (rows, channels), in the precision of `values`, single at least: sparse products know no other everywhere.
     """
     exact = torch.promote_types(values.dtype, torch.float32)
     result: Tensor = (_WeightedSum if torch.compiler.is_compiling() else _WeightedSumForwards).apply(
-        pattern, values.to(exact), dense.to(exact)
+        pattern, values.to(exact), *[term.to(exact) for term in dense]
     )
     return result
 
 
-def pair_products(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
-    """Inner products `left[i] · right[j]` at the pattern's positions (i, j), differentiable in both.
+def pair_products(pattern: Pattern, left: Tensor, right: Sequence[Tensor]) -> Tensor:
+    """Inner products `left[i] · right[t][j]` at the pattern's positions (i, j), differentiable in both.
 
     Args:
         pattern: positions, shape (rows, columns).
         left: (rows, channels).
-        right: (columns, channels).
+        right: (columns, channels) for every term.
 
     Returns:
-        (nnz,), in the pattern's order and in the precision of `left`, single at least.
+        (terms, nnz), in the pattern's order and in the precision of `left`, single at least.
     """
     exact = torch.promote_types(left.dtype, torch.float32)
     result: Tensor = (_PairProducts if torch.compiler.is_compiling() else _PairProductsForwards).apply(
-        pattern, left.to(exact), right.to(exact)
+        pattern, left.to(exact), *[term.to(exact) for term in right]
     )
     return result
 
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
+    def forward(ctx: Any, pattern: Pattern, values: Tensor, *dense: Tensor) -> Tensor:
         ctx.pattern = pattern
-        ctx.save_for_backward(values, dense)
+        ctx.save_for_backward(values, *dense)
         return pattern.times(values, dense)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        values, dense = ctx.saved_tensors
-        _, wants_values, wants_dense = ctx.needs_input_grad
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        values, *dense = ctx.saved_tensors
+        _, wants_values, *wants_dense = ctx.needs_input_grad
         to_values = ctx.pattern.sampled(gradient, dense) if wants_values else None
-        to_dense = ctx.pattern.transposed_times(values, gradient) if wants_dense else None
-        return None, to_values, to_dense
+        to_dense = [
+            ctx.pattern.transposed_times(term, gradient) if wanted else None
+            for term, wanted in zip(values, wants_dense, strict=True)
+        ]
+        return None, to_values, *to_dense
 
 
 class _PairProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+    def forward(ctx: Any, pattern: Pattern, left: Tensor, *right: Tensor) -> Tensor:
         ctx.pattern = pattern
-        ctx.save_for_backward(left, right)
+        ctx.save_for_backward(left, *right)
         return pattern.sampled(left, right)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        left, right = ctx.saved_tensors
-        _, wants_left, wants_right = ctx.needs_input_grad
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        left, *right = ctx.saved_tensors
+        _, wants_left, *wants_right = ctx.needs_input_grad
         to_left = ctx.pattern.times(gradient, right) if wants_left else None
-        to_right = ctx.pattern.transposed_times(gradient, left) if wants_right else None
-        return None, to_left, to_right
+        to_right = [
+            ctx.pattern.transposed_times(term, left) if wanted else None
+            for term, wanted in zip(gradient, wants_right, strict=True)
+        ]
+        return None, to_left, *to_right
 
 
 # With forward-mode derivatives, which torch.compile cannot trace.
 class _WeightedSumForwards(_WeightedSum):
     @staticmethod
-    def forward(ctx: Any, pattern: Pattern, values: Tensor, dense: Tensor) -> Tensor:
-        ctx.save_for_forward(values, dense)
-        return _WeightedSum.forward(ctx, pattern, values, dense)
+    def forward(ctx: Any, pattern: Pattern, values: Tensor, *dense: Tensor) -> Tensor:
+        ctx.save_for_forward(values, *dense)
+        return _WeightedSum.forward(ctx, pattern, values, *dense)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, values: Tensor | None, dense: Tensor | None) -> Tensor | None:
-        by_values = None if values is None else ctx.pattern.times(values, ctx.saved_tensors[1])
-        by_dense = None if dense is None else ctx.pattern.times(ctx.saved_tensors[0], dense)
+    def jvp(ctx: Any, _: None, values: Tensor | None, *dense: Tensor | None) -> Tensor | None:
+        at_values, *at_dense = ctx.saved_tensors
+        moving = [(term, tangent) for term, tangent in zip(at_values, dense, strict=True) if tangent is not None]
+        by_values = None if values is None else ctx.pattern.times(values, at_dense)
+        by_dense = ctx.pattern.times(*zip(*moving, strict=True)) if moving else None
         return _sum(by_values, by_dense)
 
 
 class _PairProductsForwards(_PairProducts):
     @staticmethod
-    def forward(ctx: Any, pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
-        ctx.save_for_forward(left, right)
-        return _PairProducts.forward(ctx, pattern, left, right)
+    def forward(ctx: Any, pattern: Pattern, left: Tensor, *right: Tensor) -> Tensor:
+        ctx.save_for_forward(left, *right)
+        return _PairProducts.forward(ctx, pattern, left, *right)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, left: Tensor | None, right: Tensor | None) -> Tensor | None:
-        by_left = None if left is None else ctx.pattern.sampled(left, ctx.saved_tensors[1])
-        by_right = None if right is None else ctx.pattern.sampled(ctx.saved_tensors[0], right)
-        return _sum(by_left, by_right)
+    def jvp(ctx: Any, _: None, left: Tensor | None, *right: Tensor | None) -> Tensor | None:
+        at_left, *at_right = ctx.saved_tensors
+        by_left = None if left is None else ctx.pattern.sampled(left, at_right)
+        if all(tangent is None for tangent in right):
+            return by_left
+        pairs = zip(at_right, right, strict=True)
+        tangents = [torch.zeros_like(at) if tangent is None else tangent for at, tangent in pairs]
+        return _sum(by_left, ctx.pattern.sampled(at_left, tangents))
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
 
 
-def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Tensor, rows: int) -> Tensor:
-    sparse, device = _csr(pointer, column, values, (rows, dense.shape[0])), values.device.type
-    reduced = torch.is_autocast_enabled(device)
-    with torch.autocast(device, enabled=False) if reduced else nullcontext():
-        return sparse @ dense.contiguous()
+def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Sequence[Tensor], rows: int) -> Tensor:
+    total = dense[0].new_zeros(rows, dense[0].shape[1])
+    for of_term, term in zip(values, dense, strict=True):
+        # In place, which autocast leaves alone too.
+        total.addmm_(_csr(pointer, column, of_term, (rows, term.shape[0])), term.contiguous())
+    return total
 
 
-def _sample(pointer: Tensor, column: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    zeros = _csr(pointer, column, left.new_zeros(column.numel()), (left.shape[0], right.shape[0]))
-    return torch.sparse.sampled_addmm(zeros, left.contiguous(), right.t(), beta=0.0).values()
+def _sample(pointer: Tensor, column: Tensor, left: Tensor, right: Sequence[Tensor]) -> Tensor:
+    left, samples = left.contiguous(), left.new_zeros(len(right), column.numel())
+    for row, term in zip(samples, right, strict=True):
+        sampled = _csr(pointer, column, row, (left.shape[0], term.shape[0]))
+        torch.sparse.sampled_addmm(sampled, left, term.t(), beta=0.0, out=sampled)
+    return samples
 
 
 # torch.compile cannot look into sparse tensors, and takes the two products as they are. Called like this they cost some
 # microseconds more, so otherwise they are called directly.
 _multiply_opaque = torch.library.custom_op("dfa_graphs::multiply", _multiply, mutates_args=())
 _sample_opaque = torch.library.custom_op("dfa_graphs::sample", _sample, mutates_args=())
-_multiply_opaque.register_fake(lambda pointer, column, values, dense, rows: dense.new_empty(rows, dense.shape[1]))
-_sample_opaque.register_fake(lambda pointer, column, left, right: left.new_empty(column.shape[0]))
+_multiply_opaque.register_fake(lambda pointer, column, values, dense, rows: dense[0].new_empty(rows, dense[0].shape[1]))
+_sample_opaque.register_fake(lambda pointer, column, left, right: left.new_empty(len(right), column.shape[0]))
 
 
-def _product() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]:
+def _product() -> Callable[[Tensor, Tensor, Tensor, Sequence[Tensor], int], Tensor]:
     return _multiply_opaque if torch.compiler.is_compiling() else _multiply
 
 
-def _samples() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _samples() -> Callable[[Tensor, Tensor, Tensor, Sequence[Tensor]], Tensor]:
     return _sample_opaque if torch.compiler.is_compiling() else _sample
 
 

@@ -78,14 +78,14 @@ def find_text(name: str, data_dir: Path, folder: str, download: bool) -> Text:
 
 def missing_data(name: str, data_dir: Path) -> str:
     """Why the text of a task is not at hand, in one line; "" if it is."""
-    if name == PLAIN_TEXT:
-        return ""  # its folder is an option, which says where it is
+    if name not in FOLDERS:
+        return ""  # plain text, whose folder is an option, or a task from elsewhere
     wanted = _places(name, data_dir)[0]
     if any(not _missing(place) for place in _places(name, data_dir)):
         return ""
     return (
         f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(_missing(wanted))};"
-        f" run `make data TASK={name}` (or set run.download=true), or place the files there by hand"
+        f" run `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
     )
 
 

@@ -161,7 +161,9 @@ def _click_task(
 def missing_data(task: str, data_dir: Path) -> str:
     """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
     release = task.removeprefix("movielens_")
-    return missing_movielens(release, data_dir) if release in RELEASES else missing_criteo(data_dir)
+    if release in RELEASES:
+        return missing_movielens(release, data_dir)
+    return missing_criteo(data_dir) if task == "criteo" else ""
 
 
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))

@@ -41,15 +41,30 @@ def test_both_products_pass_the_gradient_check(dense: Tensor) -> None:
     values = matrix.values.clone().requires_grad_()
     left = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     right = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v, r: weighted_sum(matrix.pattern, v, r), (values, right))
-    assert torch.autograd.gradcheck(lambda a, b: pair_products(matrix.pattern, a, b), (left, right))
+    values, other = torch.stack([values, values.flip(0)]).detach().requires_grad_(), right.detach().flip(0)
+    other.requires_grad_()
+
+    def total(v: Tensor, *terms: Tensor) -> Tensor:
+        return weighted_sum(matrix.pattern, v, terms)
+
+    def products(a: Tensor, *terms: Tensor) -> Tensor:
+        return pair_products(matrix.pattern, a, terms)
+
+    assert torch.autograd.gradcheck(total, (values, right, other), check_forward_ad=True)
+    assert torch.autograd.gradcheck(products, (left, right, other), check_forward_ad=True)
 
 
 def test_pair_products_are_inner_products_at_the_entries(dense: Tensor) -> None:
     pattern = SparseMatrix.from_dense(dense).pattern
-    left, right = torch.randn(5, 3), torch.randn(7, 3)
-    expected = (left @ right.t())[pattern.row, pattern.column]
+    left, right = torch.randn(5, 3), [torch.randn(7, 3), torch.randn(7, 3)]
+    expected = torch.stack([(left @ term.t())[pattern.row, pattern.column] for term in right])
     torch.testing.assert_close(pair_products(pattern, left, right), expected)
+
+
+def test_terms_of_a_weighted_sum_add_up(dense: Tensor) -> None:
+    matrix, right = SparseMatrix.from_dense(dense), [torch.randn(7, 3, dtype=torch.float64) for _ in range(2)]
+    values = torch.stack([matrix.values, 3 * matrix.values])
+    torch.testing.assert_close(weighted_sum(matrix.pattern, values, right), dense @ right[0] + 3 * dense @ right[1])
 
 
 def test_half_precision_is_multiplied_in_single(dense: Tensor) -> None:
@@ -59,7 +74,7 @@ def test_half_precision_is_multiplied_in_single(dense: Tensor) -> None:
     left = torch.randn(5, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         out = matrix @ right
-        pairs = pair_products(matrix.pattern, left, right)
+        (pairs,) = pair_products(matrix.pattern, left, [right])
     torch.testing.assert_close(out, dense.float() @ right.float())
     torch.testing.assert_close(pairs, (left.float() @ right.float().t())[dense.nonzero(as_tuple=True)])
     upstream = torch.randn_like(out)

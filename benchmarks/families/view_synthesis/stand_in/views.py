@@ -153,7 +153,8 @@ def _pictures(
 def _recipe() -> bytes:
     """The text of everything that decides what a picture shows: a changed renderer finds no old picture."""
     here = Path(__file__).parent
-    return b"".join((here / f"{name}.py").read_bytes() for name in ("raytracer", "toys", "image_files", "stand_in"))
+    sources = (here / "raytracer.py", here / "still_life.py", here / "views.py", here.parent / "scenes" / "images.py")
+    return b"".join(source.read_bytes() for source in sources)
 
 
 def _notes(width: int, height: int) -> dict[str, float | str]:

@@ -1,0 +1,100 @@
+"""What there is of each table and figure: runs done, running, interrupted, failed, diverged or missing, and why."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.errors import ResultsError
+from benchmarks.run.records import RunFolder
+from benchmarks.tables.plan import Plan
+
+STATES = ("done", "running", "interrupted", "failed", "diverged", "missing")
+_NAMED = 3  # runs that are named with a reason
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run.
+
+    Attributes:
+        name: in a few words.
+        state: one of `STATES`.
+        reason: why it is not done.
+    """
+
+    name: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a table, a figure, or all others."""
+
+    name: str
+    scale: str
+    runs: Sequence[RunState]
+
+    def row(self) -> list[str | int]:
+        """Name, scale, and how many runs are in each state."""
+        return [self.name, self.scale, len(self.runs), *(self._count(state) for state in STATES)]
+
+    def reasons(self) -> list[str]:
+        """A line for each reason why runs are not done, with the first that it concerns."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for run in sorted(self.runs, key=lambda run: STATES.index(run.state)):
+            if run.state != "done":
+                groups.setdefault((run.state, run.reason), []).append(run.name)
+        return [
+            f"{self.name}: {len(names)} {state}: {reason} ({', '.join(names[:_NAMED])}{', …' * (len(names) > _NAMED)})"
+            for (state, reason), names in groups.items()
+        ]
+
+    def _count(self, state: str) -> int:
+        return sum(run.state == state for run in self.runs)
+
+
+def state_of(folder: RunFolder) -> tuple[str, str]:
+    """State of a run and why it is not done, from its folder alone."""
+    if folder.is_held():
+        return "running", "a process is at work on it"
+    try:
+        record = folder.read()
+    except ResultsError as error:
+        return "failed", str(error)
+    if record is not None:
+        return record["status"], record.get("reason", "")
+    if folder.has_checkpoint:
+        return "interrupted", "goes on from its checkpoint"
+    return "missing", "not run yet"
+
+
+def group_of(plan: Plan) -> Group:
+    """The runs of a table or figure."""
+    runs = []
+    for run in plan.runs:
+        state, reason = state_of(RunFolder.of(run.config))
+        if state == "missing" and run.missing:
+            reason = run.missing
+        runs.append(RunState(f"{run.cell.name} seed {run.config.seed}", state, reason))
+    return Group(plan.target.name, plan.scale, runs)
+
+
+def others(results: Path, known: Iterable[RunFolder]) -> Group:
+    """What was recorded or begun under `results` and belongs to none of the known runs, e.g. by a sweep."""
+    claimed = {folder.path.resolve() for folder in known}
+    runs = []
+    for path in sorted(results.glob("runs/*/*/*/seed*")):
+        state, reason = state_of(RunFolder(path))
+        if path.resolve() not in claimed and state != "missing":
+            runs.append(RunState(" ".join(path.parts[-4:]), state, reason))
+    return Group("other runs", "", runs)
+
+
+def show(groups: Sequence[Group]) -> str:
+    """A line for each table or figure, then the reasons."""
+    lines = tabulate([group.row() for group in groups], ["", "scale", "runs", *STATES])
+    reasons = [reason for group in groups for reason in group.reasons()]
+    return "\n".join([lines, "", *reasons]) if reasons else lines

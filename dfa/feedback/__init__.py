@@ -1,0 +1,1 @@
+"""How an error is carried to the feedback points."""

@@ -1,0 +1,299 @@
+"""Feedback matrices: drawing, sharing, scaling, and projecting an error onto points."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from math import sqrt
+from typing import Literal, TypedDict
+
+import torch
+from torch import Generator, Tensor, nn
+
+from dfa.compiling import run_eagerly
+from dfa.errors import FeedbackError
+from dfa.feedback.counter import counter_block
+from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.hooks.points import Point
+
+Sharing = Literal["shared", "per_point"]
+Draw = Literal["torch", "counter"]
+BLOCK_ENTRIES = 2**20
+"""Entries of a counter-drawn matrix that a projection handles at a time."""
+
+
+def _uniform(rows: int, columns: int, generator: Generator) -> Tensor:
+    return torch.rand(rows, columns, generator=generator) * 2 - 1
+
+
+def _gaussian(rows: int, columns: int, generator: Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=generator)
+
+
+def _orthogonal(rows: int, columns: int, generator: Generator) -> Tensor:
+    """Orthonormal rows (or columns, where there are fewer), times √columns so that scaling by 1/√columns undoes it."""
+    gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
+    q, r = torch.linalg.qr(gaussian)
+    q = q * torch.sign(torch.diagonal(r))  # makes the draw uniform over orthogonal frames
+    return (q.T if rows < columns else q) * sqrt(columns)
+
+
+DISTRIBUTIONS: dict[str, Callable[[int, int, Generator], Tensor]] = {
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "orthogonal": _orthogonal,
+}
+
+
+class MatrixOptions(TypedDict, total=False):
+    """Options of `FeedbackMatrices`."""
+
+    distribution: str
+    sharing: Sharing
+    normalise: bool
+    scale: float
+    batch_dims: int | None
+    seed: int
+    draw: Draw
+    keep: bool
+    density: float
+
+
+class FeedbackMatrices(nn.Module):
+    """Fixed random matrices B that carry an error e to the points: signal = e B.
+
+    Default as in Launay et al. (2020): entries uniform in [-1, 1) divided by √(widest point's width), one matrix of
+    shape (error width, widest point's width) for all points, of which a point d wide uses the first d columns.
+    Matrices are drawn on the CPU from the seed when the first error arrives, whatever the device and the state of the
+    global generator, and kept as buffers.
+
+    Args:
+        distribution: "uniform" in [-1, 1), "gaussian" (unit variance) or "orthogonal".
+        sharing: "shared" (one matrix per error tensor, sliced) or "per_point" (one for each point).
+        normalise: divide by √width, of the matrix that is drawn.
+        scale: a further factor.
+        batch_dims: how many leading dimensions of error and points are rows that share the matrix; all others are
+            flattened into features. None: all dimensions of the error but the last, at least one.
+        seed: of the draw.
+        draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
+        keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
+            as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
+        density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
+
+    Raises:
+        FeedbackError: an unknown distribution, sharing or draw, or a matrix that can only be kept.
+    """
+
+    def __init__(
+        self,
+        distribution: str = "uniform",
+        sharing: Sharing = "shared",
+        normalise: bool = True,
+        scale: float = 1.0,
+        batch_dims: int | None = None,
+        seed: int = 0,
+        draw: Draw = "torch",
+        keep: bool = True,
+        density: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if distribution not in DISTRIBUTIONS:
+            raise FeedbackError(f"unknown distribution '{distribution}'; known: {', '.join(DISTRIBUTIONS)}")
+        if sharing not in ("shared", "per_point"):
+            raise FeedbackError(f"unknown sharing '{sharing}'; known: shared, per_point")
+        if batch_dims is not None and batch_dims < 1:
+            raise FeedbackError(f"batch_dims must be at least 1, got {batch_dims}")
+        if draw not in ("torch", "counter"):
+            raise FeedbackError(f"unknown draw '{draw}'; known: torch, counter")
+        if draw == "counter":
+            counter_block(distribution, seed, 0, 0, 0)  # refuses a distribution that it lacks
+        elif not keep:
+            raise FeedbackError("keep=False needs draw='counter'")
+        self.distribution = distribution
+        self.sharing = sharing
+        self.normalise = normalise
+        self.scale = scale
+        self.batch_dims = batch_dims
+        self.seed = seed
+        self.draw = draw
+        if not 0 < density <= 1:
+            raise FeedbackError(f"density must be above 0 and at most 1, got {density}")
+        self.keep = keep
+        self.density = density
+        self._shapes: dict[str, tuple[int, int]] = {}
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a matrix has been asked for, or loaded, since these were made."""
+        return bool(self._shapes) or any(True for _ in self.buffers())
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
+        """The signal of each point: the error's rows times its matrix, in the shape and type of its activation.
+
+        Signals are computed as they are asked for; what several points share is projected and cast once.
+        Where a point has k rows for each of the error's, the projected error is repeated k times and divided by √k.
+
+        Raises:
+            FeedbackError: a point's rows are no multiple of the error's, or a width differs from the first time.
+        """
+        if not points:
+            return iter(())
+        batch_dims = self._batch_dims(error)
+        error_rows = self.rows(error)
+        shapes = [row_shape(point.activation, batch_dims) for point in points]
+        repeats = [
+            count_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)
+        ]
+        keys = self.prepare(error_name, error, points)
+        return self._projections(keys, error_rows, points, repeats, [width for _, width in shapes])
+
+    def _projections(
+        self,
+        keys: dict[str, str],
+        error_rows: Tensor,
+        points: Sequence[Point],
+        repeats: Sequence[int],
+        widths: Sequence[int],
+    ) -> Iterator[Tensor]:
+        exact = torch.promote_types(error_rows.dtype, torch.float32)
+        error_rows = error_rows.to(exact)
+        projected: dict[tuple[str, int, torch.dtype], Tensor] = {}
+        for point, repeat, width in zip(points, repeats, widths, strict=True):
+            if self.sharing == "per_point":
+                projected.clear()  # no other point needs what is in there
+            key = keys[point.name]
+            if (key, 1, exact) not in projected:
+                projected[key, 1, exact] = self._project(key, error_rows)
+            kind = key, repeat, point.activation.dtype
+            if kind not in projected:
+                rows = projected[key, 1, exact]
+                projected[kind] = (repeat_rows(rows, repeat) if repeat > 1 else rows).to(point.activation.dtype)
+            rows = projected[kind]
+            rows = rows if rows.shape[1] == width else rows[:, :width]
+            yield rows.reshape(point.activation.shape)
+
+    def rows(self, error: Tensor) -> Tensor:
+        """The error as (rows, width): what is projected row by row."""
+        return as_rows(error, self._batch_dims(error))
+
+    def _batch_dims(self, error: Tensor) -> int:
+        return self.batch_dims or max(1, error.ndim - 1)
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
+        """Draw what is not drawn yet, on the device of `error`, of which the shape alone matters.
+
+        Returns:
+            The buffer that each point uses.
+
+        Raises:
+            FeedbackError: a width differs from the first time.
+        """
+        batch_dims = self._batch_dims(error)
+        widths: dict[str, int] = {}
+        for point in points:  # a module used twice may differ in width
+            widths[point.name] = max(row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
+        keys = self._keys(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
+        for key in set(keys.values()):
+            matrix = self._buffers.get(key)
+            if matrix is not None and matrix.device != error.device:
+                self._buffers[key] = matrix.to(error.device)
+        return keys
+
+    def matrices(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, Tensor]:
+        """The matrix of each point by the point's name, drawn now if it is not yet; changed in place, it stays changed.
+
+        Raises:
+            FeedbackError: a width differs from the first time.
+        """
+        return {name: self._buffers[key] for name, key in self.prepare(error_name, error, points).items()}  # type: ignore[misc]
+
+    def outer(self, error: Tensor, values: Tensor, name: str) -> Tensor:
+        """Σ over rows of (row of `error`)ᵀ (row of `values`), (error width, width): how a matrix moves.
+
+        Where `values`, of the point `name`, has k rows for each of the error's, their sum divided by √k counts: what
+        `signals` does to an error, transposed.
+        """
+        batch_dims = self._batch_dims(error)
+        error_rows, rows = self.rows(error), as_rows(values, batch_dims)
+        repeats = count_repeats(len(rows), len(error_rows), name)
+        if repeats > 1:
+            rows = rows.unflatten(0, (-1, repeats)).sum(1) / sqrt(repeats)
+        dtype = torch.promote_types(error.dtype, torch.float32)
+        with torch.autocast(error.device.type, enabled=False):
+            return error_rows.to(dtype).T @ rows.to(dtype)
+
+    def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
+        """Name of each point's matrix, which is drawn now if this is the first time."""
+        if self.sharing == "shared":
+            key = f"{_buffer_key(error_name)}:shared"
+            self._prepare(key, height, max(widths.values()), at_least=True)
+            return dict.fromkeys(widths, key)
+        keys = {name: f"{_buffer_key(error_name)}:{_buffer_key(name)}" for name in widths}
+        for name, key in keys.items():
+            self._prepare(key, height, widths[name])
+        return keys
+
+    def _prepare(self, key: str, height: int, width: int, at_least: bool = False) -> None:
+        buffer = self._buffers.get(key)
+        shape = self._shapes.get(key) if buffer is None else tuple(buffer.shape)
+        if shape is None:
+            shape = self._shapes[key] = height, width
+            if self.keep:
+                self.register_buffer(key, self._draw(key, height, width))
+        if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
+            raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
+
+    @run_eagerly
+    def _draw(self, key: str, height: int, width: int) -> Tensor:
+        if self.draw == "counter":
+            return self._block(key, 0, height, width)
+        generator = Generator().manual_seed(seed_of(self.seed, key))
+        return self._scaled(DISTRIBUTIONS[self.distribution](height, width, generator), key, 0)
+
+    def _block(self, key: str, start: int, stop: int, width: int, device: torch.device | None = None) -> Tensor:
+        entries = counter_block(self.distribution, seed_of(self.seed, key), start, stop, width, device)
+        return self._scaled(entries, key, start)
+
+    def _scaled(self, entries: Tensor, key: str, start: int) -> Tensor:
+        """Rows of the matrix, from row `start`, in their final size."""
+        rows, width = entries.shape
+        entries = entries * self.scale
+        if self.density < 1:
+            mask = counter_block(
+                "uniform", seed_of(self.seed, f"{key}:mask"), start, start + rows, width, entries.device
+            )
+            entries = entries * (mask < 2 * self.density - 1) / sqrt(self.density)
+        return entries / sqrt(width) if self.normalise else entries
+
+    def _project(self, key: str, error_rows: Tensor) -> Tensor:
+        """Error rows (rows, height) times the matrix (height, width)."""
+        matrix = self._buffers.get(key)
+        device = error_rows.device
+        reduced = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=False) if reduced else nullcontext():
+            if matrix is not None and self.draw == "torch":
+                return error_rows @ matrix.to(error_rows.dtype)
+            height, width = self._shapes[key] if matrix is None else matrix.shape
+            projected = error_rows.new_zeros(len(error_rows), width)
+            step = max(1, BLOCK_ENTRIES // width)
+            for start in range(0, height, step):  # in blocks when it is kept, too: the order of summation shows
+                stop = min(start + step, height)
+                block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
+                projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
+            return projected
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):  # type: ignore[no-untyped-def]
+        # Matrices are drawn lazily: a checkpoint may hold some that this object has not drawn yet.
+        for name, value in state_dict.items():
+            key = name.removeprefix(prefix)
+            if name.startswith(prefix) and self._buffers.get(key) is None:
+                self.register_buffer(key, value.clone())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _buffer_key(name: str) -> str:
+    return name.replace(".", "/") or "(output)"
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed of its own for each matrix, the same in every process."""
+    return zlib.crc32(f"{seed}/{key}".encode()) + (seed << 32) & 0x7FFF_FFFF_FFFF_FFFF

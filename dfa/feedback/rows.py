@@ -1,0 +1,32 @@
+"""Errors and activations as rows: samples, nodes or tokens, each a vector of features."""
+
+from math import prod, sqrt
+
+from torch import Tensor
+
+from dfa.errors import FeedbackError
+
+
+def as_rows(tensor: Tensor, batch_dims: int) -> Tensor:
+    """The tensor as (rows, width), its first `batch_dims` dimensions being rows."""
+    rows, width = row_shape(tensor, batch_dims)
+    return tensor.reshape(rows, width)
+
+
+def row_shape(tensor: Tensor, batch_dims: int) -> tuple[int, int]:
+    """Rows and row width; a tensor with too few dimensions keeps at least its last one as features."""
+    leading = min(batch_dims, max(1, tensor.ndim - 1))
+    return prod(tensor.shape[:leading]), prod(tensor.shape[leading:])
+
+
+def count_repeats(rows: int, have: int, name: str) -> int:
+    """How many rows a point has for each of the error's."""
+    if rows == have:
+        return 1
+    if have == 0 or rows % have:
+        raise FeedbackError(f"point '{name}' has {rows} rows, which is no multiple of the error's {have}")
+    return rows // have
+
+
+def repeat_rows(projected: Tensor, repeats: int) -> Tensor:
+    return projected.repeat_interleave(repeats, dim=0) / sqrt(repeats)

@@ -1,0 +1,1 @@
+"""Where rules meet the model: hooks that record activations and cut the graph."""

@@ -1,0 +1,71 @@
+"""Direct feedback alignment."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from dfa.base.direct import DirectRule, Memory, PassOptions
+from dfa.base.rule import RULES, Patterns, Uses
+from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
+from dfa.hooks.points import Point
+
+
+class DirectOptions(MatrixOptions, PassOptions, total=False):
+    """Options of `DirectFeedbackAlignment`."""
+
+
+@RULES.register("dfa")
+class DirectFeedbackAlignment(DirectRule):
+    """Direct feedback alignment (Nøkland, 2016), as run by Launay et al. (2020).
+
+    The signal of point l is e B_l instead of backpropagation's e ∂(error tensor)/∂h_l, with B_l fixed and random.
+
+    Args:
+        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
+        distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
+    """
+
+    name = "dfa"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Patterns = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        distribution: str = "uniform",
+        sharing: Sharing = "shared",
+        normalise: bool = True,
+        scale: float = 1.0,
+        density: float = 1.0,
+        batch_dims: int | None = None,
+        seed: int = 0,
+        draw: Draw = "torch",
+        keep: bool = True,
+        memory: Memory = "keep",
+        stages: Patterns | None = None,
+        parallel: int = 1,
+        codec: str | None = None,
+    ) -> None:
+        self.feedback = FeedbackMatrices(
+            distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
+        )
+        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, parallel=parallel, codec=codec)
+
+    @property
+    def uses(self) -> Uses:
+        return Uses(extra_forwards=super().uses.extra_forwards, state="fixed feedback")
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        return self.feedback.signals(error_name, error, points)
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        self.feedback.prepare(error_name, error, points)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.feedback.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.feedback.load_state_dict(state)

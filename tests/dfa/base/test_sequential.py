@@ -1,0 +1,251 @@
+"""Rules that go backwards layer by layer through other weights than forwards."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
+from tests.dfa.steps import Batch, step
+
+SEQUENTIAL = {
+    "fa": {},
+    "sign_symmetry": {"magnitude": "uniform"},
+    "sign_symmetry ": {"magnitude": "fixed_random"},
+    "kolen_pollack": {},
+}
+
+
+def with_weights_replaced(model: nn.Module, rule: dfa.SequentialRule) -> nn.Module:
+    """A copy whose every weight has a double: forward values by W, signals by B."""
+    twin = copy.deepcopy(model)
+    for name, module in list(twin.named_modules()):
+        weight = f"{name}.weight"
+        if weight in rule.weights:
+            parent = twin.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], Doubled(module, rule.feedback(weight)))
+    return twin
+
+
+class Doubled(nn.Module):
+    """y = f(x, W) for W's gradient, f(x, B) for x's."""
+
+    def __init__(self, module: nn.Module, feedback: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.other = copy.deepcopy(module).requires_grad_(False)
+        self.other.get_parameter("weight").copy_(feedback)
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_feedback = self.other(x)
+        return self.module(x.detach()) + by_feedback - by_feedback.detach()
+
+
+def networks() -> dict[str, tuple[nn.Module, Tensor]]:
+    dense = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3))
+    first, second = nn.Conv2d(1, 3, 3, bias=False), nn.Conv2d(3, 2, 2, stride=2, bias=False)
+    convolutions = nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    return {"linear": (dense, torch.randn(7, 5)), "convolution": (convolutions, torch.randn(7, 1, 6, 6))}
+
+
+@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_signals_take_the_other_weights(key: str, network: str) -> None:
+    model, x = networks()[network]
+    model, x, targets = model.double(), x.double(), torch.arange(7) % 3
+    rule = dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
+    assert isinstance(rule, dfa.SequentialRule) and rule.uses.sequential
+    twin = with_weights_replaced(model, rule)
+    cross_entropy(twin(x), targets).backward()
+    expected = {name.replace(".module", ""): gradient for name, gradient in gradients(twin).items()}
+    before = copy.deepcopy(model.state_dict())
+    assert_same(step(rule, model, (x, targets)), expected, tolerance=1e-12)
+    if key != "kolen_pollack":
+        weights = dict(model.named_parameters())
+        assert all(torch.equal(before[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_feedback_follows_the_weights(key: str, network: str) -> None:
+    """Into another type and another memory layout, after the rule was made and after it was used."""
+    model, x = networks()[network]
+    targets = torch.arange(7) % 3
+    rule = dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
+    step(rule, model, (x, targets))
+    before = {name: rule.feedback(name).clone() for name in rule.weights}
+    model = model.double()
+    if network == "convolution":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin = with_weights_replaced(model, rule)
+    cross_entropy(twin(x.double()), targets).backward()
+    expected = {name.replace(".module", ""): gradient for name, gradient in gradients(twin).items()}
+    for name, weight in rule.weights.items():
+        feedback = rule.feedback(name)
+        assert (feedback.dtype, feedback.stride()) == (torch.double, weight.stride())
+        torch.testing.assert_close(feedback, before[name].double(), rtol=1e-6, atol=1e-7)
+    assert_same(step(rule, model, (x.double(), targets)), expected, tolerance=1e-12)
+    if key == "kolen_pollack":
+        for name, weight in rule.weights.items():
+            assert rule.feedback(name).dtype == weight.dtype
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_feedback_follows_the_weights_to_a_gpu(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key], **({"decay": 0.0} if key == "kolen_pollack" else {}))
+    expected = step(rule, mlp, batch)
+    found = step(rule, mlp.cuda(), (batch[0].cuda(), batch[1].cuda()))
+    assert_same({name: gradient.cpu() for name, gradient in found.items()}, expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_saved_state_keeps_the_precision_of_the_weights(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key])
+    with torch.no_grad():
+        for held in rule._held().values():
+            held.div_(3)  # what float32 does not hold
+    saved = copy.deepcopy(rule.state_dict())
+    rule.close()
+    resumed = dfa.RULES.build(key.strip(), mlp.float(), **SEQUENTIAL[key])
+    mlp.double()
+    resumed.load_state_dict(saved)
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, saved[name])
+
+
+def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.FeedbackAlignment(mlp, seed=3)
+    found = step(rule, mlp, batch)
+    x = as_array(batch[0])
+    w1, b1, w2, b2, w3, b3 = (as_array(parameter) for parameter in mlp.parameters())
+    a1 = x @ w1.T + b1
+    h2 = np.tanh(np.maximum(a1, 0) @ w2.T + b2)
+    error = softmax_error(h2 @ w3.T + b3, batch[1].numpy())
+    d2 = error @ as_array(rule.feedback("4.weight")) * (1 - h2**2)
+    d1 = d2 @ as_array(rule.feedback("2.weight")) * (a1 > 0)
+    assert_close(found["4.weight"], error.T @ h2)
+    assert_close(found["2.weight"], d2.T @ np.maximum(a1, 0))
+    assert_close(found["0.weight"], d1.T @ x)
+    spread = rule.feedback("2.weight").std() / mlp.get_parameter("2.weight").std()
+    assert 0.6 < spread < 1.5
+    assert not torch.equal(rule.feedback("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback("2.weight"))
+
+
+def test_signs_in_numpy(mlp: nn.Sequential) -> None:
+    rule = dfa.SignSymmetry(mlp, magnitude="uniform")
+    weight = mlp.get_parameter("2.weight")
+    magnitude = np.abs(as_array(weight)).mean()
+    with torch.no_grad():
+        weight.neg_()
+    assert_close(rule.feedback("2.weight"), np.sign(as_array(weight)) * magnitude)
+    random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback("2.weight")
+    assert torch.equal(random.sign(), weight.sign()) and random.abs().std() > 0
+
+
+def test_weights_in_other_places(batch: Batch) -> None:
+    """Transposed, cut in two, joined, written across: what is exchanged is the feedback in the same place."""
+
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(5, 4)
+            self.one, self.two, self.three = (nn.Parameter(torch.randn(4, 3)) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.body(x)
+            both = hidden @ torch.cat([self.one, self.three], dim=1)
+            upper, lower = self.two.t().split(2, dim=1)
+            return both[:, :3] + both[:, 3:] + hidden[:, :2] @ upper.t() + hidden[:, 2:] @ lower.t()
+
+    model = Places().double()
+    rule = dfa.FeedbackAlignment(model, weights=["one", "two", "three"])
+    logits = model(batch[0])
+    logits.retain_grad()
+    rule.backward(cross_entropy(logits, batch[1]))
+    assert logits.grad is not None
+    total = rule.feedback("one") + rule.feedback("two") + rule.feedback("three")
+    assert_close(model.body.weight.grad, as_array((logits.grad @ total.T).T @ batch[0]))
+    assert rule.exchanged == {"one", "two", "three"}
+
+
+def test_attention_projections_are_exchanged() -> None:
+    """Zero feedback for the output projection: nothing reaches the rest of the attention."""
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    rule = dfa.FeedbackAlignment(model)
+    for name in rule.weights:
+        rule.feedback(name).zero_()
+    x = torch.randn(2, 5, 8)
+    rule.backward(model(x, x, x)[0].square().sum())
+    found = gradients(model)
+    assert found["out_proj.weight"].abs().max() > 0
+    assert found["in_proj_weight"].abs().max() == 0
+
+
+def test_pauses_and_closing_are_exact(mlp: nn.Sequential, batch: Batch) -> None:
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.FeedbackAlignment(mlp)
+    with rule.paused():
+        cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert_same(gradients(mlp), expected, tolerance=0)
+    rule.close()
+    mlp.zero_grad()
+    cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert_same(gradients(mlp), expected, tolerance=0)
+
+
+def test_autocast_copies_are_refused(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.FeedbackAlignment(mlp.float())
+    with pytest.raises(dfa.PointError, match="cast to another precision"), torch.autocast("cpu", torch.bfloat16):
+        mlp(batch[0].float())
+    assert_same(step(rule, mlp, (batch[0].float(), batch[1])), gradients(mlp), tolerance=0)
+
+
+def test_nothing_to_exchange() -> None:
+    with pytest.raises(dfa.PointError, match="no weight of two dimensions or more matches head"):
+        dfa.FeedbackAlignment(nn.Linear(3, 3), weights="head")
+
+
+def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
+    """B - W shrinks by 1 - λ a step, whatever the optimiser does, and B moves by what W moves, decay aside."""
+    rule = dfa.KolenPollack(mlp, decay=0.05)
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=0.1)
+    weight = mlp.get_parameter("2.weight")
+    first = rule.feedback("2.weight") - weight.detach()
+    for _ in range(20):
+        before, held = rule.feedback("2.weight"), weight.detach().clone()
+        step(rule, mlp, batch)
+        decayed = weight.detach().clone()
+        torch.testing.assert_close(decayed, 0.95 * held)
+        optimizer.step()
+        change = weight.detach() - decayed
+        torch.testing.assert_close(rule.feedback("2.weight"), 0.95 * before + change)
+    torch.testing.assert_close(rule.feedback("2.weight") - weight.detach(), first * 0.95**20)
+
+
+def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
+    """As after a resumption, which knows nothing of the steps before."""
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.one, self.two = nn.Linear(5, 5), nn.Linear(5, 3), nn.Linear(5, 3)
+            self.turn = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.turn += 1
+            chosen = self.one if self.turn % 2 else self.two
+            return chosen(torch.tanh(self.head(x)))
+
+    model = Branching().double()
+    rule = dfa.KolenPollack(model, decay=0.5)
+    for _ in range(2):
+        before = {name: weight.detach().clone() for name, weight in rule.weights.items()}
+        step(rule, model, batch)
+    assert rule.exchanged == {"two.weight"}  # of the lowest layer autograd needs no weight
+    shrunk = {name: float((weight.detach() / before[name]).mean()) for name, weight in rule.weights.items()}
+    assert shrunk == pytest.approx({"head.weight": 1.0, "one.weight": 1.0, "two.weight": 0.5})

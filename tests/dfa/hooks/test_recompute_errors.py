@@ -1,0 +1,74 @@
+"""memory="recompute": what cannot be run again is told, before training where it can be seen."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.chains import Chain
+from tests.dfa.steps import Batch, step
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": "blocks.*", "memory": "little"}, "unknown memory 'little'; known: keep, recompute"),
+        ({"points": "blocks.*", "stages": "blocks.*"}, "stages are for memory='recompute'"),
+        ({"points": "blocks.*", "parallel": 2}, "parallel must be 1, or above with memory='recompute'; got 2"),
+        ({"points": "blocks.*", "memory": "recompute", "parallel": 0}, "parallel must be 1, or above"),
+        ({"points": ["blocks.*", "embed"], "stages": "blocks.*", "memory": "recompute"}, "in no stage: embed"),
+        ({"points": "blocks.*", "stages": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
+        ({"points": "blocks.*", "error_at": "blocks.3.act", "memory": "recompute"}, "'blocks.3.act' lies inside"),
+        ({"points": "", "memory": "recompute"}, "the whole model cannot be a stage"),
+        ({"points": "blocks.*", "stages": "blocks[", "memory": "recompute"}, r"pattern 'blocks\[' matches no module"),
+    ],
+)
+def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], message: str) -> None:
+    model = Chain()
+    with pytest.raises(dfa.PointError, match=message):
+        dfa.DirectFeedbackAlignment(model, **options)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_compiled_as_a_whole() -> None:
+    compiled = torch.compile(Chain())
+    assert isinstance(compiled, nn.Module)
+    with pytest.raises(dfa.PointError, match="compile the stages"):
+        dfa.DirectFeedbackAlignment(compiled, "blocks.*", memory="recompute")
+
+
+def test_stage_that_lets_gradient_out(batch: Batch) -> None:
+    model = Chain().double()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*.act", stages="blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match=r"stage 'blocks.0': its output must be a feedback point"):
+        step(rule, model, batch)
+
+
+def test_input_that_was_overwritten(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, "1", memory="recompute")
+    loss = cross_entropy(model(batch[0]), batch[1])
+    batch[0].zero_()
+    with pytest.raises(dfa.PointError, match="stage '1': an input has been written to"):
+        rule.backward(loss)
+
+
+def test_stage_that_runs_otherwise_the_second_time(batch: Batch) -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.calls = nn.Linear(5, 5), nn.Linear(5, 5), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.one(x) if self.calls == 1 else self.two(x)
+
+    model = nn.ModuleDict({"body": Fickle(), "head": nn.Linear(5, 3)}).double()
+    model.forward = lambda x: model["head"](model["body"](x))
+    rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], stages="body", memory="recompute")
+    rule.taps._fired["body.two"] = True
+    with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):
+        step(rule, model, batch)

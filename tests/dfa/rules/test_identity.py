@@ -1,0 +1,125 @@
+"""The error itself as signal, and what normalisations on the residual path make of it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from dfa.base.direct import Memory
+from dfa.hooks.points import Point
+from tests.dfa.reference import as_array, assert_close, assert_same, backpropagated, gradients, softmax_error
+from tests.dfa.steps import Batch
+
+
+class Residual(nn.Module):
+    """x + f(x), f ending in zero weights if `silent`; normalised after the sum if `norm`."""
+
+    def __init__(self, width: int, silent: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width, bias=False))
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        if silent:
+            nn.init.zeros_(self.branch.get_parameter("2.weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.branch(x))
+
+
+def network(*blocks: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(5, 4), *blocks, nn.Linear(4, 3)).double()
+
+
+def test_is_backpropagation_where_the_branch_is_zero(batch: Batch) -> None:
+    model = network(Residual(4, silent=True))
+    expected = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    rule = dfa.IdentityFeedback(model, points="0", error_at="1")
+    rule.backward(cross_entropy(model(batch[0]), batch[1]))
+    assert_same(gradients(model), expected, tolerance=1e-12)
+    assert rule.uses == dfa.Uses()
+
+
+def test_is_not_backpropagation_where_it_is_not(batch: Batch) -> None:
+    model = network(Residual(4))
+    expected = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    dfa.IdentityFeedback(model, points="0", error_at="1").backward(cross_entropy(model(batch[0]), batch[1]))
+    assert not torch.allclose(gradients(model)["0.weight"], expected["0.weight"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("memory", ["keep", "recompute"])
+def test_damping_and_slopes_in_numpy(memory: Memory, batch: Batch) -> None:
+    """Two post-norm blocks: signals e, e δ α₂/σ₂ and e δ² α₂/σ₂ α₁/σ₁, seen through the gradients of the biases."""
+    x, targets = batch
+    blocks = Residual(4, norm=True), Residual(4, norm=True)
+    model = network(*blocks)
+    for block in blocks:
+        nn.init.uniform_(block.get_parameter("norm.weight"), 0.5, 2.0)
+    points = ["0", "1", "2"]
+    rule = dfa.IdentityFeedback(model, points, error_at="2", damping=0.8, norms="*.norm", memory=memory)
+    rule.backward(cross_entropy(model(x), targets))
+    data = as_array(x) @ as_array(model.get_parameter("0.weight")).T + as_array(model.get_parameter("0.bias"))
+    slopes = []
+    for block in blocks:
+        w1, b1, w2, gain, shift = (as_array(parameter) for parameter in block.parameters())
+        total = data + np.tanh(data @ w1.T + b1) @ w2.T
+        std = np.sqrt(total.var(axis=1, keepdims=True) + 1e-5)
+        slopes.append(gain / std)
+        data = (total - total.mean(axis=1, keepdims=True)) / std * gain + shift
+    above = as_array(model.get_parameter("3.weight"))
+    logits = data @ above.T + as_array(model.get_parameter("3.bias"))
+    error = softmax_error(logits, targets.numpy()) @ above
+    found = gradients(model)
+    assert_close(found["2.norm.bias"], error.sum(axis=0))
+    assert_close(found["1.norm.bias"], (0.8 * error * slopes[1]).sum(axis=0))
+    assert_close(found["0.bias"], (0.64 * error * slopes[1] * slopes[0]).sum(axis=0))
+    assert rule.uses.forward_weights == "gains"
+
+
+def test_other_shapes_get_what_was_chosen() -> None:
+    wide, narrow, error = torch.randn(7, 6), torch.randn(7, 4), torch.randn(7, 4)
+    points = [Point("wide", wide), Point("narrow", narrow)]
+    model = nn.Linear(4, 4)
+    random = dfa.DirectFeedbackAlignment(model)
+    expected = next(iter(random.signals("", error, points[:1])))
+    found = list(dfa.IdentityFeedback(model).signals("", error, points))
+    assert torch.equal(found[0], expected) and torch.equal(found[1], error)
+    found = list(dfa.IdentityFeedback(model, otherwise="zero").signals("", error, points))
+    assert torch.equal(found[0], torch.zeros(7, 6)) and torch.equal(found[1], error)
+
+
+def test_points_of_another_shape_are_no_steps() -> None:
+    error = torch.randn(7, 4)
+    points = [Point(name, torch.randn(7, width)) for name, width in (("a", 4), ("b", 9), ("c", 4))]
+    found = list(dfa.IdentityFeedback(nn.Linear(4, 4), damping=0.5, otherwise="zero").signals("", error, points))
+    torch.testing.assert_close(found[0], 0.5 * error)
+    torch.testing.assert_close(found[2], error)
+
+
+def test_norms_must_be_layer_norms() -> None:
+    with pytest.raises(dfa.PointError, match=r"'0' is a Linear, not a LayerNorm"):
+        dfa.IdentityFeedback(network(Residual(4)), points="0", error_at="1", norms="0")
+    with pytest.raises(dfa.PointError, match="'2' is a Linear"):
+        dfa.IdentityFeedback(network(Residual(4, norm=True)), points="0", error_at="1", norms=["*.norm", "2"])
+
+
+@pytest.mark.parametrize("norms", [[], ["*.norm"]])
+def test_compiled_identity(norms: list[str], batch: Batch) -> None:
+    model = network(Residual(4, norm=True), Residual(4, norm=True))
+    rule = dfa.IdentityFeedback(model, points=["0", "1"], error_at="2", damping=0.5, norms=norms)
+    rule.backward(cross_entropy(model(batch[0]), batch[1]))
+    expected = gradients(model)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        model.zero_grad()
+        rule.backward(cross_entropy(compiled(batch[0]), batch[1]))
+        assert_same(gradients(model), expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_random_matrices_for_other_shapes_are_told_kept_or_not(kept: bool, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build("identity", mlp, ["1", "3"], draw="counter", keep=kept)
+    assert rule.uses.state == "none"
+    rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+    assert rule.uses.state == "fixed feedback"
