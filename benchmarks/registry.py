@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import nn
@@ -12,6 +13,12 @@ from dfa.registry import Registry
 
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+
+DATA_FILES: Registry[Callable[[Path, Mapping[str, Any]], list[Path]]] = Registry("list of data files")
+"""Task → the files that its real data are read from, given the data folder and the task's options; none if not there.
+
+A run counts as another one once these files have changed.
+"""
 
 DATA_CHECKS: Registry[Callable[[Path], str]] = Registry("data check")
 """Task → why its real data are not in a data folder, "" where they are; nothing is read or fetched.

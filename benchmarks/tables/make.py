@@ -10,13 +10,13 @@ from benchmarks.launchers import launch
 from benchmarks.launchers.report import Problem, run_name
 from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import copy_files
-from benchmarks.tables.figure import FigureSpec, draw_figure, drawing
+from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
 from benchmarks.tables.render import file_has_results, has_results, to_csv, to_latex, to_markdown, write_texts
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import CellOutcome, summarise
-from benchmarks.tables.targets import Plans, load_target
+from benchmarks.tables.targets import Plans
 from benchmarks.utils.exits import USER_ERRORS, one_line
 
 
@@ -109,7 +109,7 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
 def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
     """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
     try:
-        return reproduce(make_plan(load_target(name), scale, None, settings, jobs))
+        return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []

@@ -14,7 +14,7 @@ from benchmarks.commands import reproduce
 from benchmarks.config import Config
 from benchmarks.registry import FIGURES
 from benchmarks.run.records import RunFolder
-from benchmarks.tables import targets
+from benchmarks.tables import make, targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec
 from benchmarks.tables.spec import TableSpec, load_spec
@@ -60,14 +60,14 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
     cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
     monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
     monkeypatch.setattr(targets, "load_spec", lambda name, **options: spec)
-    monkeypatch.setattr(targets, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
+    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
     assert (toys.results / "figures" / "figure_0.png").exists()
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
-    monkeypatch.setattr(targets, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
+    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert "not drawn: Figure 0 cannot be drawn" in out, "the table is there all the same"
 
@@ -181,7 +181,7 @@ def test_a_results_folder_that_cannot_be_written(toys: Toys, command: Command) -
 def test_two_at_once_do_not_spoil_each_other(toys: Toys, command: Command, tmp_path: Path) -> None:
     code = (
         "import sys; from tests import conftest; from tests.commands import test_reproduce as t;"
-        "from benchmarks.commands import reproduce; from benchmarks.tables import targets;"
+        "from benchmarks.commands import reproduce; from benchmarks.tables import make, targets;"
         "store = conftest.ConfigStore.instance().store;"
         "[store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()];"
         "targets.load_spec = lambda name, **options: t.toy_table();"

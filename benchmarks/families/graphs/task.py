@@ -16,9 +16,9 @@ from torch_geometric.nn import GAE
 
 from benchmarks.errors import ConfigError
 from benchmarks.families.graphs import stand_in
-from benchmarks.families.graphs.data import FOLDERS, load_planetoid, missing_data, public_split, to_graph
+from benchmarks.families.graphs.data import FOLDERS, data_files, load_planetoid, missing_data, public_split, to_graph
 from benchmarks.families.graphs.links import sample_non_edges, split_links
-from benchmarks.registry import DATA_CHECKS, TASKS
+from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
 from benchmarks.task import DataInfo, Task
 
 FEATURES = ("normalised", "raw")
@@ -242,5 +242,6 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
 for _name in FOLDERS:
     TASKS.register(_name)(partial(NodeClassification, _name))
     TASKS.register(f"{_name}_links")(partial(LinkPrediction, _name))
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_CHECKS.register(f"{_name}_links")(partial(missing_data, _name))
+    for _task in (_name, f"{_name}_links"):
+        DATA_CHECKS.register(_task)(partial(missing_data, _name))
+        DATA_FILES.register(_task)(partial(data_files, _name))

@@ -1,6 +1,6 @@
 """Click prediction as a task: binary cross-entropy, AUC and log loss."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.recommenders.criteo.load import load_criteo, load_stand_in, missing_criteo
+from benchmarks.families.recommenders.criteo.load import (
+    CRITEO_FILES,
+    CRITEO_SAMPLE,
+    load_criteo,
+    load_stand_in,
+    missing_criteo,
+)
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
 from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
-from benchmarks.registry import DATA_CHECKS, TASKS
+from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
 from benchmarks.task import DataInfo, Task, cut_rows
 
 ALIGNMENT_ROWS = 512
@@ -166,9 +172,22 @@ def missing_data(task: str, data_dir: Path) -> str:
     return missing_criteo(data_dir) if task == "criteo" else ""
 
 
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real data are read from, none where they are not here."""
+    release = task.removeprefix("movielens_")
+    if release in RELEASES:
+        known = [data_dir / RELEASES[release].folder / RELEASES[release].file]
+    elif task == "criteo" and not options.get("hugging_face"):
+        known = [data_dir / "criteo" / name for name in (*CRITEO_FILES, CRITEO_SAMPLE)]
+    else:
+        known = []
+    return [path for path in known if path.is_file()][:1]
+
+
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))
 TASKS.register("movielens_1m")(partial(_click_task, "movielens_1m", partial(load_movielens, "1m")))
 TASKS.register("movielens_100k")(partial(_click_task, "movielens_100k", partial(load_movielens, "100k")))
 TASKS.register("click_log")(partial(_click_task, "click_log", None))
 for _name in ("criteo", "movielens_1m", "movielens_100k", "click_log"):
     DATA_CHECKS.register(_name)(partial(missing_data, _name))
+    DATA_FILES.register(_name)(partial(data_files, _name))

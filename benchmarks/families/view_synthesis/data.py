@@ -1,9 +1,10 @@
 """Scenes by name: found, fetched if asked for, or rendered by the project itself."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
@@ -82,6 +83,16 @@ def missing_data(task: str, data_dir: Path) -> str:
     return f"{name} is not in {wanted}; run `python -m benchmarks fetch {task}` or place it there"
 
 
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files of a task's real scene, none where it is not here."""
+    scene = SCENE_OF_TASK[task]
+    array = _find_array(data_dir) if scene == TINY else None
+    if array is not None:
+        return [array]
+    folder = _find(_TINY_FROM if scene == TINY else scene, data_dir)
+    return [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _stand_in(name: str, width: int, views: int) -> Scene:
     if width < 4 or views < 2:
         raise ConfigError(f"a rendered scene needs a width of 4 and 2 views at least, got {width} and {views}")
@@ -101,7 +112,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
         f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
-        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them"
+        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one there"
     )
 
 
