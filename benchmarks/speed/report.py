@@ -1,7 +1,7 @@
 """Markdown tables and plots of the speed measurements."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from benchmarks.errors import ResultsError
 from benchmarks.utils.files import atomic_path, write_result, write_text
+from benchmarks.utils.text import markdown_page, markdown_table
 
 Row = dict[str, Any]
 _METHODS = {
@@ -83,7 +84,7 @@ def steps_text(rows: Sequence[Row]) -> str:
         " (blank where code is compiled; sparse products are not counted). Peak: memory allocated during a step beyond"
         " weights, optimiser and data.",
     ]
-    return f"# One training step\n\n{_table(head, body)}\n\n" + "\n\n".join([*notes, _surroundings(rows)]) + "\n"
+    return markdown_page("One training step", markdown_table(head, body, left=4), *notes, _surroundings(rows))
 
 
 def depth_text(rows: Sequence[Row]) -> str:
@@ -102,7 +103,8 @@ def depth_text(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     note = "Peak memory of forward and backward beyond weights, their gradients and data."
-    return f"# Activation memory against depth\n\n{_table(head, body)}\n\n{note}\n\n{_surroundings(rows)}\n"
+    table = markdown_table(head, body, left=3)
+    return markdown_page("Activation memory against depth", table, note, _surroundings(rows))
 
 
 def overhead_text(rows: Sequence[Row]) -> str:
@@ -112,7 +114,7 @@ def overhead_text(rows: Sequence[Row]) -> str:
         "alignment": "a measurement of alignment / a step of backpropagation",
     }
     body = [(what[row["what"]], _number(row["bare_ms"], 1), _number(row["ratio"], 3)) for row in rows]
-    return f"# Overhead\n\n{_table(('what', 'ms of the latter', 'ratio'), body)}\n\n{_surroundings(rows)}\n"
+    return markdown_page("Overhead", markdown_table(("what", "ms of the latter", "ratio"), body), _surroundings(rows))
 
 
 def profile_text(rows: Sequence[Row]) -> str:
@@ -128,7 +130,8 @@ def profile_text(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     note = "Self time of each operator in one training step, on the calling thread, by PyTorch's profiler."
-    return f"# Time of a training step by operator\n\n{_table(head, body)}\n\n{note}\n\n{_surroundings(rows)}\n"
+    table = markdown_table(head, body, left=2)
+    return markdown_page("Time of a training step by operator", table, note, _surroundings(rows))
 
 
 def steps_figure(rows: Sequence[Row]) -> Figure:
@@ -181,8 +184,3 @@ def _surroundings(rows: Sequence[Row]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -10,7 +10,7 @@ from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import markdown_table
+from benchmarks.utils.text import markdown_list, markdown_page, markdown_table
 
 CSV_COLUMNS = (
     "table", "row", "column", "metric", "paper", "mean", "std", "n",
@@ -51,7 +51,7 @@ def to_csv(spec: TableSpec, rows: Sequence[Entry]) -> str:
 
 def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:
     """A heading, the table, the frozen control, then a list of what did not finish and of the footer's lines."""
-    parts = [f"# {spec.heading}. {spec.title}"]
+    parts = []
     for block in _blocks(spec, rows, reduced=True):
         if block.title:
             parts.append(f"## {block.title}")
@@ -63,11 +63,9 @@ def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = 
         body = [[label, *values] for label, values in block.body]
         header = [_markdown_cell(text) for text in ["", *heads]]
         lines = [[_markdown_cell(text) for text in line] for line in body]
-        alignment = ["left"] + ["right"] * len(heads)
-        parts.append(markdown_table(header, lines, alignment))
-    notes = [*_gap_lines(rows), *footer]
-    parts.append("\n".join(f"- {' '.join(line.split())}" for line in notes))
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts.append(markdown_table(header, lines))
+    notes = markdown_list([*_gap_lines(rows), *footer])
+    return markdown_page(f"{spec.heading}. {spec.title}", *parts, notes)
 
 
 def to_latex(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:

@@ -19,7 +19,7 @@ from benchmarks.tables.schema import table_files
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tuning.trials import Trial, best, by_cell, make_trials, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, markdown_table
+from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table
 
 
 def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> list[Problem]:
@@ -96,9 +96,9 @@ def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
     records = [record for config in runs_of(trials) if (record := RunFolder.of(config).read()) is not None]
     cost = duration(sum(float(record["seconds"]) for record in records))
-    table = markdown_table(heads, lines)
+    table = markdown_table(heads, lines, left=len(heads))
     notes = [describe_rates(rates_of(spec), scale), f"Cost: {cost} for {len(records)} runs."]
-    return f"# Learning rates of {spec.heading}, {scale}\n\n{table}\n\n" + "\n".join(f"- {n}" for n in notes) + "\n"
+    return markdown_page(f"Learning rates of {spec.heading}, {scale}", table, markdown_list(notes))
 
 
 def _shown(trial: Trial, kept: Trial | None) -> str:

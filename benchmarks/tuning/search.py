@@ -98,7 +98,7 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
         sampler = optuna.samplers.TPESampler(seed=effort.sampler_seed, constant_liar=True)
     study = optuna.create_study(direction=direction, sampler=sampler)
     while (left := effort.trials - len(study.trials)) > 0:
-        asked = [study.ask(_distributions(optuna, axes)) for _ in range(min(left, effort.at_once))]
+        asked = [study.ask(dict(axes)) for _ in range(min(left, effort.at_once))]
         proposals = {trial.number + 1: {key: _rounded(trial.params[key]) for key in axes} for trial in asked}
         for trial, result in zip(asked, attempt(proposals), strict=True):
             tried.append(result)
@@ -117,10 +117,15 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
 
 
 def read_space(space: str) -> dict[str, Axis]:
-    """The axes of a search space: key of the configuration → {low, high} with log or step, or a list of choices.
+    """Read a search space: key of the configuration → what Optuna draws its value from.
+
+    A file maps keys to `{low, high}` with `log` or `step`, integers if both bounds are, or to a list of choices.
+
+    Args:
+        space: name of a file in `configs/search` or in a folder of the user's own, or path of another.
 
     Raises:
-        ConfigError: no such space, or a file that does not describe one.
+        ConfigError: no Optuna, no such space, or a file that does not describe one.
     """
     path = Path(space) if space.endswith((".yaml", ".yml")) else config_files("search").get(space, Path(space))
     if not path.exists():
@@ -128,36 +133,23 @@ def read_space(space: str) -> dict[str, Axis]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"search space '{space}' names no keys")
-    for key, axis in content.items():
-        _check_axis(space, key, axis)
-    return content
+    return {key: _axis(f"search space '{space}': {key}", axis) for key, axis in content.items()}
 
 
-def _check_axis(space: str, key: str, axis: Any) -> None:
-    if isinstance(axis, list) and axis and all(isinstance(value, (str, int, float, bool)) for value in axis):
-        return
-    numbers = [axis.get("low"), axis.get("high"), axis.get("step", 1)] if isinstance(axis, dict) else []
-    known = isinstance(axis, dict) and axis.keys() <= {"low", "high", "step", "log"}
-    if not (known and all(isinstance(n, (int, float)) for n in numbers) and numbers[0] < numbers[1]):
-        raise ConfigError(f"search space '{space}': {key} must be a list, or have low < high, and log or step")
-    whole = all(isinstance(n, int) for n in numbers[:2])
-    if numbers[2] <= 0 or (whole and not isinstance(numbers[2], int)):
-        raise ConfigError(f"search space '{space}': {key} has an impossible step, {numbers[2]}")
-    if axis.get("log") and ("step" in axis or numbers[0] <= 0):
-        raise ConfigError(f"search space '{space}': {key} cannot be logarithmic with a step or from {numbers[0]}")
-
-
-def _distributions(optuna: Any, axes: Mapping[str, Axis]) -> dict[str, Any]:
-    kinds = optuna.distributions
-    found: dict[str, Any] = {}
-    for key, axis in axes.items():
+def _axis(where: str, axis: Any) -> Axis:
+    kinds = _optuna().distributions
+    try:
         if isinstance(axis, list):
-            found[key] = kinds.CategoricalDistribution(axis)
-        elif isinstance(axis["low"], int) and isinstance(axis["high"], int):
-            found[key] = kinds.IntDistribution(**axis)
-        else:
-            found[key] = kinds.FloatDistribution(**axis)
-    return found
+            return kinds.CategoricalDistribution(axis)
+        if not all(isinstance(axis[bound], int) for bound in ("low", "high")):
+            return kinds.FloatDistribution(**axis)
+        if not isinstance(axis.get("step", 1), int):  # Optuna would round it
+            raise ConfigError(f"{where}: the step between integers must be an integer, not {axis['step']}")
+        return kinds.IntDistribution(**axis)
+    except (TypeError, KeyError):
+        raise ConfigError(f"{where} must be a list, or have low, high and perhaps log or step") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
 
 
 def _configs(

@@ -13,11 +13,12 @@ import yaml
 from benchmarks.config import compose_config
 from benchmarks.run.records import Record, first_measured
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, markdown_table, mean_and_spread
+from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, mean_and_spread
 
 CONFIGURED = 0
 """Number of the trial whose settings are those of the configuration files."""
-Axis = dict[str, Any] | list[Any]
+Axis = Any
+"""A distribution of Optuna's, which is there only where the extra `search` is installed."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,8 @@ def to_markdown(search: Search) -> str:
         ]
         for one in search.ranked()
     ]
-    table = markdown_table(heads, body, ["right"] * len(heads))
-    lines = "\n".join(f"- {line}" for line in _footer(search))
-    return f"# Search: {search.name}\n\n{table}\n\n{lines}\n"
+    table = markdown_table(heads, body, left=0)
+    return markdown_page(f"Search: {search.name}", table, markdown_list(_footer(search)))
 
 
 def to_csv(search: Search) -> str:
@@ -179,7 +179,8 @@ def _footer(search: Search) -> list[str]:
 
 
 def _described(axis: Axis) -> str:
-    if isinstance(axis, list):
-        return f"one of {', '.join(map(str, axis))}"
-    how = ", logarithmic" if axis.get("log") else f" in steps of {axis['step']}" if "step" in axis else ""
-    return f"from {axis['low']} to {axis['high']}{how}"
+    if hasattr(axis, "choices"):
+        return f"one of {', '.join(map(str, axis.choices))}"
+    stepped = axis.step is not None and axis.step != 1
+    how = ", logarithmic" if axis.log else f" in steps of {axis.step}" if stepped else ""
+    return f"from {axis.low} to {axis.high}{how}"

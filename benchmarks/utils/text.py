@@ -1,4 +1,4 @@
-"""Durations and means formatted for people."""
+"""Durations, means and Markdown for people to read."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,15 +6,26 @@ import numpy as np
 from tabulate import tabulate
 
 
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], align: Sequence[str] | None = None) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
     """Lay out a Markdown table, values as they are written.
 
     Args:
         heads: of the columns.
         rows: one value for each column.
-        align: "left" or "right" for each column; None: all left.
+        left: how many columns are aligned to the left, from the first on; the others are aligned to the right.
     """
+    align = ["left" if place < left else "right" for place in range(len(heads))]
     return tabulate(list(rows), heads, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def markdown_list(lines: Iterable[str]) -> str:
+    """Lay out a Markdown list, each item in one line."""
+    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
+
+
+def markdown_page(title: str, *parts: str) -> str:
+    """Join a title and parts, such as paragraphs and tables, to a Markdown page; empty parts are left out."""
+    return "\n\n".join(part for part in (f"# {title}", *parts) if part) + "\n"
 
 
 def duration(seconds: float) -> str:

@@ -12,9 +12,9 @@ from functools import cache
 
 from benchmarks.config import SCALES, compose_config, identity, resolve
 from benchmarks.tables.figure import known_figures
-from benchmarks.tables.make import load_target
 from benchmarks.tables.plan import settle_data
 from benchmarks.tables.schema import known_tables
+from benchmarks.tables.targets import load_target
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
+from benchmarks.utils.text import markdown_page, markdown_table
 
 Found = Mapping[str, Any]
 
@@ -17,12 +17,12 @@ def to_markdown(content: Mapping[str, Found]) -> str:
         "cells": ("Twenty steps at the paper's scale and field sizes, generated ids", _cells),
         "optimizers": ("One step of the embedding table (1,086,810 × 16) only", _optimizers),
     }
-    parts = ["# Recommenders: measurements"]
+    parts = []
     for name, part in content.items():
         title, write = writers[name]
         changes = " with uncommitted changes" if part["git_dirty"] else ""
         parts += [f"## {title}", write(part["found"]), f"{part['machine']}; commit {part['commit']}{changes}."]
-    return "\n\n".join(parts) + "\n"
+    return markdown_page("Recommenders: measurements", *parts)
 
 
 def _logs(found: Found) -> str:
@@ -52,11 +52,11 @@ def _logs(found: Found) -> str:
             f" Compared with torchfm, which finds {same} field sizes: {found['speedup']:.1f} × by wall clock, "
             f"{found['speedup_cpu']:.1f} × by CPU time."
         )
-    return _table(heads, lines) + f"\n\n{facts}"
+    return markdown_table(heads, lines) + f"\n\n{facts}"
 
 
 def _engines(found: Sequence[Found]) -> str:
-    return _table(["", "CPU s"], [[row["engine"], f"{row['cpu_seconds_per_million']:.2f}"] for row in found])
+    return markdown_table(["", "CPU s"], [[row["engine"], f"{row['cpu_seconds_per_million']:.2f}"] for row in found])
 
 
 def _cells(found: Sequence[Found]) -> str:
@@ -83,13 +83,8 @@ def _cells(found: Sequence[Found]) -> str:
         ]
         for cell in found
     ]
-    return _table(heads, lines)
+    return markdown_table(heads, lines)
 
 
 def _optimizers(found: Sequence[Found]) -> str:
-    return _table(["", "ms"], [[row["optimizer"], f"{1000 * row['seconds_per_step']:.0f}"] for row in found])
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    alignment = ["left"] + ["right"] * (len(heads) - 1)
-    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+    return markdown_table(["", "ms"], [[row["optimizer"], f"{1000 * row['seconds_per_step']:.0f}"] for row in found])
