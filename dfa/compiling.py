@@ -1,4 +1,4 @@
-"""What torch.compile may not do: trace a draw, or compile a pass whose tensors a rule exchanges."""
+"""Keeping torch.compile away from code that it must not trace."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,13 +28,13 @@ def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def enter_uncompiled(stack: ExitStack, name: str) -> None:
-    """Until the stack is closed nothing is compiled, which would lose what the rule `name` does to tensors.
+    """Disable compilation, which would lose what the rule `name` does to tensors, until the stack is closed.
 
     Raises:
-        PointError: it is happening inside torch.compile already.
+        PointError: this runs inside torch.compile already.
     """
     refusal = PointError(f"rule '{name}' cannot run inside torch.compile")
-    if torch.compiler.is_compiling():  # of a whole graph this is the end; otherwise the compiler leaves this place out
+    if torch.compiler.is_compiling():  # with fullgraph=True this ends it; otherwise the compiler leaves the caller out
         raise refusal
     try:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
