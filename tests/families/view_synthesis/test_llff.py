@@ -112,7 +112,7 @@ def test_the_smallest_pictures_that_are_large_enough_are_taken(folder: Path) -> 
     assert load_llff("toys", folder, width=12).notes["resolution"] == "12x9 of 16x12 (images_2)"
     assert load_llff("toys", folder, width=20).notes["resolution"] == "20x15 of 32x24 (images)"
     assert load_llff("toys", folder, width=12).focal == pytest.approx(1.15 * 12)
-    with pytest.raises(ConfigError, match="32 wide at most, not 40"):
+    with pytest.raises(ConfigError, match="at most 32 wide, not 40"):
         load_llff("toys", folder, width=40)
     with pytest.raises(ConfigError, match="multiple of 4"):
         load_llff("toys", folder, width=10)
@@ -140,7 +140,7 @@ def test_no_pictures(folder: Path) -> None:
 
 MALFORMED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     r"shape \(views, 17\)": lambda rows: rows[:, :16],
-    "two views at least": lambda rows: rows[:1],
+    "at least two views": lambda rows: rows[:1],
     "camera 5 has axes that are no rotation": lambda rows: np.where(np.arange(len(rows))[:, None] == 5, rows * 2, rows),
     "depths must be positive": lambda rows: np.concatenate([rows[:, :15], rows[:, [16, 15]]], axis=1),
     "share one size": lambda rows: rows + np.outer(np.arange(len(rows)) == 3, np.arange(17) == 4),

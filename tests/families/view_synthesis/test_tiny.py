@@ -72,7 +72,7 @@ def test_broken_files_are_named_and_nothing_is_unpickled(tmp_path: Path, damage:
     elif damage != "missing":
         content = write(path, arrays()).read_bytes()
         path.write_bytes(b"PK no zip" if damage == "text" else content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"a\.npz is no array file of views"):
+    with pytest.raises(DataError, match=r"a\.npz is not an array file of views"):
         load_tiny("tiny_lego", path, width=None)
 
 
