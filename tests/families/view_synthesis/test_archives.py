@@ -38,7 +38,7 @@ def test_another_scene_is_not_taken_for_the_one_wanted(scenes: Path, tmp_path: P
 @pytest.mark.parametrize("name", ["lego/../../escaped.png", "lego/C:\\escaped.png", "lego/a/../../../escaped.png"])
 def test_members_that_lead_out_are_refused_and_nothing_is_unpacked(scenes: Path, tmp_path: Path, name: str) -> None:
     content = zipped({**members_of(scenes / "lego", "lego/"), name: b"gotcha"})
-    with pytest.raises(DataError, match="leads out of the scene.s folder; nothing was unpacked"):
+    with pytest.raises(DataError, match="folder; nothing was unpacked"):
         unpack(content, tmp_path)
     assert written(tmp_path) == ["archive.zip"]
 

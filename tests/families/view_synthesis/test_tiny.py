@@ -52,7 +52,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"poses should have shape \(106, 4, 4\)": lambda content: content.update(poses=content["poses"][:, :3]),
     "camera 0 has axes that are no rotation": lambda content: content.update(poses=content["poses"] * 2),
     "focal length must be positive": lambda content: content.update(focal=np.array(-1.0)),
-    "no array file of views": lambda content: content.pop("focal"),
+    "not an array file of views": lambda content: content.pop("focal"),
 }
 
 
