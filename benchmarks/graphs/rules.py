@@ -10,7 +10,8 @@ from typing_extensions import Unpack
 from benchmarks.graphs.graph import Graph
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
 from dfa.base.rule import Patterns
-from dfa.hooks.points import Point, Taps
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectOptions
 
 
@@ -26,7 +27,7 @@ class PseudoError:
 
     Args:
         model: whose first argument is a `Graph`.
-        taps: of the rule; while `switched` off, as in a pause or a batch of exact backpropagation, nothing is spread.
+        hooks: of the rule; while `switched` off, as in a pause or a batch of exact backpropagation, nothing is spread.
         alpha: α; 0 leaves the error alone.
         steps: how far an error travels, in edges.
 
@@ -34,11 +35,11 @@ class PseudoError:
         graph: of the last forward pass.
     """
 
-    def __init__(self, model: nn.Module, taps: Taps, alpha: float, steps: int) -> None:
+    def __init__(self, model: nn.Module, hooks: FeedbackHooks, alpha: float, steps: int) -> None:
         if not 0 <= alpha < 1 or steps < 1:
             raise ValueError(f"alpha must be from 0 to below 1 and steps at least 1, got {alpha} and {steps}")
         self.alpha, self.steps = alpha, steps
-        self._taps = taps
+        self._hooks = hooks
         self.graph: Graph | None = None
         self._hook = model.register_forward_hook(self._intercept)
 
@@ -64,7 +65,7 @@ class PseudoError:
         if not arguments or not isinstance(arguments[0], Graph):
             raise PointError("the rules graph_dfa and graph_bp are for models of a graph")
         self.graph = arguments[0]
-        if self._taps.mode == "off":
+        if self._hooks.mode == "off":
             return
         if torch.is_grad_enabled() and output.requires_grad:
             output.register_hook(self.spread)
@@ -92,7 +93,7 @@ class GraphBackpropagation(Backpropagation):
         steps: int = 10,
     ) -> None:
         super().__init__(model, points, error_at, silent)
-        self.pseudo = PseudoError(model, self.taps, alpha, steps)
+        self.pseudo = PseudoError(model, self.hooks, alpha, steps)
 
     def close(self) -> None:
         self.pseudo.close()
@@ -129,7 +130,7 @@ class GraphFeedback(DirectFeedbackAlignment):
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
         # After the hook of the error tensor, whose error it spreads.
-        self.pseudo = PseudoError(model, self.taps, alpha, steps)
+        self.pseudo = PseudoError(model, self.hooks, alpha, steps)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         if not self.hops or self.pseudo.graph is None:
