@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
@@ -21,8 +21,7 @@ def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        disabled: Callable[P, T] = torch.compiler.disable(function)
-        return disabled(*args, **kwargs)
+        return cast(Callable[P, T], torch.compiler.disable(function))(*args, **kwargs)
 
     return run
 

@@ -54,6 +54,7 @@ class SignalSource(Protocol):
 
     def training_signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         """Compute the signal of each point, in the shape of its activation; may also update the feedback."""
+        ...
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         """Allocate what `training_signals` will need; of `error` only the shape and device are read."""
@@ -73,7 +74,8 @@ class _BroadcastError(torch.autograd.Function):
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        (error,) = grad_outputs
         source, record, points = ctx.sending
         signals = tuple(source.training_signals(record.error_name, error, points))
         if not torch.compiler.is_compiling():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.points import Mode
 from dfa.registry import OptionError
 
 
@@ -62,7 +63,7 @@ class Calibrated(Rule):
         self.every = every
         self.batches = 0
         super().__init__(model, points, error_at, silent)
-        self._usual_mode = self.hooks.mode
+        self._usual_mode: Mode = self.hooks.mode
         self._switch()
 
     @property

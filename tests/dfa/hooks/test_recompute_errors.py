@@ -47,6 +47,17 @@ def test_segment_that_lets_gradient_out(batch: Batch) -> None:
         step(rule, model, batch)
 
 
+def test_point_that_runs_outside_of_its_segment(batch: Batch) -> None:
+    class Shortcut(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.blocks[0].get_submodule("back")(self.embed(x).repeat(1, 2)))
+
+    model = Shortcut().double()
+    dfa.DirectFeedbackAlignment(model, "blocks.*.back", segments="blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match="'blocks.0.back' was run outside of its segment"):
+        model(batch[0])
+
+
 def test_input_that_was_overwritten(batch: Batch) -> None:
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     rule = dfa.DirectFeedbackAlignment(model, "1", memory="recompute")
