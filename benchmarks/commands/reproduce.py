@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_jobs(parser)
     parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    parser.add_argument("--fresh", action="store_true", help="leave committed records out")
     return parser
 
 
@@ -36,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.tables.make import reproduce_all
     from benchmarks.tables.targets import Plans
 
-    plans = Plans(options.target, options.scale, options.seeds, words(options.rules), overrides(options))
+    rules, settings = words(options.rules), overrides(options)
+    plans = Plans(options.target, options.scale, options.seeds, rules, settings, options.fresh)
     problems = reproduce_all(plans, options.dry)
     for line in (*plans.errors(), *(f"{problem.name}: {problem.reason}" for problem in problems)):
         report_error(line)

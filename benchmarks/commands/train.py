@@ -1,6 +1,6 @@
 """Train one run, or a sweep with -m, described by Hydra overrides.
 
-examples:
+Examples:
   python -m benchmarks train task=cora model=gcn rule=dfa seed=0
   python -m benchmarks train -m task=cora model=gcn,gat rule=bp,dfa,shallow seed=0,1,2
 

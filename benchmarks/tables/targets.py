@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import make_launcher, settings_among
+from benchmarks.tables.archive import Archive
 from benchmarks.tables.figure import FigureSpec, known_figures, load_figure
 from benchmarks.tables.plan import Plan, make_plan
 from benchmarks.tables.schema import known_tables, read_table_file
@@ -22,7 +23,13 @@ class Plans:
     """
 
     def __init__(
-        self, names: Sequence[str], scale: str, seeds: int | None, rules: Sequence[str], settings: Sequence[str]
+        self,
+        names: Sequence[str],
+        scale: str,
+        seeds: int | None,
+        rules: Sequence[str],
+        settings: Sequence[str],
+        fresh: bool = False,
     ) -> None:
         """Look up the names and the launcher.
 
@@ -30,6 +37,7 @@ class Plans:
             names: of tables and figures; `all` stands for all but those that have to be asked for.
             scale: see `make_plan`.
             seeds, rules, settings: see the class.
+            fresh: leave committed records out.
 
         Raises:
             ConfigError: an unknown name or launcher.
@@ -41,6 +49,7 @@ class Plans:
         self.rules = list(rules)
         launcher, device = settings_among(self.settings)
         self.jobs = make_launcher(launcher).width(device)
+        self._archive = Archive("") if fresh else None
         self._unusable: dict[str, list[str]] = {}
 
     def __iter__(self) -> Iterator[Plan]:
@@ -49,7 +58,7 @@ class Plans:
             try:
                 target = load_target(name, self.rules)
                 seeds = self.seeds if isinstance(target, TableSpec) else None
-                plan = make_plan(target, self._scale, seeds, self.settings, self.jobs)
+                plan = make_plan(target, self._scale, seeds, self.settings, self.jobs, self._archive)
             except USER_ERRORS as error:
                 self.failed(name, error)
             else:

@@ -1,4 +1,7 @@
-"""Language: a Transformer on WikiText (Table 5); importing registers tasks, models and figures."""
+"""Language modelling: a Transformer on WikiText (Table 5).
+
+Importing the package registers its tasks, models and figures.
+"""
 
 from benchmarks.families.language import figures, models, task
 

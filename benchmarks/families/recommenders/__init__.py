@@ -1,4 +1,7 @@
-"""Recommenders: click prediction on Criteo, MovieLens and a generated log; importing registers tasks and models."""
+"""Recommenders: click-through rate prediction on Criteo, MovieLens and a synthetic log.
+
+Importing the package registers its tasks and models.
+"""
 
 from benchmarks.families.recommenders import models, task
 

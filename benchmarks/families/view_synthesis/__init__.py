@@ -1,4 +1,7 @@
-"""View synthesis: neural radiance fields on pictures with known cameras (Tables 1 and A5, Figures 1 and A1 to A3)."""
+"""View synthesis: neural radiance fields from pictures with known cameras (Tables 1, A5; Figures 1, A1 to A3).
+
+Importing the package registers its tasks, models and figures.
+"""
 
 from benchmarks.families.view_synthesis import figures, models, task
 
