@@ -1,8 +1,9 @@
 """Texts on disk, WikiText or any folder of plain text, and the download of WikiText."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import DataError
 from benchmarks.families.language.data import SPLITS
@@ -93,6 +94,18 @@ def missing_data(name: str, data_dir: Path) -> str:
         f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(_missing(wanted))};"
         f" run `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
     )
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real text is read from; empty if they are missing."""
+    if task == PLAIN_TEXT:
+        own = data_dir / str(options.get("folder", ""))
+        texts = _plain_text(own).files if own.is_dir() else {}
+        return sorted({file for files in texts.values() for file in files})
+    if task not in FOLDERS:
+        return []
+    places = [place for place in _places(task, data_dir) if not _missing(place)]
+    return [place / _file(split) for place in places[:1] for split in SPLITS]
 
 
 def _places(name: str, data_dir: Path) -> list[Path]:

@@ -4,6 +4,6 @@ Importing the package registers its tasks and models.
 """
 
 from benchmarks.families.recommenders import models, task
-from benchmarks.families.recommenders.task import missing_data
+from benchmarks.families.recommenders.task import data_files, missing_data
 
-__all__ = ["missing_data", "models", "task"]
+__all__ = ["data_files", "missing_data", "models", "task"]

@@ -1,6 +1,6 @@
 """Task of click prediction: binary cross-entropy loss, AUC and log loss as metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.recommenders.criteo.load import load_criteo, load_stand_in, missing_criteo
+from benchmarks.families.recommenders.criteo.load import (
+    CRITEO_FILES,
+    CRITEO_SAMPLE,
+    load_criteo,
+    load_stand_in,
+    missing_criteo,
+)
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
 from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
 from benchmarks.registry import TASKS
@@ -181,6 +187,18 @@ def missing_data(task: str, data_dir: Path) -> str:
     if release in RELEASES:
         return missing_movielens(release, data_dir)
     return missing_criteo(data_dir) if task == "criteo" else ""
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real data are read from; empty if they are missing."""
+    release = task.removeprefix("movielens_")
+    if release in RELEASES:
+        known = [data_dir / RELEASES[release].folder / RELEASES[release].file]
+    elif task == "criteo" and not options.get("hugging_face"):
+        known = [data_dir / "criteo" / name for name in (*CRITEO_FILES, CRITEO_SAMPLE)]
+    else:
+        known = []
+    return [path for path in known if path.is_file()][:1]
 
 
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))

@@ -4,6 +4,6 @@ Importing the package registers its tasks, models and figures.
 """
 
 from benchmarks.families.view_synthesis import figures, models, task
-from benchmarks.families.view_synthesis.data import missing_data
+from benchmarks.families.view_synthesis.data import data_files, missing_data
 
-__all__ = ["figures", "missing_data", "models", "task"]
+__all__ = ["data_files", "figures", "missing_data", "models", "task"]

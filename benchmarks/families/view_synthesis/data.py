@@ -1,9 +1,10 @@
 """Scenes by name: loaded from disk, downloaded on request, or rendered by the project (stand-in)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
@@ -82,6 +83,16 @@ def missing_data(task: str, data_dir: Path) -> str:
         return ""
     wanted = _candidates(name, data_dir)[0]
     return f"{name} is not in {wanted}; run `python -m benchmarks fetch {task}` or place it there"
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files of a task's real scene; empty if it is missing."""
+    scene = SCENE_OF_TASK.get(task, "")
+    array = _find_array(data_dir) if scene == TINY else None
+    if array is not None:
+        return [array]
+    folder = _find(_TINY_SUBSTITUTE if scene == TINY else scene, data_dir) if scene else None
+    return [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _stand_in(name: str, width: int, views: int) -> Scene:
