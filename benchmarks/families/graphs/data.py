@@ -98,7 +98,7 @@ def missing_data(name: str, data_dir: Path) -> str:
 
 
 def data_files(name: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files that a graph is read from, none where they are not here."""
+    """List the files that a graph is read from; empty if they are missing."""
     folder = _find(name, data_dir)
     return [] if folder is None else [folder / file for file in raw_files(name)]
 
