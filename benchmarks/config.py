@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, how it is composed, checked and identified."""
+"""Configuration of a run: its schema, how it is composed, checked and identified."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CIRCUMSTANCES = ("run", "launcher", "plugins")
 
 @dataclass
 class TaskConfig:
-    """What is learned from: `family` is the package under `benchmarks` that registers it, null for a plug-in's task."""
+    """Task, with its data: `family` is the package under `benchmarks` that registers it, null for a plug-in's task."""
 
     name: str = MISSING
     family: str | None = None
@@ -35,7 +35,7 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """A model and where a rule may meet it: patterns of feedback points, of the error tensor, of silent cuts."""
+    """Model and where a rule attaches to it: patterns of feedback points, of the error tensor, of silent cuts."""
 
     name: str = MISSING
     points: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class ModelConfig:
 
 @dataclass
 class RuleConfig:
-    """A training rule; `options` are its constructor's."""
+    """Training rule; `options` are its constructor's."""
 
     name: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class RuleConfig:
 
 @dataclass
 class OptimizerConfig:
-    """An optimiser; weight decay falls on the parameters that match `decay_only`."""
+    """Optimiser; weight decay falls on the parameters that match `decay_only`."""
 
     name: str = "adam"
     lr: float = 1e-3
@@ -65,7 +65,7 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    """How the learning rate moves."""
+    """Schedule of the learning rate."""
 
     name: str = "constant"
     options: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class ScheduleConfig:
 
 @dataclass
 class TrainerConfig:
-    """The training loop.
+    """Training loop.
 
     Attributes:
         epochs: at most so many passes over the training batches.
@@ -104,7 +104,7 @@ class TrainerConfig:
 
 @dataclass
 class RunSettings:
-    """Where and how a run is carried out; nothing here changes its result, or is part of its identity."""
+    """Circumstances of a run; nothing here changes its result, or is part of its identity."""
 
     results_dir: str = MISSING
     data_dir: str = MISSING
@@ -121,7 +121,7 @@ class RunSettings:
 
 @dataclass
 class Config:
-    """One run."""
+    """Configuration of one run."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -145,7 +145,7 @@ def register() -> None:
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that the command line `overrides` would give.
+    """Compose the configuration that the command line `overrides` give.
 
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
@@ -197,7 +197,7 @@ def resolve(config: DictConfig) -> Config:
 
 
 def _misfit(config: DictConfig, message: str) -> str:
-    """What OmegaConf's message about a reference that leads nowhere means: mostly a model made for other tasks."""
+    """Explain OmegaConf's message about a reference to a missing key: mostly a model made for other tasks."""
     missing = re.search(r"key '(task\..+)' not found", message)
     if missing is None:
         return message.splitlines()[0]
@@ -210,7 +210,7 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> None:
 
 
 def identity(config: Config) -> str:
-    """Hash of all that determines a run's result: the configuration without the settings of its execution.
+    """Return a hash of all that determines a run's result: the configuration without the settings of its execution.
 
     Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records, and so are
     options of a rule that are null, which is what they are when they are not given.
@@ -236,12 +236,12 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain dictionaries and lists."""
+    """Convert a configuration to plain dictionaries and lists."""
     return asdict(config)
 
 
 def from_dict(content: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`, type-checked."""
+    """Build a configuration from dictionaries; the inverse of `to_dict`, type-checked."""
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
     assert isinstance(config, Config)
     return config

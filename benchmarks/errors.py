@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each is shown as one line and ends the program with exit code 2."""
+"""Errors that a user can fix: each is shown as one line and ends the program with exit code 2."""
 
 
 class SuiteError(Exception):
@@ -6,12 +6,12 @@ class SuiteError(Exception):
 
 
 class ConfigError(SuiteError):
-    """An option, name or combination that cannot be run."""
+    """Option, name or combination that cannot be run."""
 
 
 class DataError(SuiteError):
-    """A data set that is missing, corrupted or malformed."""
+    """Data set that is missing, corrupted or malformed."""
 
 
 class ResultsError(SuiteError):
-    """A results folder that cannot be written or a record that cannot be read."""
+    """Results folder that cannot be written, or record that cannot be read."""

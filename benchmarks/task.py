@@ -1,4 +1,4 @@
-"""What the runner asks of a task, and nothing more."""
+"""Interface between the runner and a task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from benchmarks.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a run was trained on.
+    """Description of the data that a run was trained on.
 
     Attributes:
         name: data set, e.g. "cora".
@@ -43,33 +43,33 @@ class Task(ABC):
 
     @abstractmethod
     def model_options(self) -> dict[str, Any]:
-        """What a model must know of the data, e.g. `{"in_channels": 1433, "num_classes": 7}`."""
+        """Return what a model must know of the data, e.g. `{"in_channels": 1433, "num_classes": 7}`."""
 
     def to(self, device: torch.device) -> None:  # noqa: B027  (most tasks have nothing to move)
         """Move whatever lives on a device for the whole run; by default nothing does."""
 
     @abstractmethod
     def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
+        """Return the number of training batches in an epoch."""
 
     @abstractmethod
     def train_batches(self, epoch: int, skip: int = 0) -> Iterable[Any]:
-        """The batches of an epoch (counted from 1), a pure function of seed and epoch, without the first `skip`."""
+        """Iterate over an epoch's batches without the first `skip`, a pure function of seed and epoch (from 1)."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Training loss of a batch, a scalar."""
+        """Compute the training loss of a batch, a scalar."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Metrics on "valid" or "test"; the runner has switched to evaluation mode and no gradients."""
+        """Compute metrics on "valid" or "test"; the runner has set evaluation mode and disabled gradients."""
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
-        """Loss on the fixed batch that alignment is measured on; a task without one measures none."""
+        """Compute the loss of the fixed batch on which alignment is measured; a task without one measures none."""
         raise NotImplementedError
 
     def share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
-        """The part of a batch that process `rank` of `world` trains on, and its weight in the loss of the whole.
+        """Return the part of a batch that process `rank` of `world` trains on, and its weight in the loss of the whole.
 
         The weighted losses of all parts add up to the loss of the batch; a part may be empty, and weighs nothing then.
 
@@ -80,6 +80,6 @@ class Task(ABC):
 
 
 def cut_rows(rows: int, rank: int, world: int) -> tuple[slice, float]:
-    """The rows of a batch that are those of process `rank` of `world`, in parts as equal as can be, and their share."""
+    """Return the rows of a batch for process `rank` of `world`, in parts as equal as possible, and their share."""
     part = slice(rows * rank // world, rows * (rank + 1) // world)
     return part, (part.stop - part.start) / rows

@@ -1,4 +1,4 @@
-"""The bridge from Hydra's sweeps to our launchers: it composes all jobs of a sweep and hands them on as one list.
+"""Bridge from Hydra's sweeps to the suite's launchers: composes all jobs of a sweep and hands them on as one list.
 
 Hydra takes plug-ins from packages of this name only, and finds them by itself.
 """
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 
 class SuiteLauncher(Launcher):
-    """`hydra/launcher=suite`; what Hydra's sweepers learn of a run is its best value on validation."""
+    """Hydra launcher `hydra/launcher=suite`; it returns the best validation value of each run to Hydra's sweepers."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._loader = hydra_context.config_loader

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def _imports(path: Path) -> Iterator[list[str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            yield str(node.module).split(".")
+            module = str(node.module).split(".")
+            yield from (module, *([*module, name.name] for name in node.names))  # a name may be a module
         elif isinstance(node, ast.Import):
             yield from (name.name.split(".") for name in node.names)
 
@@ -53,6 +55,22 @@ def test_families_do_not_import_each_other() -> None:
         family = path.relative_to(REPOSITORY / "benchmarks" / "families").parts[0]
         for parts in _imports(path):
             assert parts[:2] != ["benchmarks", "families"] or parts[2] == family, f"{path} imports {'.'.join(parts)}"
+
+
+@pytest.mark.parametrize("package", ["dfa", "benchmarks"])
+def test_no_module_imports_itself_by_a_detour(package: str) -> None:
+    names = {path.relative_to(REPOSITORY).with_suffix("").parts: path for path in (REPOSITORY / package).rglob("*.py")}
+    modules = {tuple(part for part in name if part != "__init__"): path for name, path in names.items()}
+    imports: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for module, path in modules.items():
+        found = {tuple(parts) for parts in _imports(path)} & modules.keys()
+        # A package's face imports its modules, which may name the package where they import another of its modules.
+        imports[module] = {other for other in found if other != module[: len(other)]}
+    TopologicalSorter(imports).prepare()  # raises CycleError with the modules that form a circle
+
+
+def test_few_modules_lie_outside_the_packages_of_the_suite() -> None:
+    assert len(list((REPOSITORY / "benchmarks").glob("*.py"))) <= 6
 
 
 @pytest.mark.parametrize("path", _SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))

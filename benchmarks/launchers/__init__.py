@@ -1,4 +1,4 @@
-"""Where and how the runs of a sweep or table are carried out: chosen by name, all with the same reports."""
+"""Launchers, which carry out the runs of a sweep or table: chosen by name, all with the same reports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def launch(configs: Sequence[Config], settings: Mapping[str, Any], shown: bool =
 
 
 def make_launcher(settings: Mapping[str, Any]) -> Launcher:
-    """The launcher that `settings` name and describe.
+    """Build the launcher that `settings` name and describe.
 
     Raises:
         ConfigError: there is none, or not with these options, or the package it needs is not installed.
@@ -47,7 +47,7 @@ def make_launcher(settings: Mapping[str, Any]) -> Launcher:
 
 
 def settings_among(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The launcher's settings and the device that overrides ask for, whatever else they ask for."""
+    """Return the launcher's settings and the device that overrides ask for, whatever else they ask for."""
     concerned = [
         words for words in overrides if words.lstrip("+").startswith(("launcher=", "launcher.", "run.device="))
     ]

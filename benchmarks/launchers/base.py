@@ -1,4 +1,4 @@
-"""What a launcher is: it carries out runs, here or elsewhere, and reports each as it ends."""
+"""Base class of launchers, which carry out runs, here or elsewhere, and report each as it ends."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,15 +15,15 @@ from benchmarks.utils.exits import one_line
 from dfa.registry import Registry
 
 ATTEMPTS = 3
-"""A run whose process dies is taken up again until it died so often without getting any further."""
+"""Deaths of a run's process without progress in between, after which the run is given up."""
 
 
 class Launcher(ABC):
-    """Carries out runs; its options are its constructor's."""
+    """Base class of launchers; a launcher's options are its constructor's."""
 
     @abstractmethod
     def width(self, device: str) -> int:
-        """How many runs are under way at once, for estimates."""
+        """Return how many runs are carried out at once, for estimates."""
 
     @abstractmethod
     def carry_out(self, configs: Sequence[Config], report: Report) -> None:
@@ -34,7 +34,7 @@ LAUNCHERS: Registry[Callable[..., Launcher]] = Registry("launcher")
 
 
 def attempt(content: dict[str, Any], wait_for_others: bool) -> Outcome:
-    """One run, from its configuration as a dictionary.
+    """Carry out one run, from its configuration as a dictionary.
 
     Raises:
         Interrupted: the process was asked to stop.
@@ -50,14 +50,14 @@ def attempt(content: dict[str, Any], wait_for_others: bool) -> Outcome:
 
 
 class Deaths:
-    """Counts the processes that died over a run, and gives it up if it gets no further."""
+    """Count of the processes that died during each run; a run that makes no progress between deaths is given up."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._reached: dict[str, object] = {}
 
     def give_up(self, config: Config, what: str) -> Outcome | None:
-        """Note a death; what to report if it was one too many, else None: the run is to be taken up again.
+        """Note a death; return what to report if it was one too many, else None: the run is to be resumed.
 
         Args:
             config: of the run.
@@ -72,7 +72,7 @@ class Deaths:
 
 
 def failure(config: Config, reason: str) -> Outcome:
-    """Record that a run failed whose process did not live to say so."""
+    """Record the failure of a run whose process died before it could do so."""
     try:
         return record_failure(config, f"{reason} (out of memory?)")
     except RunBusy:
@@ -82,7 +82,7 @@ def failure(config: Config, reason: str) -> Outcome:
 
 
 def required(package: str, extra: str) -> Any:
-    """A package that only this launcher needs.
+    """Import a package that only this launcher needs.
 
     Raises:
         ConfigError: it is not installed.

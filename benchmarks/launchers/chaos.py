@@ -1,4 +1,4 @@
-"""A sweep whose processes are killed at random moments has to leave what an undisturbed one leaves, digit for digit.
+"""Comparison of a sweep whose processes are killed at random moments with an undisturbed one.
 
 Workers and the driver, which is then started again, get SIGKILL. Compared are every record, history and weight, and the
 table; and no record may be written twice.
@@ -30,7 +30,7 @@ _LOOK_EVERY, _ORPHANS_END_IN = 0.02, 60.0  # seconds
 
 @dataclass
 class Disturbance:
-    """What was done to a sweep.
+    """Record of what was done to a sweep.
 
     Attributes:
         killed: "driver" or "worker", in their order.
@@ -167,7 +167,7 @@ def _await_workers(driver: "subprocess.Popen[bytes]") -> None:
 def _choose(
     workers: Sequence[psutil.Process], killed: Sequence[str], left: int, chance: random.Random
 ) -> psutil.Process | None:
-    """The next to be killed, None for the driver; each kind has its turn at least once."""
+    """Draw the process to kill next, None for the driver; each kind is drawn at least once."""
     never = [kind for kind in ("worker", "driver") if kind not in killed]
     if left > len(never) or not workers:
         return chance.choice([None, *workers])
@@ -175,7 +175,7 @@ def _choose(
 
 
 def _workers(driver: int) -> list[psutil.Process]:
-    """The driver's worker processes; not the helper that Python starts beside them."""
+    """List the driver's worker processes, without the helper that Python starts beside them."""
     found = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(driver).children(recursive=True):
@@ -186,7 +186,7 @@ def _workers(driver: int) -> list[psutil.Process]:
 
 
 def left_over(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Which processes are still at work after so many seconds; those that only nobody has buried are not."""
+    """Return the processes that still run after so many seconds. Zombie processes are excluded."""
     left, began = list(processes), time.monotonic()
     while True:
         left = [process for process in left if _at_work(process)]
@@ -203,7 +203,7 @@ def _at_work(process: psutil.Process) -> bool:
 
 
 class _Watch:
-    """Looks at the results all the time, since a record that is written twice does not show it afterwards."""
+    """Thread that watches the results, since a record does not show afterwards that it was written twice."""
 
     def __init__(self, results: Path) -> None:
         self.rewritten: list[Path] = []
@@ -231,7 +231,7 @@ class _Watch:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """In what two results folders differ, beyond times and memory; [] if in nothing."""
+    """List the differences between two results folders, apart from times and memory."""
     found = []
     names = sorted(
         {path.relative_to(base).parent for base in (one, other) for path in base.glob("runs/*/*/*/*/*.json")}

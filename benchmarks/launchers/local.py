@@ -1,4 +1,4 @@
-"""Several runs at once on this machine: a few worker processes, each taking the next run."""
+"""Launcher of worker processes on this machine, each of which takes the next run."""
 
 import multiprocessing
 import os
@@ -20,16 +20,16 @@ from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
 from benchmarks.utils.signals import Interrupted, deferred, handle_signals, stop_if_asked
 
-_STILLBORN = 10  # workers in a row that end before they listen, until we stop trying
+_MOST_FAILED_STARTS = 10  # workers in a row that end before they listen, until we stop trying
 
 
 @LAUNCHERS.register("local")
 @dataclass(frozen=True)
 class Local(Launcher):
-    """Worker processes on this machine.
+    """Launcher of worker processes on this machine.
 
-    A run that another process is at work on is put off to the end and then waited for. A worker that dies is replaced,
-    and the run it was at is taken up again from its checkpoint. With one worker, or one run, it is this process.
+    A run that another process holds is put off to the end and then waited for. A worker that dies is replaced, and its
+    run is resumed from the checkpoint. One worker, or one run, needs no process but this one.
 
     Attributes:
         jobs: workers; null: one for each core, or, with `run.device=cuda`, for each GPU, which it has to itself.
@@ -54,12 +54,12 @@ class Local(Launcher):
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(device: str) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name, if runs on `device` may take any GPU; else nothing."""
+    """List the values that CUDA_VISIBLE_DEVICES may take if runs on `device` may use any GPU; else nothing."""
     if device != "cuda":
         return []
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -70,8 +70,8 @@ def visible_gpus(device: str) -> list[str]:
     )
 
 
-def surroundings(place: int, workers: int, device: str) -> dict[str, str]:
-    """Environment of the worker at one of `workers` places: its share of the cores, and a GPU of its own.
+def worker_environment(place: int, workers: int, device: str) -> dict[str, str]:
+    """Return the environment of the worker at one of `workers` places: its share of the cores, and a GPU of its own.
 
     The share counts for whatever does not set its threads itself, as a run with `trainer.threads` does.
     """
@@ -82,11 +82,11 @@ def surroundings(place: int, workers: int, device: str) -> dict[str, str]:
 
 
 def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_others: bool) -> list[Config]:
-    """Run in worker processes; returns those that another process holds."""
+    """Carry out runs in worker processes; return those that another process holds."""
     if not configs:
         return []
-    queue, busy, deaths, stillborn = deque(configs), list[Config](), Deaths(), 0
-    workers = [_Worker(surroundings(place, count, configs[0].run.device)) for place in range(count)]
+    queue, busy, deaths, failed_starts = deque(configs), list[Config](), Deaths(), 0
+    workers = [_Worker(worker_environment(place, count, configs[0].run.device)) for place in range(count)]
     try:
         while True:
             for worker in workers:
@@ -100,13 +100,13 @@ def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_oth
                 worker = workers[place]
                 config, outcome = worker.take()
                 if outcome is not None and "interrupted" not in outcome:
-                    stillborn = 0
+                    failed_starts = 0
                     if config and not report.take(config, outcome):
                         busy.append(config)
                     continue
                 worker.stop()
-                stillborn += not worker.ready
-                if stillborn == _STILLBORN:
+                failed_starts += not worker.ready
+                if failed_starts == _MOST_FAILED_STARTS:
                     code = worker.process.exitcode
                     raise ResultsError(f"worker processes end before they begin, the last with exit code {code}")
                 workers[place] = worker.successor()
@@ -128,7 +128,7 @@ def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_oth
 
 
 class _Worker:
-    """A process that carries out one run after another.
+    """Worker process that carries out one run after another.
 
     Attributes:
         ready: it has begun to listen.
@@ -149,11 +149,11 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a run."""
+        """Return whether it waits for a run."""
         return self.ready and self.run is None
 
     def successor(self) -> "_Worker":
-        """Another in its place."""
+        """Start another worker in its place."""
         return _Worker(self._environment)
 
     def give(self, config: Config, wait_for_others: bool) -> None:
@@ -163,7 +163,7 @@ class _Worker:
             self.channel.send((to_dict(config), wait_for_others))
 
     def take(self) -> tuple[Config | None, Outcome | None]:
-        """The run given last and what came of it: None if the process died over it, {} if it has begun to listen."""
+        """Return the last run and its outcome: None if the process died during it, {} if it has begun to listen."""
         config, self.run = self.run, None
         try:
             outcome: Outcome = self.channel.recv()
@@ -173,7 +173,7 @@ class _Worker:
         return config, outcome
 
     def ask_to_stop(self) -> None:
-        """End the process, if it is at work after its next step."""
+        """Ask the process to end; one that is training does so after its next step."""
         self.channel.close()
         if not self.idle:
             self.process.terminate()
@@ -204,7 +204,7 @@ def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def _serve(channel: Connection) -> None:
-    """In a worker: take runs until the channel is closed or the process is asked to stop."""
+    """Carry out runs, in a worker, until the channel is closed or the process is asked to stop."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         with handle_signals(kill_on_second=False):
@@ -222,7 +222,7 @@ def _serve(channel: Connection) -> None:
 
 
 def _stop_with_parent() -> None:
-    """In a thread of a worker: ask it to stop once nobody is there any more to take what it does."""
+    """Ask this worker to stop once its parent process has ended; runs in a thread of the worker."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

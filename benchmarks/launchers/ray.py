@@ -1,4 +1,4 @@
-"""Runs as tasks on a Ray cluster that is there already.
+"""Launcher of tasks on an existing Ray cluster.
 
 The results folder has to be shared with the nodes, by a file system whose locks hold between hosts; this code, too.
 """
@@ -24,7 +24,7 @@ _LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
 @LAUNCHERS.register("ray")
 @dataclass(frozen=True)
 class Ray(Launcher):
-    """One task for each run; Ray places it where its resources are free.
+    """Launcher of one Ray task per run; Ray places it where its resources are free.
 
     A task whose process or node dies is given out again, and the run goes on from its checkpoint.
 
@@ -68,7 +68,7 @@ class Ray(Launcher):
         needs: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
         if self.memory_gb is not None:
             needs["memory"] = int(self.memory_gb * 2**30)
-        task = ray.remote(**needs)(_sitting)
+        task = ray.remote(**needs)(_carry_out_task)
         queue, deaths = deque(configs), Deaths()
         under_way: dict[Any, Config] = {}
         try:
@@ -99,8 +99,8 @@ class Ray(Launcher):
             raise
 
 
-def _sitting(folder: str, content: dict[str, Any]) -> Outcome:
-    """In a task: carry a run out, or on, with relative paths meant from `folder`."""
+def _carry_out_task(folder: str, content: dict[str, Any]) -> Outcome:
+    """Begin or resume a run, in a Ray task; relative paths are taken from `folder`."""
     os.chdir(folder)
     try:
         with handle_signals(kill_on_second=False):
@@ -110,7 +110,7 @@ def _sitting(folder: str, content: dict[str, Any]) -> Outcome:
 
 
 def _result(ray: Any, reference: Any) -> Outcome:
-    """What a task gave back, or {"died": how}."""
+    """Return the result of a task, or {"died": how}."""
     try:
         outcome: Outcome = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -1,4 +1,4 @@
-"""What came of runs: one line for each as it ends, and the problems once more for the end."""
+"""Report of a sweep: a line for each run as it ends, and the problems again at the end."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Outcome = dict[str, Any]
 
 @dataclass
 class Problem:
-    """A run that did not end as "done".
+    """Run that did not end as "done".
 
     Attributes:
         name: the run in a few words.
@@ -36,7 +36,7 @@ class Problem:
 
 
 class Report:
-    """Counts runs as they end, prints a line for each with the time left, and keeps what did not go well.
+    """Report that prints a line for each run as it ends, with the time left, and keeps the problems.
 
     Args:
         configs: the runs to come.
@@ -53,7 +53,7 @@ class Report:
         self._began = time.monotonic()
 
     def take(self, config: Config, outcome: Outcome) -> bool:
-        """Note an outcome; False if the run was busy."""
+        """Note an outcome; return False if the run was busy."""
         if "busy" in outcome:
             return False
         self._finished += 1
@@ -74,7 +74,7 @@ class Report:
         return True
 
     def _time_left(self) -> str:
-        """From the time that the others took which were not recorded before; nothing before the first of them."""
+        """Estimate the time left from the runs that were not recorded before; "" before the first of them has ended."""
         if not self._carried_out:
             return ""
         elapsed = time.monotonic() - self._began
@@ -90,11 +90,11 @@ def _is_recorded(config: Config) -> bool:
 
 
 def run_name(config: Config) -> str:
-    """A run in a few words, as in reports."""
+    """Name a run in a few words, as in reports."""
     return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
 
 
 def describe(record: Record) -> str:
-    """E.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12"."""
+    """Describe a record, e.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12"."""
     name = f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}: {record['status']}"
     return name if record["status"] == "done" else f"{name}: {record['reason']}"

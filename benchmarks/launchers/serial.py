@@ -1,4 +1,4 @@
-"""One run after the other, in this process."""
+"""Launcher of one run after the other, in this process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.launchers.report import Report
 @LAUNCHERS.register("serial")
 @dataclass(frozen=True)
 class Serial(Launcher):
-    """One run after the other; those that another process is at work on come last, and are waited for."""
+    """Launcher of one run after the other; those that another process holds come last, and are waited for."""
 
     def width(self, device: str) -> int:
         return 1

@@ -1,4 +1,4 @@
-"""Runs as an array of Slurm jobs, through submitit.
+"""Launcher of an array of Slurm jobs, through submitit.
 
 The results folder has to be shared with the nodes, by a file system whose locks hold between hosts.
 """
@@ -31,7 +31,7 @@ _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GO
 @LAUNCHERS.register("slurm")
 @dataclass(frozen=True)
 class Slurm(Launcher):
-    """One job of an array for each run.
+    """Launcher of an array of jobs, one for each run.
 
     Before its time limit, and where it is preempted, a job saves a checkpoint and is requeued.
 
@@ -99,18 +99,18 @@ class Slurm(Launcher):
                 folder, cluster=self.cluster, **{f"{self.cluster}_max_num_timeout": self.requeues}
             )
             executor.update_parameters(**parameters)
-            with _code_in_reach():
-                jobs: list[Any] = executor.map_array(Sitting(), [to_dict(config) for config in configs])
+            with _code_on_path():
+                jobs: list[Any] = executor.map_array(Job(), [to_dict(config) for config in configs])
         except (RuntimeError, subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
             raise ConfigError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from None
         return jobs
 
 
-class Sitting:
-    """What a job does: carry a run out, or on. Pickled by submitit, which calls `checkpoint` to requeue it."""
+class Job:
+    """Work of one job: begin or resume a run. Pickled by submitit, which calls `checkpoint` to requeue it."""
 
     def __call__(self, content: dict[str, Any]) -> Outcome:
-        """The outcome of the run; where the job has to end before, it does not return."""
+        """Return the outcome of the run; does not return if the job has to end before."""
         submitit_handlers = {number: signal.getsignal(number) for number in SIGNALS}
         asked: tuple[int, ...] = ()
         try:
@@ -132,19 +132,19 @@ class Sitting:
             sys.exit(EXIT_TERMINATED)
 
     def checkpoint(self, content: dict[str, Any]) -> Any:
-        """The same again: where to go on is in the run's folder."""
+        """Return the submission that resumes the run, whose folder says where."""
         return required("submitit", "slurm").helpers.DelayedSubmission(self, content)
 
 
 class _Queue:
-    """Tells which jobs are over. Asks Slurm's queue now and then, since not every cluster keeps accounts."""
+    """Watch over jobs, which asks Slurm's queue now and then, since not every cluster keeps accounts."""
 
     def __init__(self) -> None:
         self._asked = time.monotonic()
         self._here: list[set[str]] = []
 
     def is_over(self, job: Any) -> bool:
-        """Whether there is a result, or will be none: the job is neither waiting nor running, twice in a row."""
+        """Return whether a job has a result or will have none: it is neither waiting nor running, twice in a row."""
         if job.paths.result_pickle.exists():
             return True
         if type(job).__name__ != "SlurmJob":
@@ -156,7 +156,7 @@ class _Queue:
 
 
 def _queued() -> set[str] | None:
-    """Ids of all my jobs, array jobs one by one; None if Slurm does not say."""
+    """Return the ids of all of the user's jobs, array jobs one by one; None if Slurm does not answer."""
     command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -166,7 +166,7 @@ def _queued() -> set[str] | None:
 
 
 def _outcome(job: Any, config: Config) -> Outcome:
-    """What came of a job that is over: its result, the run's record, or how it ended."""
+    """Return the outcome of a job that is over: its result, the run's record, or how it ended."""
     if job.paths.result_pickle.exists():
         error = job.exception()
         if error is None:
@@ -186,8 +186,8 @@ def _outcome(job: Any, config: Config) -> Outcome:
 
 
 @contextmanager
-def _code_in_reach() -> Iterator[None]:
-    """Jobs inherit the environment, and find this code by it."""
+def _code_on_path() -> Iterator[None]:
+    """Put this code on PYTHONPATH, which jobs inherit."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
     try:

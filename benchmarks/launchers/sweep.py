@@ -1,4 +1,4 @@
-"""Carrying out composed runs for the command line: launch them, print what came out, keep what went wrong."""
+"""Sweeps of the command line: composed runs are launched, outcomes printed, errors kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ _FILES_SHOWN = 2
 
 @dataclass
 class Sweep:
-    """Runs asked for on the command line.
+    """Runs that the command line asks for.
 
     Attributes:
         unusable: one line for each run, or launcher, that could not be begun.
@@ -31,7 +31,7 @@ class Sweep:
     unsuccessful: list[str] = field(default_factory=list)
 
     def carry_out(self, composed: Sequence[DictConfig]) -> list[float | None]:
-        """Run what is composed and print the outcomes; errors are kept for the end, so that a sweep goes on.
+        """Run what is composed and print the outcomes; errors are kept for the end, so that the sweep goes on.
 
         Returns:
             The best validation metric of each run, None where there is none.
@@ -69,7 +69,7 @@ def _readable_record(config: Config) -> Record | None:
 
 
 def print_outcome(record: Record, folder: RunFolder) -> None:
-    """One run in a few lines: what it was, what came out, where it lies."""
+    """Print a run in a few lines: what it was, its metrics, and its folder."""
     console = Console(highlight=False)
     data = record["data"]
     console.print(f"[bold]{describe(record)}[/] ({record['scale']} scale, {data['kind']} data)")

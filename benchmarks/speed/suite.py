@@ -91,7 +91,7 @@ def measure(suite: Suite, folder: Path) -> bool:
     """
     device = find_device(suite.device)
     torch.set_num_threads(suite.threads)
-    facts = _surroundings(device, suite.threads)
+    facts = _conditions(device, suite.threads)
     turns = suite.device, suite.threads, suite.rounds, suite.seconds
     failed = False
     if "steps" in suite.parts:
@@ -118,7 +118,7 @@ def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:
             raise ConfigError(f"--{option}: unknown '{word}'; known: {', '.join(known)}")
 
 
-def _surroundings(device: torch.device, threads: int) -> Row:
+def _conditions(device: torch.device, threads: int) -> Row:
     head, dirty = commit()
     return {
         "device": str(device),

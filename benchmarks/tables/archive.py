@@ -1,4 +1,4 @@
-"""The runs behind a table as one committed file, `results/records/<table>.parquet`: a row a run."""
+"""Archives of the runs behind a table: `results/records/<table>.parquet`, one row per run."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ _KEY = b"benchmarks"
 
 @dataclass(frozen=True)
 class ArchivedRun:
-    """One run of an archive.
+    """Run of an archive.
 
     Attributes:
         config: the resolved configuration, without what a machine or launcher adds to it.
@@ -42,7 +42,7 @@ class ArchivedRun:
 
 @dataclass(frozen=True)
 class Archive:
-    """The archived runs of a table, by identity.
+    """Archived runs of a table, by identity.
 
     Attributes:
         table: the table's name.
@@ -100,7 +100,7 @@ class Archive:
         return path
 
     def holds(self, config: Config) -> bool:
-        """Whether the run that `config` describes is archived."""
+        """Return whether the run that `config` describes is archived."""
         return bool(self.runs) and identity(config) in self.runs
 
     def record_of(self, config: Config) -> Record | None:
@@ -174,7 +174,7 @@ def _order(run: ArchivedRun) -> tuple[str, str, str, int, str]:
 
 
 def _checksum(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the sha256 of the parts of rows that say everything."""
+    """Return the sha256 of the columns of rows from which all others follow."""
     digest = hashlib.sha256()
     for row in rows:
         for name in ("identity", "config", "record", "history"):

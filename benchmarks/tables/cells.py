@@ -1,4 +1,4 @@
-"""Cells: the entries of a table, made of what its file says."""
+"""Cells, the entries of a table, built from its file."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from benchmarks.utils.overrides import value_of, with_value
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table.
+    """Entry of a table.
 
     Attributes:
         row, column: names as in the reference file; column is "" in a table without columns.
@@ -43,11 +43,11 @@ class Cell:
 
     @property
     def runs(self) -> tuple[tuple[str, ...], ...]:
-        """Overrides of each run that one seed of the cell takes: one for an ordinary cell."""
+        """Return the overrides of each run that one seed of the cell takes: one for an ordinary cell."""
         return self._runs(())
 
     def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
-        """The runs that take place at a scale; the cell has no place in a table of a scale where none do."""
+        """Return the runs that take place at a scale; a table at a scale where none do leaves the cell out."""
         runs, wanted = self._runs(dict(self.chosen).get(scale, ())), dict(self.only).get(scale)
         return runs if wanted is None else tuple(run for run in runs if any(item in run for item in wanted))
 
@@ -59,12 +59,12 @@ class Cell:
 
     @property
     def rule(self) -> str:
-        """The training rule of the cell, from its overrides."""
+        """Return the training rule of the cell, from its overrides."""
         return value_of(self.overrides, "rule")
 
 
 def make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
-    """The cell of a place in the table `name`.
+    """Build the cell at a place in the table `name`.
 
     Raises:
         ConfigError: names that do not have the file's form, or templates that cannot be filled in with them.
@@ -87,13 +87,13 @@ def make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
 
 
 def marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell]:
-    """Cells of the frozen control are marked as such, unless the paper prints the control as a row among others."""
+    """Mark the cells of the frozen control, unless the paper prints the control as a row among others."""
     among_others = any(cell.rule == "shallow" and not cell.control for cell in printed)
     return [replace(cell, control=cell.rule == "shallow" and not among_others) for cell in cells]
 
 
 def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
-    """The cells of the table `name` again under another rule; one row more where rows are rules.
+    """Repeat the cells of the table `name` under another rule; one more row where rows are rules.
 
     Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
     backpropagation alone has nothing for a local rule to act on.
@@ -149,10 +149,10 @@ def _matching(entries: Mapping[str, Sequence[str]], cell: Cell) -> list[str]:
 
 
 def as_pairs(entries: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """A mapping of lists in a form that can be hashed."""
+    """Convert a mapping of lists to a form that can be hashed."""
     return tuple((key, tuple(items)) for key, items in entries.items())
 
 
 def cell_names(cells: Iterable[Cell]) -> list[str]:
-    """Names of cells."""
+    """List the names of cells."""
     return [cell.name for cell in cells]

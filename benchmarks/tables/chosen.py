@@ -1,4 +1,4 @@
-"""The settings that were found best for the cells of a table, as its file's companion `chosen/<name>.yaml`."""
+"""Settings that were found best for the cells of a table, in `chosen/<name>.yaml` beside its file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Chosen = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
-    """What was chosen for the table `name` of a folder; empty where nothing was.
+    """Read what was chosen for the table `name` of a folder; empty where nothing was.
 
     Args:
         known: names of the table's cells and rows.
@@ -41,7 +41,7 @@ def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
 
 
 def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
-    """Write the file, with the command that found it.
+    """Write the chosen settings, with the command that found them.
 
     Raises:
         ResultsError: it cannot be written.
@@ -51,7 +51,7 @@ def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
 
 
 def chosen_path(name: str, folder: Path) -> Path:
-    """Where the chosen settings of a table are."""
+    """Return the path of a table's chosen settings."""
     return folder / "chosen" / f"{name}.yaml"
 
 

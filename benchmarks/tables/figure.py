@@ -1,4 +1,4 @@
-"""Figures: a few runs, and a function of the family that draws them."""
+"""Figures: a few runs, and a registered function that draws them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from dfa.registry import UnknownNameError
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure, ready to be planned, run and drawn.
+    """Figure, ready to be planned, run and drawn.
 
     Attributes:
         name: "figure_2".
@@ -42,15 +42,15 @@ class FigureSpec:
 
     @property
     def heading(self) -> str:
-        """The name as printed: "Figure 2", "Figure A1"."""
+        """Return the name as printed: "Figure 2", "Figure A1"."""
         return heading("Figure", self.name)
 
     def seeds(self, cell: Cell, scale: str) -> int:
-        """A panel shows one run."""
+        """Return the number of seeds of a panel, which shows one run."""
         return 1
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
-        """Rough seconds of one run, for a plan."""
+        """Return the rough seconds of one run, for a plan."""
         return self.cost_seconds[scale]
 
 
@@ -65,7 +65,7 @@ def known_figures(folder: Path | None = None) -> list[str]:
 
 
 def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
-    """The figure that `configs/figure/<name>.yaml` describes.
+    """Load the figure that `configs/figure/<name>.yaml`, or a file of the user's own, describes.
 
     Raises:
         ConfigError: unknown, or a file without the needed entries.
@@ -87,7 +87,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
 def _panel(
     label: str, what: Sequence[str] | str, only: tuple[tuple[str, tuple[str, ...]], ...], table: Sequence[Cell]
 ) -> Cell:
-    """A panel of the run that overrides describe, or of a table's cell, "row:column"."""
+    """Build a panel from the overrides of a run, or from a table's cell, "row:column"."""
     if not isinstance(what, str):
         return Cell(label, "", tuple(what), only=only)
     found = next((cell for cell in table if cell.name == what), None)
@@ -99,7 +99,7 @@ def _panel(
 
 
 def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
-    """The function that draws a figure of such runs.
+    """Return the function that draws a figure of such runs.
 
     Raises:
         ConfigError: the runs' families have none of this name.

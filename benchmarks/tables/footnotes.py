@@ -1,4 +1,4 @@
-"""The lines below a table: what ran, on what, at which cost, and what the signs mean."""
+"""Lines below a table: what ran, on what, at which cost, and what the signs mean."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -13,7 +13,13 @@ from benchmarks.utils.text import duration
 
 
 def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries: Sequence[Entry]) -> list[str]:
-    """Scale, data, hardware, cost, commits, and what ± and the published numbers are: one line each."""
+    """Describe scale, data, hardware, cost, commits, and what ± and the published numbers are: one line each.
+
+    Args:
+        spec: the table.
+        outcomes: of its cells' runs.
+        entries: what `summarise` makes of them.
+    """
     records = _without_repeats(record for outcome in outcomes.values() for record in outcome.records)
     lines = [
         _scale_line(spec, entries[0].scale),
@@ -30,7 +36,7 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries
 
 
 def describe_gaps(entries: Sequence[Entry]) -> list[str]:
-    """The cells that are not done, those with the same status and reason in one line."""
+    """List the cells that are not done, those with the same status and reason in one line."""
     groups: dict[tuple[str, str, str], dict[str, None]] = {}
     for entry in entries:
         if entry.status in ("done", "quoted"):
@@ -44,7 +50,7 @@ def describe_gaps(entries: Sequence[Entry]) -> list[str]:
 
 
 def describe_rates(rates: Rates, scale: str) -> str:
-    """How the learning rates of a table are chosen."""
+    """Describe how the learning rates of a table are chosen."""
     factors = ", ".join(f"{factor:g}" for factor in rates.factors)
     short = "".join(f", {setting}" for setting in rates.settings.get(scale, ()))
     each, where = ("row", f" of {rates.column}") if rates.column else ("cell", "")
@@ -104,7 +110,7 @@ def _data_lines(records: Sequence[Record]) -> list[str]:
 
 
 def _values(values: Sequence[float | str]) -> str:
-    """One value, or the range of a number that differs between runs."""
+    """Format one value, or the range of a number that differs between runs."""
     different = list(dict.fromkeys(values))
     if len(different) == 1:
         return _shown(different[0])
@@ -141,7 +147,7 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
 
 
 def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
-    """Metrics listed one after the other: a line a row, with a group of numbers for each column."""
+    """List metrics one after the other: a line per row, with a group of numbers for each column."""
     lines = []
     for label, profile in spec.file.profiles.items():
         rows: dict[str, list[str]] = {}
@@ -159,7 +165,7 @@ def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> lis
 
 
 def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
-    """What the rule of each row takes beyond a forward pass and the error at the output, and where it takes another."""
+    """Describe what the rule of each row uses beyond a forward pass and the output error."""
     rows: dict[str, dict[str, dict[str, None]]] = {}
     for cell, outcome in outcomes.items():
         for record in outcome.records:
@@ -209,7 +215,7 @@ def _spread_line(entries: Sequence[Entry]) -> str:
 
 
 def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:
-    """The cells whose rule gains nothing over the frozen control: by a deviation of either at most, or less."""
+    """Name the cells whose rule gains at most one standard deviation, of either, over the frozen control."""
     metric, settings = next(iter(spec.metrics.items()))
     shown = [(entry, entry.mean) for entry in entries if entry.metric == metric and entry.mean is not None]
     frozen = {_apart_from_rule(entry.cell): (entry, mean) for entry, mean in shown if entry.cell.control}
@@ -231,7 +237,7 @@ def _apart_from_rule(cell: Cell) -> tuple[str, ...]:
 
 
 def _without_repeats(records: Iterable[Record]) -> list[Record]:
-    """A run that serves two cells costs once."""
+    """Drop repeated records: a run that serves two cells costs once."""
     unique: dict[object, Record] = {}
     for record in records:
         key = (record["config_hash"], record["seed"]) if record.get("config_hash") else id(record)

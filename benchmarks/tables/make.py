@@ -1,4 +1,4 @@
-"""From a plan to a table or figure: run what is missing, then write it."""
+"""Making of tables and figures from their plans: run what is missing, then write them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -107,7 +107,7 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
 
 
 def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
-    """A figure that goes with a table, at the table's scale; it may lack runs for the same reasons as the table."""
+    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table."""
     try:
         return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
     except ResultsError as error:

@@ -1,4 +1,4 @@
-"""What a table or figure takes: its runs, those already recorded, those whose data is missing, and the cost."""
+"""Plan of a table or figure: its runs, those already recorded, those whose data are missing, and the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ AUTO_HOURS = 3.0
 
 
 class Planned(Protocol):
-    """What a table and a figure have in common: cells, seeds per scale, and a cost hint."""
+    """Interface of tables and figures: cells, seeds per scale, and a cost hint."""
 
     @property
     def name(self) -> str: ...
@@ -36,7 +36,7 @@ class Planned(Protocol):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One seed of a cell.
+    """Run of one seed of a cell.
 
     Attributes:
         record: what is on disk, or None.
@@ -52,14 +52,14 @@ class PlannedRun:
 
     @property
     def to_do(self) -> bool:
-        """Whether it has to be run."""
+        """Return whether it has to be run."""
         unsuccessful = self.record is not None and self.record["status"] != "done"
         return not self.missing and (self.record is None or (unsuccessful and self.config.run.retry))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a table or figure at one scale, and why that scale."""
+    """Runs of a table or figure at one scale, and why that scale."""
 
     target: Planned
     scale: str
@@ -73,16 +73,16 @@ class Plan:
 
     @property
     def to_do(self) -> list[PlannedRun]:
-        """What has to be run, the longest first, so that no worker is left with a long one at the end."""
+        """List what has to be run, the longest first, so that no worker is left with a long run at the end."""
         unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do}
         return sorted(unique.values(), key=lambda run: -run.seconds)
 
     def seconds(self, jobs: int) -> float:
-        """Estimated time with so many workers."""
+        """Estimate the time in seconds with so many workers."""
         return sum(run.seconds for run in self.to_do) / max(1, jobs)
 
     def describe(self, jobs: int) -> str:
-        """The plan in words, cell by cell."""
+        """Describe the plan in words, cell by cell."""
         lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
         for cell in self.target.cells:
             runs = [run for run in self.runs if run.cell == cell]
@@ -184,7 +184,7 @@ def _plan_runs(
 
 
 def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
-    """A run among those of its table in Weights & Biases: cell, what tells apart the runs of a cell, and seed."""
+    """Name a run in Weights & Biases by its cell, what tells apart the runs of a cell, and its seed."""
     member = [overrides[-1].split("=", 1)[-1]] if cell.members else []
     return " ".join([cell.name, *member, f"seed {seed}"])
 
@@ -202,7 +202,7 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
 
 
 def settle_data(config: Config, missing: str, stand_in: bool) -> str:
-    """Have a run take generated data where its scale wants them or may have them instead of what is missing.
+    """Have a run use synthetic data where its scale asks for them, or allows them in place of missing ones.
 
     Args:
         missing: what `missing_data` says of it.
@@ -219,9 +219,9 @@ def settle_data(config: Config, missing: str, stand_in: bool) -> str:
 
 
 def missing_data(config: Config) -> str:
-    """Why the data of a run cannot be had here, or "" if it can.
+    """Return why the data of a run are not available here, or "" if they are.
 
-    Tables print the reason, so an absolute data folder, which is nobody else's, goes by the name of its variable.
+    Tables print the reason, so an absolute data folder, which differs between machines, is given as its variable.
     """
     if config.task.source == "stand_in":
         return ""

@@ -1,4 +1,4 @@
-"""The published numbers (`paper.yaml`), looked up cell by cell."""
+"""Published numbers (`paper.yaml`), looked up cell by cell."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """One published table.
+    """Published table.
 
     Attributes:
         name: "table_3".
@@ -38,22 +38,22 @@ class ReferenceTable:
     values: Mapping[Key, float]
 
     def value(self, row: str, column: str, metric: str) -> float | None:
-        """The published number, or None where the paper reports none."""
+        """Return the published number, or None where the paper reports none."""
         return self.values.get((row, column, metric))
 
     def reports(self, row: str, column: str) -> bool:
-        """Whether the paper reports any metric of that cell."""
+        """Return whether the paper reports any metric of that cell."""
         return any((row, column, metric) in self.values for metric in self.metrics)
 
 
 def known_references() -> tuple[str, ...]:
-    """Names of the published tables, in the paper's order."""
+    """List the names of the published tables, in the paper's order."""
     return tuple(name for name in _document() if name.startswith("table_"))
 
 
 @cache
 def load_reference(name: str) -> ReferenceTable:
-    """The published table called `name`.
+    """Return the published table called `name`.
 
     Raises:
         ConfigError: there is no such table (the message lists those there are), or its entry is malformed.

@@ -1,4 +1,4 @@
-"""A table as CSV, Markdown and LaTeX."""
+"""Tables as CSV, Markdown and LaTeX."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ BLANK = "–"
 
 @dataclass(frozen=True)
 class _Group:
-    """The columns that show one metric of one column of the table."""
+    """Printed columns that show one metric of one column of the table."""
 
     label: str
     heads: tuple[str, ...]
@@ -35,7 +35,7 @@ class _Block:
 
 
 def to_csv(spec: TableSpec, rows: Sequence[Entry]) -> str:
-    """One line per cell and metric, full precision, no footer."""
+    """Format a table as CSV: one line per cell and metric, full precision, no footer."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -50,7 +50,7 @@ def to_csv(spec: TableSpec, rows: Sequence[Entry]) -> str:
 
 
 def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:
-    """A heading, the table, the frozen control, then a list of what did not finish and of the footer's lines."""
+    """Format a heading, the table, the frozen control, then a list of what did not finish and of the footer's lines."""
     parts = []
     for block in _blocks(spec, rows, reduced=True):
         if block.title:
@@ -69,7 +69,7 @@ def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = 
 
 
 def to_latex(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:
-    """A `table` environment; needs the package booktabs. Reduced runs stand there without paper numbers."""
+    """Format a `table` environment; needs the package booktabs. Reduced runs are shown without paper numbers."""
     # Not a caption: that would number the table a second time, and differently.
     title = escape_latex(f"{spec.heading}. {spec.title}")
     lines = [r"\begin{table}", r"\centering", rf"\textbf{{{title}}}\par\medskip"]
@@ -90,12 +90,12 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX prints it letter by letter."""
+    """Escape text so that LaTeX prints it letter by letter."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def _blocks(spec: TableSpec, rows: Sequence[Entry], reduced: bool) -> list[_Block]:
-    """The table proper, the frozen control, and each metric that the paper does not report.
+    """Lay out the table proper, the frozen control, and each metric that the paper does not report.
 
     `reduced`: show paper numbers beside reduced runs too.
     """
@@ -151,7 +151,7 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
 
 @dataclass(frozen=True)
 class _Values:
-    """What stands in a cell of a group: our value alone, or between the paper's and the difference.
+    """Formatter of a cell of a group: our value alone, or the paper's, ours, the difference and the verdict.
 
     Attributes:
         compared: whether any row of the group has a value of the paper's to show.

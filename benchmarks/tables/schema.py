@@ -1,4 +1,4 @@
-"""What a file in `configs/table/` may say, and reading one."""
+"""Schema of the files in `configs/table/`, and their reader."""
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -18,7 +18,7 @@ Schema = TypeVar("Schema")
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric of a table is found in a record and shown.
+    """Metric of a table: where it is found in a record, and how it is shown.
 
     Attributes:
         record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds".
@@ -40,13 +40,13 @@ class Metric:
     relative_to: list[str] = field(default_factory=list)
 
     def key(self, *names: str) -> str:
-        """Key in the records of a cell with these names."""
+        """Return the key in the records of a cell with these names."""
         return next((key for pattern, key in self.record_for.items() if matches(pattern, *names)), self.record)
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far from the published number a mean may lie.
+    """Tolerance of a mean around the published number.
 
     Attributes:
         points: largest accepted distance in the table's unit.
@@ -62,7 +62,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Profile:
-    """Several metrics of a run in a line, e.g. one for each layer.
+    """Metrics of a run that are listed in one line, e.g. one for each layer.
 
     Attributes:
         records: patterns of the metrics' keys in a record, which are shown in the record's order.
@@ -77,7 +77,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rates that every cell of a table is tried with, to keep the best on validation.
+    """Learning rates that every cell of a table is tried with, to keep the best on validation.
 
     Attributes:
         factors: of the configured rate.
@@ -98,7 +98,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class TableFile:
-    """The content of a table's file. Patterns such as "gcn/*" match a cell's row or its "row:column".
+    """Content of a table's file. Patterns such as "gcn/*" match a cell's row or its "row:column".
 
     Attributes:
         base: another table whose file is read first; entries here replace or extend those there.
@@ -230,7 +230,7 @@ def _load(path: Path) -> Any:
 
 
 def matches(pattern: str, *names: str) -> bool:
-    """Whether a shell-style pattern matches one of the names."""
+    """Return whether a shell-style pattern matches one of the names."""
     return any(fnmatchcase(name, pattern) for name in names)
 
 
@@ -244,7 +244,7 @@ def _typed(schema: type[Schema], content: Any, where: str) -> Schema:
 
 
 def _seconds(hints: Any, where: str) -> dict[str, float]:
-    """Checked by hand: OmegaConf refuses whole numbers in nested dictionaries of floats."""
+    """Check a mapping to seconds by hand, since OmegaConf refuses whole numbers in nested dictionaries of floats."""
     numbers = isinstance(hints, dict) and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 for value in hints.values()
     )
@@ -274,7 +274,7 @@ def _check_scales(table: TableFile, where: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """OmegaConf adds lines of internals to its messages; YAML's line and column are worth keeping."""
+    """Return an error's first line without OmegaConf's internals, and with the line number of YAML's."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem}, line {error.problem_mark.line + 1}"
     lines = str(error).splitlines()

@@ -1,4 +1,4 @@
-"""A table: its cells, what has to be run for them, and what they are compared with."""
+"""Tables: their cells, what has to be run for them, and what they are compared with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables,
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table, ready to be planned, run and filled.
+    """Table, ready to be planned, run and filled.
 
     Attributes:
         name: "table_3".
@@ -35,39 +35,39 @@ class TableSpec:
 
     @property
     def title(self) -> str:
-        """What the table reports."""
+        """Return what the table reports."""
         return self.file.title
 
     @property
     def heading(self) -> str:
-        """The name as printed: "Table 3", "Table A2", "Table A5 reduced"."""
+        """Return the name as printed: "Table 3", "Table A2", "Table A5 reduced"."""
         return self.file.heading or heading("Table", self.name)
 
     @property
     def published_table(self) -> bool:
-        """Whether the paper has such a table, so that there are numbers to compare with."""
+        """Return whether the paper has such a table, so that there are numbers to compare with."""
         return bool(self.file.reference) and self.file.compared
 
     @property
     def stand_in(self) -> bool:
-        """Whether generated data may take the place of data that are not here."""
+        """Return whether synthetic data may replace data that are not available."""
         return self.file.stand_in
 
     @property
     def added_metrics(self) -> tuple[str, ...]:
-        """Metrics in blocks of their own: those that the published table does not report or that relate rows."""
+        """Return the metrics shown in blocks of their own: those that the paper does not report or that relate rows."""
         reported = load_reference(self.file.reference).metrics if self.file.reference else tuple(self.metrics)
         related = [metric for metric, settings in self.metrics.items() if settings.relative_to]
         return tuple(metric for metric in self.metrics if metric not in reported or metric in related)
 
     def seeds(self, cell: Cell, scale: str) -> int:
-        """Number of seeds of a cell."""
+        """Return the number of seeds of a cell."""
         counts = self.file.seeds_for.get(scale, {})
         found = (seeds for pattern, seeds in counts.items() if matches(pattern, cell.row, cell.name))
         return next(found, self.file.seeds[scale])
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
-        """Rough seconds of one run of the cell, for a plan; on a stand-in or a GPU, where the file tells them apart.
+        """Return the rough seconds of one run of the cell, on synthetic data or a GPU if the file tells them apart.
 
         Raises:
             ConfigError: unknown scale.
@@ -81,7 +81,7 @@ class TableSpec:
         return next(found, hints["default"])
 
     def tolerance(self, cell: Cell, metric: str) -> Tolerance | None:
-        """How far the cell may lie from the published number; None where nothing was laid down."""
+        """Return how far the cell may lie from the published number; None where nothing was laid down."""
         found = (
             tolerance
             for pattern, tolerance in self.file.tolerance.items()
@@ -90,14 +90,14 @@ class TableSpec:
         return next(found, None)
 
     def published(self, cell: Cell, metric: str) -> float | None:
-        """The published number of a cell, or None. Whether it may be *shown* depends on the runs."""
+        """Return the published number of a cell, or None. Whether it may be *shown* depends on the runs."""
         if not cell.reference:
             return None
         return load_reference(cell.reference).value(cell.row, cell.column, metric)
 
 
 def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = None) -> TableSpec:
-    """The table called `name`, with rows (or columns) added for each rule of `extra_rules`.
+    """Load the table called `name`, with rows (or columns) added for each rule of `extra_rules`.
 
     Raises:
         ConfigError: unknown table, or a file whose parts do not fit together.
@@ -133,7 +133,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
 
 
 def _with_chosen(name: str, file: TableFile, cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """The cells with what was found best for them."""
+    """Add to the cells what was found best for them."""
     if file.rates is None:
         return list(cells)
     chosen = read_chosen(name, folder, [*cell_names(cells), *(cell.row for cell in cells)])
@@ -144,7 +144,7 @@ def _with_chosen(name: str, file: TableFile, cells: Sequence[Cell], folder: Path
 
 
 def _reference(name: str, file: TableFile) -> ReferenceTable:
-    """The published table, or one without numbers that holds the file's own rows and columns."""
+    """Return the published table, or one without numbers that holds the file's own rows and columns."""
     if bool(file.reference) == bool(file.rows):
         raise ConfigError(f"table file {name}.yaml: needs either a reference or rows of its own")
     if file.rows:
@@ -171,7 +171,7 @@ def _ordered_metrics(name: str, file: TableFile, reference: ReferenceTable) -> d
 
 
 def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> list[Cell]:
-    """Cells the paper reports, in its order; a place the paper leaves blank is no cell. Without it, all places."""
+    """Build the cells that the paper reports, in its order; all places of a table that is not the paper's."""
     places = [(row, column) for row in reference.rows for column in reference.columns]
     wanted = [place for place in places if not file.reference or reference.reports(*place)]
     printed = [make_cell(name, file, row, column) for row, column in wanted]
@@ -184,7 +184,7 @@ def _reference_cells(name: str, file: TableFile, reference: ReferenceTable) -> l
 
 
 def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
-    """Cells that the paper does not have."""
+    """Build the cells that the paper does not have."""
     places = [(row, column) for row, columns in file.added.items() for column in columns]
     added = [replace(make_cell(name, file, row, column), reference="") for row, column in places]
     taken = [cell.name for cell in added if cell.name in cell_names(own)]
@@ -194,7 +194,7 @@ def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
 
 
 def heading(kind: str, name: str) -> str:
-    """How a table or figure is called: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
+    """Return the printed name of a table or figure: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
     number, *rest = name.split("_")[1:]
     return " ".join([kind, number.upper(), *rest])
 

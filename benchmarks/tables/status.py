@@ -1,4 +1,4 @@
-"""What there is of each table and figure: runs done, running, interrupted, failed, diverged or missing, and why."""
+"""Status of tables and figures: runs done, running, interrupted, failed, diverged or missing, and why."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _NAMED = 3  # runs that are named with a reason
 
 @dataclass(frozen=True)
 class RunState:
-    """One run.
+    """State of one run.
 
     Attributes:
         name: in a few words.
@@ -31,18 +31,18 @@ class RunState:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of a table, a figure, or all others."""
+    """Runs of a table, of a figure, or all others."""
 
     name: str
     scale: str
     runs: Sequence[RunState]
 
     def row(self) -> list[str | int]:
-        """Name, scale, and how many runs are in each state."""
+        """Return name, scale, and how many runs are in each state."""
         return [self.name, self.scale, len(self.runs), *(self._count(state) for state in STATES)]
 
     def reasons(self) -> list[str]:
-        """A line for each reason why runs are not done, with the first that it concerns."""
+        """Format a line for each reason why runs are not done, with the first runs that it concerns."""
         groups: dict[tuple[str, str], list[str]] = {}
         for run in sorted(self.runs, key=lambda run: STATES.index(run.state)):
             if run.state != "done":
@@ -57,7 +57,7 @@ class Group:
 
 
 def state_of(folder: RunFolder) -> tuple[str, str]:
-    """State of a run and why it is not done, from its folder alone."""
+    """Return the state of a run and why it is not done, from its folder alone."""
     if folder.is_held():
         return "running", "a process is at work on it"
     try:
@@ -72,7 +72,7 @@ def state_of(folder: RunFolder) -> tuple[str, str]:
 
 
 def group_of(plan: Plan) -> Group:
-    """The runs of a table or figure."""
+    """Collect the states of the runs of a table or figure."""
     runs = []
     for run in plan.runs:
         state, reason = state_of(RunFolder.of(run.config))
@@ -83,7 +83,7 @@ def group_of(plan: Plan) -> Group:
 
 
 def others(results: Path, known: Iterable[RunFolder]) -> Group:
-    """What was recorded or begun under `results` and belongs to none of the known runs, e.g. by a sweep."""
+    """Collect the runs recorded or begun under `results` that belong to none of the known ones, e.g. by a sweep."""
     claimed = {folder.path.resolve() for folder in known}
     runs = []
     for path in sorted(results.glob("runs/*/*/*/seed*")):
@@ -104,7 +104,7 @@ def groups_of(plans: Iterable[Plan], with_others: bool) -> list[Group]:
 
 
 def show(groups: Sequence[Group]) -> str:
-    """A line for each table or figure, then the reasons."""
+    """Format a line for each table or figure, then the reasons."""
     lines = tabulate([group.row() for group in groups], ["", "scale", "runs", *STATES])
     reasons = [reason for group in groups for reason in group.reasons()]
     return "\n".join([lines, "", *reasons]) if reasons else lines

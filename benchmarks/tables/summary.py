@@ -1,4 +1,4 @@
-"""From the records of a table's runs to its numbers, and to the lines printed below it."""
+"""Summary of the records of a table's runs: its numbers, and how they compare."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What became of a cell's runs.
+    """Outcome of a cell's runs.
 
     Attributes:
         records: results of the runs that finished (`status` "done"), in any order.
@@ -45,7 +45,7 @@ class CellOutcome:
 
 @dataclass(frozen=True)
 class Entry:
-    """One metric of one cell: a line of the CSV.
+    """Metric of a cell: a line of the CSV.
 
     Attributes:
         paper: the published number, where the runs are of the paper's own data set at the paper's scale.
@@ -76,7 +76,7 @@ class Entry:
 
 
 def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str = "") -> list[Entry]:
-    """Every cell of the table, metric by metric, whether it ran or not.
+    """Summarise every cell of the table, metric by metric, whether it ran or not.
 
     Args:
         spec: the table.
@@ -106,7 +106,7 @@ def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str 
 
 
 def data_kind(cell: Cell, records: Sequence[Record]) -> str:
-    """What a cell's runs were trained on, see `Entry.data`."""
+    """Return what a cell's runs were trained on, see `Entry.data`."""
     kinds = {str(record["data"]["kind"]) for record in records}
     if len(kinds) > 1:
         return "mixed"
@@ -117,7 +117,7 @@ def data_kind(cell: Cell, records: Sequence[Record]) -> str:
 
 
 def within_tolerance(spec: TableSpec, cell: Cell, metric: str, mean: float, paper: float) -> bool | None:
-    """Whether a mean reproduces the published number; None where no tolerance is laid down."""
+    """Return whether a mean reproduces the published number; None where no tolerance is laid down."""
     tolerance = spec.tolerance(cell, metric)
     if tolerance is None:
         return None
@@ -167,13 +167,13 @@ def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale
 
 
 def _applies(spec: TableSpec, metric: str, cell: Cell, cells: Sequence[Cell]) -> bool:
-    """Whether the column has the rows that the metric relates a value to."""
+    """Return whether the column has the rows that the metric relates a value to."""
     rows_beside = {other.row for other in cells if other.column == cell.column}
     return rows_beside.issuperset(spec.metrics[metric].relative_to)
 
 
 def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
-    """The entry in relation to those of other rows, where its metric asks for that; no number if they have none."""
+    """Relate the entry to those of other rows, where its metric asks for that; no number if they have none."""
     rows = spec.metrics[entry.metric].relative_to
     if not rows or entry.mean is None:
         return entry
@@ -187,7 +187,7 @@ def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
 
 
 def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[Entry], scale: str) -> Entry:
-    """A number the paper took from others; shown only beside a run on the same data."""
+    """Build the entry of a number that the paper took from others; shown only beside a run on the same data."""
     beside = [entry for entry in entries if entry.cell.row == cell.row and entry.cell.rule]
     number = spec.published(cell, metric)
     blank = Entry(cell, metric, None, None, None, None, 0, 0, None, None, scale, data="", status="quoted", reason="")
@@ -199,7 +199,7 @@ def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[En
 
 
 def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[Record], runs: int) -> list[float]:
-    """One value per seed; the mean over its runs where a seed takes several, once they are all there."""
+    """Return one value per seed; the mean over its runs where a seed takes several, once all have one."""
     by_seed: dict[int, list[Record]] = {}
     for record in records:
         by_seed.setdefault(int(record["seed"]), []).append(record)
@@ -217,7 +217,7 @@ def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[
 
 
 def _honest_status(outcome: CellOutcome, found: int, expected: int) -> tuple[str, str]:
-    """A cell is done only when every seed has a value of this metric."""
+    """Return status and reason of an entry, which is done only when every seed has a value of its metric."""
     if outcome.status not in ("done", "partial") or (outcome.status == "done" and found == expected > 0):
         return outcome.status, " ".join(outcome.reason.split())
     reason = " ".join(outcome.reason.split()) or f"{expected - found} seeds without a value"

@@ -13,7 +13,7 @@ from benchmarks.utils.exits import USER_ERRORS, one_line
 
 
 class Plans:
-    """The plans of several tables and figures, one after the other; those that cannot be made are kept as errors.
+    """Plans of several tables and figures, one after the other; those that cannot be made are kept as errors.
 
     Attributes:
         seeds: per cell of a table; None: as the table says.

@@ -1,4 +1,4 @@
-"""Which settings did best on validation: the recorded runs of a task, model and rule, ranked.
+"""Ranking of the recorded runs of a task, model and rule by their validation metric.
 
 Runs that differ in nothing but the seed count as one entry, with their mean. Test scores are not shown, so that they
 cannot be selected on.
@@ -26,7 +26,7 @@ _SEEDED = "rule.options.seed"
 
 @dataclass(frozen=True)
 class Ranked:
-    """One choice of settings.
+    """Choice of settings.
 
     Attributes:
         settings: what distinguishes it from the others, e.g. {"optimizer.lr": 1e-4}.
@@ -59,7 +59,7 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
 
 
 def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, list[Ranked]]:
-    """The validation metric's name, and all choices of settings recorded for `wanted`, the best mean first.
+    """Return the validation metric's name, and all choices of settings recorded for `wanted`, the best mean first.
 
     Args:
         results: folder that holds `runs`.
@@ -116,7 +116,7 @@ def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], varied: Sequenc
 
 
 def show(metric: str, ranked: Sequence[Ranked]) -> str:
-    """The ranking as a table."""
+    """Format the ranking as a table."""
     lines = [
         [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
         for entry in ranked

@@ -1,4 +1,4 @@
-"""The learning rates of a table: every cell is tried with the same few, and the best on validation is kept.
+"""Choice of a table's learning rates: every cell is tried with the same few, and the best on validation is kept.
 
 The runs that decide are recorded like any others, so a search that was ended goes on. Test
 scores are not looked at.
@@ -53,7 +53,7 @@ def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> 
 
 
 def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
-    """Run what takes part and has no record, until nothing is left to be tried."""
+    """Run the trials that take part and have no record, until none is left."""
     problems: list[Problem] = []
     attempted: set[str] = set()
     while due := [run for run in runs_of(taking_part(trials, walk)) if identity(run) not in attempted]:
@@ -63,7 +63,7 @@ def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
 
 
 def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
-    """Write what was chosen beside the table's file; what was for other scales stays."""
+    """Write the chosen rates beside the table's file; those for other scales are kept."""
     whole_row = bool(rates_of(spec).column)
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
@@ -74,7 +74,7 @@ def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
 
 
 def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
-    """What will be run."""
+    """Describe what will be run."""
     walk, cells = rates_of(spec).walk, len(by_cell(trials))
     first = runs_of(taking_part(trials, walk))
     to_do = [config for config in first if RunFolder.of(config).read() is None]
@@ -83,7 +83,7 @@ def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
 
 
 def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
-    """One line a cell, one column a factor; the chosen value is bold."""
+    """Format the trials as Markdown: one line per cell, one column per factor, the chosen value bold."""
     factors = rates_of(spec).factors
     lines = []
     for cell, of_cell in by_cell(trials).items():
@@ -108,7 +108,7 @@ def _shown(trial: Trial, kept: Trial | None) -> str:
 
 
 def to_csv(trials: Sequence[Trial]) -> str:
-    """One line a trial, full precision."""
+    """Format the trials as CSV: one line per trial, full precision."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["row", "column", "factor", "lr", "value", "chosen"])

@@ -1,4 +1,4 @@
-"""A search for the settings that do best on validation: Optuna proposes them, the suite runs and records them.
+"""Search for the settings that do best on validation: Optuna proposes them, the suite runs and records them.
 
 Nothing is kept but the runs' records. Proposals follow from the sampler's seed and from what came of those before, so a
 search that is begun again asks for the same runs, finds them recorded, and goes on where it was ended; with more trials
@@ -27,7 +27,7 @@ _DIGITS = 3  # of a proposed number: more would be noise
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried.
+    """Effort of a search.
 
     Attributes:
         trials: settings proposed.
@@ -155,7 +155,7 @@ def _axis(where: str, axis: Any) -> Axis:
 def _configs(
     name: str, number: int, settings: Mapping[str, Any], choice: Sequence[str], effort: Effort
 ) -> list[Config]:
-    """One run of a proposal for every seed."""
+    """Compose a run of a proposal for every seed."""
     proposed = [] if number == CONFIGURED else [f"{key}={value}" for key, value in settings.items()]
     composed = compose_config([*choice, *proposed])
     composed.run.wandb_group = f"search {name}"

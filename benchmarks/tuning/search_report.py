@@ -1,4 +1,4 @@
-"""What a search has tried: a table in Markdown and CSV, and the chosen values as a configuration."""
+"""Report of a search: its trials in Markdown and CSV, and the chosen values as a configuration."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ Axis = Any
 
 @dataclass(frozen=True)
 class Tried:
-    """One choice of settings.
+    """Choice of settings with its runs.
 
     Attributes:
         number: from 1 in the order of the proposals; `CONFIGURED` for the configuration as it is.
@@ -37,22 +37,22 @@ class Tried:
 
     @property
     def values(self) -> list[float]:
-        """Best validation metric of every seed that finished."""
+        """Return the best validation metric of every seed that finished."""
         return [float(record["best_valid"]) for record in self.records if record["status"] == "done"]
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds that finished."""
+        """Return the mean over the seeds that finished."""
         return float(np.mean(self.values))
 
     def complete(self, seeds: int) -> bool:
-        """Whether so many seeds finished."""
+        """Return whether so many seeds finished."""
         return len(self.values) == seeds
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search that is over.
+    """Search that is over.
 
     Attributes:
         name: of its files.
@@ -71,19 +71,19 @@ class Search:
     tried: Sequence[Tried]
 
     def ranked(self) -> list[Tried]:
-        """The best mean first; trials of which a seed failed come last, since they cannot be chosen."""
+        """Sort the trials, the best mean first; those of which a seed failed come last, since they cannot be chosen."""
         sign = -1 if self._measured["higher_is_better"] else 1
         return sorted(self.tried, key=lambda one: (sign * one.mean if one.complete(self.seeds) else np.inf, one.number))
 
     @property
     def chosen(self) -> Tried | None:
-        """The best trial, or None where none finished."""
+        """Return the best trial, or None where none finished."""
         first = self.ranked()[0]
         return first if first.complete(self.seeds) else None
 
     @property
     def metric(self) -> str:
-        """The validation metric."""
+        """Return the name of the validation metric."""
         return str(self._measured["valid_metric"])
 
     @property
@@ -110,7 +110,7 @@ def write_search(search: Search, folder: Path) -> list[Path]:
 
 
 def to_markdown(search: Search) -> str:
-    """A heading, all trials from the best to the worst, and how they came about."""
+    """Format a heading, all trials from the best to the worst, and how they came about."""
     heads = ["trial", *search.axes, f"valid {search.metric}", "seeds", "failed"]
     body = [
         [
@@ -127,7 +127,7 @@ def to_markdown(search: Search) -> str:
 
 
 def to_csv(search: Search) -> str:
-    """One line a trial in the order of the proposals, full precision."""
+    """Format the trials as CSV: one line per trial in the order of the proposals, full precision."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["trial", *search.axes, f"valid/{search.metric}", "std", "n", "failed"])
@@ -140,7 +140,7 @@ def to_csv(search: Search) -> str:
 
 
 def to_config(search: Search, chosen: Tried, folder: Path) -> str:
-    """The chosen values as a file that a run's configuration can add from `folder`."""
+    """Format the chosen values as a configuration that a run can add from `folder`."""
     tree: dict[str, Any] = {}
     for key, value in chosen.settings.items():
         *above, last = key.split(".")

@@ -1,4 +1,4 @@
-"""What a search for a table's learning rates tries: every cell with each of a few, and which of these it needs."""
+"""Trials of a table's learning rates: every cell with each of a few, and which of these are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from benchmarks.tables.spec import TableSpec
 
 @dataclass(frozen=True)
 class Trial:
-    """A cell with one learning rate.
+    """Cell with one learning rate.
 
     Attributes:
         factor: of the configured rate.
@@ -32,23 +32,23 @@ class Trial:
 
     @property
     def records(self) -> list[Record]:
-        """Of the runs that have one."""
+        """Read the records of the runs that have one."""
         return [record for config in self.configs if (record := RunFolder.of(config).read()) is not None]
 
     @property
     def is_over(self) -> bool:
-        """Whether all of its runs have a record."""
+        """Return whether all of its runs have a record."""
         return len(self.records) == len(self.configs)
 
     @property
     def value(self) -> float | None:
-        """Mean of the best validation metrics; None unless all runs finished."""
+        """Return the mean of the best validation metrics; None unless all runs finished."""
         values = [float(record["best_valid"]) for record in self.records if record["status"] == "done"]
         return float(np.mean(values)) if len(values) == len(self.configs) else None
 
 
 def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> list[Trial]:
-    """Every cell with every rate.
+    """Compose the trials of every cell with every rate.
 
     Raises:
         ConfigError: an unknown scale, a table without rates or with nothing to run, or data that are missing.
@@ -72,10 +72,10 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
 
 
 def rates_of(spec: TableSpec) -> Rates:
-    """What a table's file says of its learning rates.
+    """Return what a table's file says of its learning rates.
 
     Raises:
-        ConfigError: nothing.
+        ConfigError: the file has no entry `rates`.
     """
     rates = spec.file.rates
     if rates is None:
@@ -85,7 +85,7 @@ def rates_of(spec: TableSpec) -> Rates:
 
 
 def _seeds(rates: Rates, cell: Cell) -> range:
-    """Those that decide a cell's rate."""
+    """Return the seeds that decide a cell's rate."""
     count = next((count for pattern, count in rates.seeds.items() if matches(pattern, cell.row, cell.name)), 1)
     return range(rates.seed, rates.seed + count)
 
@@ -100,7 +100,7 @@ def _config(composed: DictConfig, seed: int, factor: float, stand_in: bool) -> C
 
 
 def reached(of_cell: Sequence[Trial], walk: bool) -> list[Trial]:
-    """The trials of a cell that take part, as far as is known by now; see `Rates.walk`.
+    """Return the trials of a cell that take part, as far as known by now; see `Rates.walk`.
 
     Which ones that are depends on their values alone, and not on what else has been run.
     """
@@ -120,12 +120,12 @@ def reached(of_cell: Sequence[Trial], walk: bool) -> list[Trial]:
 
 
 def taking_part(trials: Sequence[Trial], walk: bool) -> list[Trial]:
-    """Those of every cell that take part, see `reached`."""
+    """Return the trials of every cell that take part, see `reached`."""
     return [trial for of_cell in by_cell(trials).values() for trial in reached(of_cell, walk)]
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The best of a cell's trials, the rate nearest to the configured one among equals; None where none finished."""
+    """Return the best of a cell's trials, of equals the one nearest to the configured rate; None if none finished."""
     finished = [trial for trial in trials if trial.value is not None]
     if not finished:
         return None
@@ -134,12 +134,12 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def runs_of(trials: Sequence[Trial]) -> list[Config]:
-    """Their runs, each once."""
+    """List the runs of trials, each once."""
     return list({identity(config): config for trial in trials for config in trial.configs}.values())
 
 
 def by_cell(trials: Sequence[Trial]) -> dict[Cell, list[Trial]]:
-    """The trials of every cell."""
+    """Group trials by cell."""
     groups: dict[Cell, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.cell, []).append(trial)

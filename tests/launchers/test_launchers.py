@@ -223,15 +223,20 @@ def test_each_worker_gets_its_share_of_the_cores_and_a_gpu(monkeypatch: pytest.M
     monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert local.surroundings(0, 3, "cpu") == {"OMP_NUM_THREADS": "2"}
-    assert local.surroundings(0, 20, "cpu") == {"OMP_NUM_THREADS": "1"}
+    assert local.worker_environment(0, 3, "cpu") == {"OMP_NUM_THREADS": "2"}
+    assert local.worker_environment(0, 20, "cpu") == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [local.surroundings(place, 4, "cuda")["CUDA_VISIBLE_DEVICES"] for place in range(4)] == ["0", "1", "0", "1"]
-    assert "CUDA_VISIBLE_DEVICES" not in local.surroundings(0, 4, "cuda:1")
+    assert [local.worker_environment(place, 4, "cuda")["CUDA_VISIBLE_DEVICES"] for place in range(4)] == [
+        "0",
+        "1",
+        "0",
+        "1",
+    ]
+    assert "CUDA_VISIBLE_DEVICES" not in local.worker_environment(0, 4, "cuda:1")
     assert [local.Local().width(device) for device in ("cpu", "cuda", "cuda:1")] == [8, 2, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert local.surroundings(2, 3, "cuda") == {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "9"}
+    assert local.worker_environment(2, 3, "cuda") == {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "9"}
     assert local.Local().width("cuda") == 3 and local.Local(jobs=6).width("cuda") == 6
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert local.visible_gpus("cuda") == []

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch, make_launcher, slurm
-from benchmarks.launchers.slurm import Sitting, Slurm
+from benchmarks.launchers.slurm import Job, Slurm
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import Toys
@@ -162,7 +162,7 @@ def test_a_job_hands_on_to_submitit_from_a_clean_state(
     try:
         monkeypatch.setenv("TOY_FAULT", f"{'+'.join(faults)}@7")
         with pytest.raises(SystemExit) as ended:
-            Sitting()(to_dict(config))
+            Job()(to_dict(config))
         assert signal.getsignal(signal.SIGUSR2) is requeue
     finally:
         for number, handler in before.items():
