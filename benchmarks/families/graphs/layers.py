@@ -91,7 +91,7 @@ class NeighbourhoodAggregation(DNAConv):
         return out.transpose(0, 1).flatten(1)
 
     def _queries(self, x: Tensor, heads: int, blocks: int) -> tuple[Tensor, Tensor]:
-        """q Kᵀ / sqrt(channels per head), (nodes·heads, channels per block), and q · k / sqrt(…), (nodes·heads,)."""
+        """Compute q Kᵀ / sqrt(channels per head), (nodes·heads, block width), and q · k / sqrt(…), (nodes·heads,)."""
         (to_query, query_bias), (to_key, key_bias) = (
             _per_head(linear, heads) for linear in (self.multi_head.lin_q, self.multi_head.lin_k)
         )

@@ -1,4 +1,4 @@
-"""The synthetic language: entropies by brute force, the optimal predictor by another algorithm, properties of its grammar."""
+"""The synthetic language: entropies by brute force, the optimal predictor by another algorithm, its grammar."""
 
 import math
 from collections import defaultdict
