@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.__main__ import COMMANDS
+from benchmarks.commands.records import make_parser as make_records_parser
 from benchmarks.commands.reproduce import make_parser
 from benchmarks.commands.sample import make_parser as make_sample_parser
 from benchmarks.commands.search import make_parser as make_search_parser
@@ -108,6 +109,8 @@ def test_every_command_exists(line: str) -> None:
         _check_overrides(options.choice)
     elif program == "tune":
         _check_tuning(_parsed(make_tuning_parser(), arguments).table)
+    elif program == "records":
+        targets(_parsed(make_records_parser(), arguments).target or ["all"])
     elif program == "status":
         target_names(_parsed(make_status_parser(), arguments).target or ["all"])
     elif program == "sample":

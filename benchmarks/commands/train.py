@@ -4,7 +4,7 @@ Examples:
   python -m benchmarks train task=cora model=gcn rule=dfa seed=0
   python -m benchmarks train -m task=cora model=gcn,gat rule=bp,dfa,shallow seed=0,1,2
 
-options:
+Options:
   KEY=VALUE            set any value of configs/, e.g. optimizer.lr=1e-3
   -m, --multirun       train all combinations of the values separated by commas
   --config-dir FOLDER  add tasks, models and rules of your own; may be given several times
