@@ -110,7 +110,7 @@ def test_every_command_exists(line: str) -> None:
     elif program == "tune":
         _check_tuning(_parsed(make_tuning_parser(), arguments).table)
     elif program == "records":
-        targets(_parsed(make_records_parser(), arguments).target or ["all"])
+        target_names(_parsed(make_records_parser(), arguments).target or ["all"])
     elif program == "status":
         target_names(_parsed(make_status_parser(), arguments).target or ["all"])
     elif program == "sample":
