@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.__main__ import COMMANDS
 from benchmarks.commands.fetch import known_tasks
+from benchmarks.commands.records import make_parser as make_records_parser
 from benchmarks.commands.reproduce import make_parser
 from benchmarks.commands.sample import make_parser as make_sample_parser
 from benchmarks.commands.search import make_parser as make_search_parser
@@ -32,7 +33,7 @@ from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import load_spec
 from benchmarks.tuning.search import read_space
 from benchmarks.tuning.trials import make_trials
-from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
+from benchmarks.utils.paths import CONFIG_DIR, OWN_CONFIGS, REPOSITORY
 from dfa import RULES
 from dfa.registry import Registry
 
@@ -40,6 +41,7 @@ _DOCUMENTS = [
     *REPOSITORY.glob("*.md"),
     *REPOSITORY.glob("docs/**/*.md"),
     *REPOSITORY.glob("benchmarks/**/README.md"),
+    *REPOSITORY.glob("examples/**/README.md"),
     REPOSITORY / "tests" / "README.md",
 ]
 _EXTENDING = REPOSITORY / "docs" / "extending.md"
@@ -81,7 +83,9 @@ def _choices_that_readers_are_told_to_add() -> None:
 
 
 @pytest.mark.parametrize("line", _commands())
-def test_every_command_exists(line: str) -> None:
+def test_every_command_exists(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv(OWN_CONFIGS, "")  # which --config-dir adds to
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
@@ -110,6 +114,8 @@ def test_every_command_exists(line: str) -> None:
         _check_tuning(_parsed(make_tuning_parser(), arguments).table)
     elif program == "status":
         targets(_parsed(make_status_parser(), arguments).target or ["all"])
+    elif program == "records":
+        targets(_parsed(make_records_parser(), arguments).target or ["all"])
     elif program == "sample":
         _parsed(make_sample_parser(), arguments)
     elif program in ("fetch", "fetch_data"):

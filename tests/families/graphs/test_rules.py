@@ -69,7 +69,7 @@ def test_signals_in_numpy(alpha: float, graph: Graph) -> None:
     error = np.zeros((NODES, 3))
     error[:KNOWN] = softmax_error((adjacency @ h2 @ w3.T)[:KNOWN], graph.y[:KNOWN].numpy())
     error = pseudo_error(error, adjacency, alpha, steps=3) if alpha else error
-    (matrix,) = (as_array(buffer) for buffer in rule.feedback.buffers())
+    (matrix,) = (as_array(buffer) for buffer in rule.feedback.drawn.values())
     d2 = adjacency @ error @ matrix[:, :4] * (1 - h2**2)
     d1 = adjacency @ adjacency @ error @ matrix[:, :6] * (1 - h1**2)
     first, second, third = (weight.grad for weight in model.parameters())
@@ -132,7 +132,7 @@ def test_pauses_and_exact_batches_know_nothing_of_pseudo_errors(name: str, graph
 def test_other_models_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     GraphFeedback(model, "0")
-    with pytest.raises(dfa.PointError, match="for models of a graph"):
+    with pytest.raises(dfa.PointError, match="whose first argument is a Graph"):
         model(torch.randn(2, 3))
-    with pytest.raises(ValueError, match="alpha must be from 0 to below 1"):
+    with pytest.raises(ValueError, match="alpha must be in"):
         GraphFeedback(model, "0", alpha=1.0)
