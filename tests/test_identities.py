@@ -6,11 +6,14 @@ Composing them all takes minutes, so one in eight is looked at; DFA_TEST_ALL_IDE
 import os
 from zlib import crc32
 
+import pytest
+
 from tests.helpers.identities import cases, expected
 
 _SHARE = 1 if os.environ.get("DFA_TEST_ALL_IDENTITIES") else 8
 
 
+@pytest.mark.timeout(3600)
 def test_every_run_keeps_its_identity() -> None:
     listed = expected()
     looked_at = [case for case in cases() if crc32(case.name.encode()) % _SHARE == 0]

@@ -227,10 +227,11 @@ def _multiply(pointer: Tensor, column: Tensor, values: Tensor, dense: Sequence[T
 
 
 def _sample(pointer: Tensor, column: Tensor, left: Tensor, right: Sequence[Tensor]) -> Tensor:
-    left, samples = left.contiguous(), left.new_zeros(len(right), column.numel())
+    # Detached, since forward-mode derivatives are computed with gradients enabled, which `out` does not take.
+    left, samples = left.detach().contiguous(), left.new_zeros(len(right), column.numel())
     for row, term in zip(samples, right, strict=True):
         sampled = _csr(pointer, column, row, (left.shape[0], term.shape[0]))
-        torch.sparse.sampled_addmm(sampled, left, term.t(), beta=0.0, out=sampled)
+        torch.sparse.sampled_addmm(sampled, left, term.detach().t(), beta=0.0, out=sampled)
     return samples
 
 

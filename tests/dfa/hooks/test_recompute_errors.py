@@ -54,7 +54,7 @@ def test_point_that_runs_outside_of_its_segment(batch: Batch) -> None:
 
     model = Shortcut().double()
     dfa.DirectFeedbackAlignment(model, "blocks.*.back", segments="blocks.*", memory="recompute")
-    with pytest.raises(dfa.PointError, match="'blocks.0.back' was run outside of its segment"):
+    with pytest.raises(dfa.PointError, match=r"'blocks.0.back' was run outside of its segment"):
         model(batch[0])
 
 
