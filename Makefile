@@ -1,5 +1,5 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
-# Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see scripts/bench.py --help
+# Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see `python -m benchmarks bench --help`
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
 #   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60"
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
@@ -8,13 +8,15 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
+LIBRARY_VENV ?= .venv-library
+CONSTRAINTS ?= constraints.txt
 SCALE ?= auto
 PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(RETRY),--set run.retry=true) \
        $(if $(DEVICE),--set run.device=$(DEVICE)) $(foreach setting,$(SET),--set $(setting))
 OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint data reproduce status chaos bench search bench-recommenders clean
+.PHONY: help install test test-library lint data reproduce status chaos bench search bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -28,6 +30,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: install  ## all tests, on CPU and without network
 	$(RUN) -m pytest -n 2
+
+test-library:  ## the library's tests with nothing of the suite installed, e.g. PYTHON=python3.10 CONSTRAINTS=constraints-lowest.txt
+	$(PYTHON) -m venv --clear $(LIBRARY_VENV)
+	$(LIBRARY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+	  --editable . pytest pytest-timeout numpy
+	$(LIBRARY_VENV)/bin/python -m pytest --confcutdir tests/dfa tests/dfa
 
 lint: install  ## style and types
 	$(RUN) -m ruff format --check .

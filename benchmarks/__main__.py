@@ -10,6 +10,7 @@
   bench      measure time and memory of training steps
   chaos      kill the processes of a sweep and compare with an undisturbed one
   sample     draw text from a trained language model
+  records    commit the runs behind tables, bring them back, check tables against them
 
 `python -m benchmarks COMMAND --help` says more, with an example.
 """
@@ -17,7 +18,7 @@
 import sys
 from importlib import import_module
 
-COMMANDS = ("train", "reproduce", "status", "fetch", "tune", "search", "rank", "bench", "chaos", "sample")
+COMMANDS = ("train", "reproduce", "status", "fetch", "tune", "search", "rank", "bench", "chaos", "sample", "records")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,8 @@ from benchmarks.commands.status import make_parser as make_status_parser
 from benchmarks.commands.tune import make_parser as make_tuning_parser
 from benchmarks.config import compose_config, resolve
 from benchmarks.launchers import settings_among
-from benchmarks.registry import FIGURES
+from benchmarks.registry import FIGURES, MODELS, TASKS
+from benchmarks.run.execute import execute
 from benchmarks.tables.figure import load_figure
 from benchmarks.tables.make import targets
 from benchmarks.tables.plan import make_plan
@@ -32,8 +34,15 @@ from benchmarks.tuning.search import read_space
 from benchmarks.tuning.trials import make_trials
 from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
 from dfa import RULES
+from dfa.registry import Registry
 
-_DOCUMENTS = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("benchmarks/**/README.md")]
+_DOCUMENTS = [
+    *REPOSITORY.glob("*.md"),
+    *REPOSITORY.glob("docs/**/*.md"),
+    *REPOSITORY.glob("benchmarks/**/README.md"),
+    REPOSITORY / "tests" / "README.md",
+]
+_EXTENDING = REPOSITORY / "docs" / "extending.md"
 _HEADERS = sorted(CONFIG_DIR.rglob("*.yaml"))
 _OTHER_PROGRAMS = {"git", "cd", "source", "pip", "wandb", "export", "ls", "cat", "cp"}
 _RUNNERS = {"python", "python3", ".venv/bin/python"}
@@ -59,11 +68,16 @@ def _commands() -> Iterator[object]:
 
 @pytest.fixture(autouse=True)
 def _choices_that_readers_are_told_to_add() -> None:
-    """A rule that the README registers gets the YAML that the README says to copy."""
+    """A rule that a page registers gets the YAML to copy; a task or model, the YAML that `extending.md` prints."""
     for text in _python_blocks():
         for name in re.findall(r'@(?:dfa\.)?RULES\.register\("(\w+)"\)', text):
             node = yaml.safe_load((CONFIG_DIR / "rule" / "dfa.yaml").read_text()) | {"name": name}
             ConfigStore.instance().store(group="rule", name=name, node=node)
+    for text in _blocks(_EXTENDING.read_text(encoding="utf-8"), "yaml"):
+        placed = re.search(r"# configs/(\w+)/(\w+)\.yaml", text)
+        assert placed, f"no file name in the block {text}"
+        package = "_global_" if "@package _global_" in text else None
+        ConfigStore.instance().store(group=placed[1], name=placed[2], node=yaml.safe_load(text), package=package)
 
 
 @pytest.mark.parametrize("line", _commands())
@@ -168,8 +182,7 @@ def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: p
     blocks = _python_blocks()
     if not blocks:
         pytest.skip("no README")
-    monkeypatch.setattr(RULES, "_factories", dict(RULES._factories))
-    monkeypatch.setattr(FIGURES, "_factories", dict(FIGURES._factories))
+    _forget_registrations(monkeypatch)
     learned = []
     for block in blocks:
         names: dict[str, object] = {}
@@ -178,6 +191,27 @@ def test_python_in_the_readme_runs_and_the_library_example_learns(monkeypatch: p
             learned.append(float(names["loss"]))  # type: ignore[arg-type]
     # Two classes of random inputs: guessing costs log 2 = 0.693, remembering less.
     assert len(learned) == 1 and learned[0] < 0.5
+
+
+def _forget_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test registers is gone after it."""
+    registries: tuple[Registry[Any], ...] = (RULES, TASKS, MODELS, FIGURES)
+    for registry in registries:
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+
+
+def test_the_task_and_the_model_of_the_documentation_need_feedback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _forget_registrations(monkeypatch)
+    plugin = tmp_path / "spirals.py"
+    plugin.write_text(_blocks(_EXTENDING.read_text(encoding="utf-8"), "python")[0])
+    settings = ["task=spirals", "model=spirals_mlp", f"plugins=[{plugin}]", f"run.results_dir={tmp_path}"]
+    accuracy = {}
+    for rule in ("dfa", "shallow"):
+        record = execute(resolve(compose_config([*settings, f"rule={rule}", "run.wandb=disabled"])))
+        accuracy[rule] = record["metrics"]["test/accuracy"]
+    assert accuracy["dfa"] > 0.9 and accuracy["shallow"] < 0.75
 
 
 def test_the_table_and_the_figure_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
@@ -210,3 +244,14 @@ def test_results_that_documents_quote_stand_in_the_tables() -> None:
     for document in _DOCUMENTS:
         for quoted in re.findall(r"\d+\.\d+ ± \d+\.\d+", document.read_text(encoding="utf-8")):
             assert quoted in tables, f"{document.name} quotes {quoted}, which no table reports"
+
+
+def test_results_in_the_readme_stand_in_the_table_beside_them() -> None:
+    rows = re.findall(
+        r"^\|(.*)\|[^|]*\((results/tables/\w+\.md)\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 5
+    for cells, table in rows:
+        reported = (REPOSITORY / table).read_text(encoding="utf-8")
+        for number in re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", cells):
+            assert number in reported, f"{table} does not report {number}"

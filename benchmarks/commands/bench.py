@@ -56,12 +56,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--rules",
         default="bp,dfa,shallow",
         help="rules, bp first; a peer is package.module:function, "
-        "which\ngets a bench_workloads.Workload and returns its training step",
+        "which\ngets a benchmarks.speed.workloads.Workload and returns its training step",
     )
     add("--modes", default="eager,recompute", help=f"of {', '.join(MODES)}")
     add("--device", default="cpu", help="e.g. cuda (default: cpu)")
-    add("--threads", type=int, default=1, help="of every contestant (default: 1)")
-    add("--rounds", type=int, default=11, help="turns of every contestant (default: 11)")
+    add("--threads", type=int, default=1, help="of every candidate (default: 1)")
+    add("--rounds", type=int, default=11, help="turns of every candidate (default: 11)")
     add("--seconds", type=float, default=0.3, help="length of a turn (default: 0.3)")
     add("--depths", default="", help="numbers of blocks for the memory part (default: configs/bench/depth.yaml)")
     add(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from benchmarks.speed.measure import Step, peak_megabytes, time_turn
+from benchmarks.speed.measure import Step, peak_megabytes, time_steps
 from benchmarks.speed.workloads import Workload, build_workload, load_settings
 from dfa import RULES
 
@@ -20,13 +20,17 @@ METHODS = ("bp", "bp_checkpoint", "dfa", "dfa_recompute")
 def bench_depth(
     device: torch.device, rounds: int, depths: Sequence[int] = (), networks: Sequence[str] = ()
 ) -> list[Row]:
-    """Rows of `memory.json`: network, method, blocks, peak_mb (without gradients of parameters) and median_ms.
+    """Measure the rows of `memory.json`, one per network, depth and method.
 
     Args:
-        device: where to run.
-        rounds: timed steps of each; the methods take turns.
-        depths: numbers of blocks; empty: those of `configs/bench/depth.yaml`.
-        networks: names of its networks; empty: all.
+        device: device to run on.
+        rounds: timed steps of each method; the methods take turns.
+        depths: numbers of blocks; empty for those of `configs/bench/depth.yaml`.
+        networks: names of networks in that file; empty for all.
+
+    Returns:
+        Rows with `network`, `title`, `blocks`, `method`, `peak_mb` (MB, without the gradients of parameters),
+        `median_ms` and the median ratios to backpropagation.
     """
     settings = load_settings("depth")
     rows = []
@@ -42,7 +46,7 @@ def bench_depth(
 
 
 def network_options(network: str, options: dict[str, Any], blocks: int) -> dict[str, Any]:
-    """The options of a network of so many blocks."""
+    """Return the options of `build_workload` for a network with `blocks` blocks."""
     if network == "perceptron":
         width = options["width"]
         return {"inputs": width, "widths": [width] * blocks, "outputs": width, "rows": options["rows"]}
@@ -50,7 +54,7 @@ def network_options(network: str, options: dict[str, Any], blocks: int) -> dict[
 
 
 def depth_step(workload: Workload, method: str) -> Step:
-    """Forward and backward; gradients of parameters are there already and added to, so they are not counted."""
+    """Return a step of forward and backward, after which the gradients of parameters stay allocated."""
     if method == "bp_checkpoint":
         network = Checkpointed(workload.model)
 
@@ -68,7 +72,7 @@ def depth_step(workload: Workload, method: str) -> Step:
 
 
 class Checkpointed(nn.Module):
-    """A sequence whose blocks keep their input only."""
+    """Sequential network with an activation checkpoint at every block: each keeps only its input."""
 
     def __init__(self, blocks: nn.Module) -> None:
         super().__init__()
@@ -76,6 +80,7 @@ class Checkpointed(nn.Module):
         self.blocks = blocks
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the sequence, with the shape that its last block gives."""
         hidden: Tensor = checkpoint_sequential(self.blocks, len(self.blocks), x, use_reentrant=False)
         return hidden
 
@@ -85,12 +90,12 @@ def _bench_network(entry: dict[str, Any], facts: Row, device: torch.device, roun
     steps: list[Callable[[], None]] = []
     for method in METHODS:
         step = depth_step(build_workload(entry, device), method)
-        step()  # gradients of parameters and feedback matrices come to be
+        step()  # allocates the gradients of parameters and draws the feedback matrices
         rows.append({**facts, "method": method, "peak_mb": peak_megabytes(step, device)})
         steps.append(step)
-    turns = [[time_turn(step, 1, device) for step in steps] for _ in range(rounds)]
+    turns = [[time_steps(step, 1, device) for step in steps] for _ in range(rounds)]
     for index, row in enumerate(rows):
-        row["median_ms"] = 1e3 * median(turn[index].clock for turn in turns)
-        row["ratio_to_bp"] = median(turn[index].clock / turn[0].clock for turn in turns)
-        row["cpu_ratio_to_bp"] = median(turn[index].processor / turn[0].processor for turn in turns)
+        row["median_ms"] = 1e3 * median(turn[index].wall for turn in turns)
+        row["ratio_to_bp"] = median(turn[index].wall / turn[0].wall for turn in turns)
+        row["cpu_ratio_to_bp"] = median(turn[index].cpu / turn[0].cpu for turn in turns)
     return rows

@@ -1,10 +1,11 @@
-"""Steps of the paper's model under every rule, side by side: time, loss and memory.
+"""Time, loss and memory of training steps of the paper's Transformer under each rule.
 
     python -m benchmarks.speed.language --columns 8 --steps 20 --out results/bench/language_steps.json
 
-Random tokens, so that no data are needed; a step is forward, backward, clipping and Adam on columns × 128 tokens
-(8 columns are one of the 8 groups in which 8,192 tokens are accumulated). The rules take turns, one step each, in
-one process; memory is that of a process of its own for each. `torch` is a plain loop around nn.TransformerEncoder.
+Tokens are random, so no data are needed. A step is forward, backward, clipping and Adam on columns × 128 tokens; 8
+columns are one of the 8 groups over which the paper's batch of 8,192 tokens is accumulated. The rules take turns, one
+step each, in one process; memory is measured in a process for each. `torch` is a plain loop around
+nn.TransformerEncoder.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.families.language.models import INITIAL_RANGE, Embedding, Transformer
 from benchmarks.run.build import build_rule, find_device
 from benchmarks.run.optim import make_optimizer
-from benchmarks.speed.measure import apart
+from benchmarks.speed.measure import in_subprocess
 from benchmarks.utils.exits import EXIT_DONE, guarded
 from benchmarks.utils.files import write_result
 from benchmarks.utils.machine import PeakMemory, device_name, keep_freed_memory, versions
@@ -41,18 +42,20 @@ RULES = {
     "micro": ("transformer_micro", "dfa"),
     "shallow": ("transformer_macro", "shallow"),
 }
-Measured = dict[str, Any]
+Measurement = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """Setting of a measurement.
 
     Attributes:
-        columns, window: tokens of a step.
-        vocabulary: of the random tokens.
-        device, precision, compiled: how the steps are run.
-        options: of the model, in place of the paper's.
+        columns, window: a step has columns × window tokens.
+        vocabulary: number of different tokens.
+        device: e.g. "cpu".
+        precision: "float32" or "bfloat16".
+        compiled: whether to use torch.compile.
+        options: (name, value) pairs that replace options of the paper's model.
     """
 
     columns: int = 8
@@ -65,7 +68,7 @@ class Setting:
 
 
 class PlainTransformer(nn.Module):
-    """What one writes without this project: PyTorch's encoder layers with a causal mask."""
+    """Reference written without this project: PyTorch's encoder layers with a causal mask."""
 
     def __init__(self, model: Transformer, options: dict[str, Any]) -> None:
         super().__init__()
@@ -77,12 +80,13 @@ class PlainTransformer(nn.Module):
         self.decoder = nn.Linear(width, vocabulary)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map token ids (columns, length) to scores (columns, length, vocabulary)."""
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
         return self.decoder(self.encoder(self.embedding(tokens), mask=mask, is_causal=True))
 
 
 class Candidate:
-    """A model under one rule, ready to make steps."""
+    """Model, rule and optimiser of one entry of `RULES`."""
 
     def __init__(self, name: str, setting: Setting) -> None:
         config = _configuration(name)
@@ -100,7 +104,7 @@ class Candidate:
         self.setting = setting
 
     def step(self, batch: Tensor) -> float:
-        """One optimiser step; the loss before it."""
+        """Make one optimiser step on `batch`, token ids (columns, window + 1); return the loss before it."""
         reduced = self.setting.precision == "bfloat16"
         with torch.autocast(batch.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = F.cross_entropy(self.forward(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
@@ -111,21 +115,25 @@ class Candidate:
         return loss.item()
 
 
-def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = True) -> Measured:
-    """Losses and times of `steps` steps under each rule, and the ratio of its step time to that of `bp`.
+def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = True) -> Measurement:
+    """Measure `steps` training steps under each rule.
 
     Args:
-        names: of `RULES`.
+        names: keys of `RULES`.
         setting: what a step is.
-        steps: of each; the first is not timed where there are several.
-        memory: also its peak memory, in a process of its own.
+        steps: number of steps of each rule; the first is not timed if there are several.
+        memory: whether to measure peak memory too, in a process for each rule.
+
+    Returns:
+        The setting, the machine, and under `rules` for each name median step time in seconds, its ratio to `bp`, tokens
+        per second, first and last loss, and peak memory in MB.
 
     Raises:
-        ConfigError: an unknown name or device, or a number out of range.
+        ConfigError: unknown rule or device, or a number out of range.
         ResultsError: a process that measures memory was killed.
     """
     if not names or not RULES.keys() >= set(names):
-        raise ConfigError(f"rules of the bench are some of {', '.join(RULES)}; not '{','.join(names)}'")
+        raise ConfigError(f"unknown rule in '{','.join(names)}'; known: {', '.join(RULES)}")
     if setting.columns < 1 or steps < 1:
         raise ConfigError("columns and steps must be at least 1")
     find_device(setting.device)
@@ -150,7 +158,7 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
             "first_loss": losses[name][0],
             "last_loss": losses[name][-1],
             "finite": all(map(math.isfinite, losses[name])),
-            "peak_memory_mb": apart(partial(peak_memory, name, setting), name) if memory else None,
+            "peak_memory_mb": in_subprocess(partial(peak_memory, name, setting), name) if memory else None,
         }
         for name in names
     }
@@ -160,11 +168,11 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
 
 
 def expected_first_loss(vocabulary: int, width: int) -> float:
-    """Mean cross-entropy before training, in nats: log(vocabulary) + width · r² / 6, with r the initial range.
+    """Return the mean cross-entropy before training in nats: log(vocabulary) + width · r² / 6, r the initial range.
 
-    The last LayerNorm makes the squared norm of what the decoder sees equal to the width. Decoder weights uniform in
-    ±r have variance r² / 3, so scores are close to normal with variance v = width · r² / 3. The mean of their
-    exponentials is e^(v/2), and that of the right token's score is zero: log(vocabulary · e^(v/2)) - 0.
+    The last LayerNorm makes the squared norm of the decoder's input equal to the width. Decoder weights uniform in ±r
+    have variance r² / 3, so scores are close to normal with mean 0 and variance v = width · r² / 3. The mean of their
+    exponentials is e^(v/2), hence the loss is log(vocabulary · e^(v/2)).
     """
     return math.log(vocabulary) + width * INITIAL_RANGE**2 / 6
 
@@ -181,7 +189,7 @@ def _batch(setting: Setting, step: int) -> Tensor:
 
 
 def _clock(setting: Setting) -> float:
-    """Seconds of this process' own work on a CPU, so that others do not count; on the wall for an accelerator."""
+    """Return CPU seconds of this process, which other processes do not disturb; wall-clock seconds on a GPU."""
     if setting.device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -189,7 +197,7 @@ def _clock(setting: Setting) -> float:
 
 
 def peak_memory(name: str, setting: Setting) -> float:
-    """Peak memory in MB of two steps, the second of which has the optimiser's state beside it."""
+    """Return the peak memory of two steps in MB; the second step has the optimiser's state allocated."""
     torch.set_num_threads(1)
     memory = PeakMemory(torch.device(setting.device))
     candidate = Candidate(name, setting)
@@ -199,8 +207,10 @@ def peak_memory(name: str, setting: Setting) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m benchmarks.speed.language`."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    """Run `python -m benchmarks.speed.language`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.language", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rules", default="bp,macro,micro,shallow", help=f"some of {', '.join(RULES)}")
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)

@@ -1,4 +1,4 @@
-"""Time, memory and arithmetic of a training step."""
+"""Time, memory and floating-point operations of a training step, or of any work in a process of its own."""
 
 import multiprocessing
 import os
@@ -18,38 +18,46 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.errors import ResultsError
 from benchmarks.utils.machine import PeakMemory
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler reports its start and stop otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # silences the profiler's start and stop messages
+
 Step = Callable[[], None]
+Measurement = dict[str, Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Seconds a step took on the clock and on the processor, as a mean over the steps of one turn."""
+class Timing:
+    """Mean seconds of a step.
 
-    clock: float
-    processor: float
+    Attributes:
+        wall: wall-clock time.
+        cpu: CPU time of this process, over all threads.
+    """
+
+    wall: float
+    cpu: float
 
 
-def time_turn(step: Step, count: int, device: torch.device) -> Turn:
-    """Time `count` steps in a row; on a GPU by its own events."""
+def time_steps(step: Step, count: int, device: torch.device) -> Timing:
+    """Time `count` consecutive steps; the wall-clock time of a GPU is taken from CUDA events."""
     if device.type == "cuda":
-        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
-        processor = time.process_time()
-        began.record()
+        cpu = time.process_time()
+        start.record()
         for _ in range(count):
             step()
-        ended.record()
+        end.record()
         torch.cuda.synchronize(device)
-        return Turn(began.elapsed_time(ended) / 1e3 / count, (time.process_time() - processor) / count)
-    processor, clock = time.process_time(), time.perf_counter()
+        return Timing(start.elapsed_time(end) / 1e3 / count, (time.process_time() - cpu) / count)
+    cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(count):
         step()
-    return Turn((time.perf_counter() - clock) / count, (time.process_time() - processor) / count)
+    return Timing((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
 
 
 def peak_megabytes(step: Step, device: torch.device) -> float:
-    """Most memory that a step held beyond what was allocated before it, in MB (10⁶ bytes)."""
+    """Return the peak memory of a step beyond what was allocated before it, in MB (10⁶ bytes)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -66,48 +74,47 @@ def peak_megabytes(step: Step, device: torch.device) -> float:
 
 
 def count_flops(step: Step) -> int:
-    """Floating-point operations of the matrix products of a step; sparse and element-wise ones are not counted."""
+    """Count the floating-point operations of a step's dense matrix products; other operations are not counted."""
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
 
 
-Measured = dict[str, Any]
-Result = TypeVar("Result")
-
-
-def apart(work: Callable[[], Result], what: str) -> Result:
-    """What `work` returns in a fresh process.
+def in_subprocess(work: Callable[[], Result], what: str) -> Result:
+    """Run `work` in a new process and return its result.
 
     Args:
-        work: something that can be pickled.
-        what: begins the message if that process is killed.
+        work: function that can be pickled.
+        what: label of the work in the error message.
 
     Raises:
-        ResultsError: the process was killed, for its memory perhaps.
+        ResultsError: the process was killed, perhaps for lack of memory.
     """
-    # An executor, unlike a pool, notices when the process is killed for its memory.
+    # Unlike multiprocessing.Pool, an executor notices that its process was killed.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(work).result()
         except BrokenExecutor:
-            raise ResultsError(f"{what}: the process was killed, for its memory perhaps") from None
+            raise ResultsError(f"{what}: the process was killed, perhaps for lack of memory") from None
 
 
-def measured_apart(work: Callable[[], Measured], what: str) -> Measured:
-    """The same with times and memory beside what `work` returns, which may replace them.
-
-    Added are `seconds` on the clock, `cpu_seconds` over all threads, `peak_memory_mb` of the process (10^6 bytes) and
-    `imports_memory_mb`, what it held before the work began.
+def measure_in_subprocess(work: Callable[[], Measurement], what: str) -> Measurement:
+    """Run `work` in a new process and measure it, see `measure`.
 
     Raises:
-        ResultsError: like `apart`.
+        ResultsError: like `in_subprocess`.
     """
-    return apart(partial(measured, work), what)
+    return in_subprocess(partial(measure, work), what)
 
 
-def measured(work: Callable[[], Measured]) -> Measured:
-    """The same in this process."""
+def measure(work: Callable[[], Measurement]) -> Measurement:
+    """Run `work` in this process and add its costs to the dictionary that it returns.
+
+    Returns:
+        `seconds` (wall clock), `cpu_seconds` (over all threads), `peak_memory_mb` of the process and
+        `imports_memory_mb` before the work began (both in MB, 10⁶ bytes), and the entries that `work` returns, which
+        take precedence.
+    """
     before = psutil.Process().memory_info().rss / 1e6
     memory = PeakMemory(torch.device("cpu"))
     started, cpu = time.perf_counter(), time.process_time()

@@ -1,10 +1,10 @@
-"""How fast a training step is under each rule, beside the public nerf-pytorch if a copy of it is at hand.
+"""Speed of a NeRF training step under each rule, optionally compared with the public nerf-pytorch.
 
     python -m benchmarks.speed.nerf --model nerf --rays 1024 --peer ../nerf-pytorch
 
-The paper's networks and samples, on rays of a stand-in scene, since what a picture shows takes no time. The steps of
-all candidates take turns in one process with one thread; peak memory is measured in a process for each. On a CPU the
-numbers are CPU seconds, so that other processes disturb them little. Prints a JSON object, and writes it with --out.
+Uses the paper's networks and numbers of samples on rays of a stand-in scene, since the time of a step does not depend
+on the pictures. The candidates take turns in one process with one thread; peak memory is measured in a process for
+each. On a CPU times are CPU seconds, which other processes hardly disturb. Prints a JSON object; --out writes it too.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.config import compose_config, resolve
 from benchmarks.families.view_synthesis.task import ViewSynthesis
 from benchmarks.run.build import build_model, build_rule, build_task, find_device, load_components
 from benchmarks.run.optim import make_optimizer
-from benchmarks.speed.measure import apart
+from benchmarks.speed.measure import in_subprocess
 from benchmarks.speed.nerf_pytorch import nerf_pytorch
 from benchmarks.utils.exits import EXIT_DONE, guarded
 from benchmarks.utils.files import write_result
@@ -38,22 +38,22 @@ PEER = "nerf-pytorch"
 def bench(
     model: str, rays: int, parts: int, rounds: int, device: str = "cpu", peer: Path | None = None
 ) -> dict[str, Any]:
-    """Time training steps.
+    """Time training steps under each rule.
 
     Args:
-        model: a model of this family.
-        rays: per step; 0: as the model's configuration says.
-        parts: batches that our step is cut into; 0: as configured.
-        rounds: timed steps of each candidate, after one that is not counted.
+        model: model of the view-synthesis family.
+        rays: rays per step; 0 for the configured number.
+        parts: batches that a step of this suite is divided into; 0 for the configured number.
+        rounds: timed steps of each candidate, after one warm-up step.
         device: e.g. "cpu" or "cuda".
-        peer: folder of nerf-pytorch's sources; it has the network `nerf` only.
+        peer: folder of nerf-pytorch's sources, to compare with; it implements the network `nerf` only.
 
     Returns:
-        `candidates`: for each median and least seconds of a step, rays per second (by the median), peak memory in MB;
-        and the ratios that matter.
+        The setting; under `candidates` for each rule median and least seconds of a step, rays per second (by the
+        median) and peak memory in MB; under `ratios` ratios of the medians.
 
     Raises:
-        ConfigError: an option that cannot be used.
+        ConfigError: an option is not usable.
         ResultsError: a process that measures memory was killed.
     """
     makers: dict[str, Make] = {rule: partial(our_step, model, rule, rays, parts, device) for rule in RULES}
@@ -73,7 +73,7 @@ def bench(
             "seconds": medians[name],
             "least_seconds": min(values),
             "rays_per_second": task.rays / medians[name],
-            "peak_memory_mb": apart(partial(peak_memory, makers[name], device), name),
+            "peak_memory_mb": in_subprocess(partial(peak_memory, makers[name], device), name),
         }
         for name, values in taken.items()
     }
@@ -97,7 +97,7 @@ def bench(
 
 
 def our_step(model: str, rule: str, rays: int, parts: int, device: str) -> Step:
-    """A training step as the runner makes it."""
+    """Return a training step of this suite, with the batches, rule and optimiser of a run."""
     config, task = _configured(model, rule, rays, parts, device)
     network = build_model(config, task).to(find_device(device))
     task.to(find_device(device))
@@ -130,10 +130,10 @@ def _configured(model: str, rule: str, rays: int, parts: int, device: str) -> tu
 def _timed(step: Step, device: str) -> float:
     clock = time.process_time if device == "cpu" else time.perf_counter
     _synchronize(device)
-    began = clock()
+    start = clock()
     step()
     _synchronize(device)
-    return clock() - began
+    return clock() - start
 
 
 def _synchronize(device: str) -> None:
@@ -142,7 +142,7 @@ def _synchronize(device: str) -> None:
 
 
 def peak_memory(make: Make, device: str) -> float:
-    """Peak memory in MB of two steps, above what this process held before them."""
+    """Return the peak memory of two steps in MB, beyond what the process held before them."""
     torch.set_num_threads(1)
     step = make()
     memory = PeakMemory(find_device(device))
@@ -153,24 +153,24 @@ def peak_memory(make: Make, device: str) -> float:
 
 
 def main() -> None:
-    """Command line of `bench`."""
+    """Run `python -m benchmarks.speed.nerf`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nerf", choices=("tiny_nerf", "nerf_release", "nerf"))
     parser.add_argument("--rays", type=int, default=0, help="per step (default: as configured)")
-    parser.add_argument("--parts", type=int, default=0, help="batches that a step is cut into (default: as configured)")
+    parser.add_argument("--parts", type=int, default=0, help="batches per step (default: as configured)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--peer", type=Path, help="folder with the sources of nerf-pytorch; compares the network nerf")
     parser.add_argument(
-        "--out", type=Path, help="write the result here too, e.g. results/bench/view_synthesis_nerf.json"
+        "--peer", type=Path, help="folder with the sources of nerf-pytorch, to compare with (model nerf only)"
     )
+    parser.add_argument("--out", type=Path, help="JSON file to write, e.g. results/bench/view_synthesis_nerf.json")
     options = parser.parse_args()
     if options.peer is not None and options.model != "nerf":
         parser.error("--peer goes with --model nerf")
 
     def command() -> int:
         torch.set_num_threads(1)
-        keep_freed_memory()  # as in every run, here for all candidates
+        keep_freed_memory()  # as in a training run
         found = bench(options.model, options.rays, options.parts, options.rounds, options.device, options.peer)
         text = json.dumps(found, indent=1) + "\n"
         if options.out is not None:

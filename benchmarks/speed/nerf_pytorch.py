@@ -1,4 +1,4 @@
-"""A training step of the public nerf-pytorch, from a copy of its sources, on the paper's settings."""
+"""Training step of the public nerf-pytorch, imported from a copy of its sources, in the paper's setting."""
 
 import sys
 import tempfile
@@ -21,23 +21,23 @@ LOADERS = {
     "load_blender": "load_blender_data",
     "load_LINEMOD": "load_LINEMOD_data",
 }
-"""Its modules that read data, which want packages of their own and are not needed here, and what it takes of each."""
+"""Data-loading modules of nerf-pytorch → function imported from each; stubbed, because they need further packages."""
 WIDTH, FOCAL, NEAR, FAR = 100, 138.9, 2.0, 6.0
 
 
 def nerf_pytorch(folder: Path, rays: int, device: str) -> Callable[[], None]:
-    """One step of its training loop: random rays, render, two mean squared errors, backward, Adam.
+    """Return one step of nerf-pytorch's training loop: random rays, render, two mean squared errors, backward, Adam.
 
     Args:
-        folder: holds `run_nerf.py`.
-        rays: per step; 0: 1,024.
+        folder: folder that holds `run_nerf.py`.
+        rays: rays per step; 0 for 1,024.
         device: "cpu" or "cuda".
 
     Raises:
-        ConfigError: the folder holds no such program, or it cannot be imported.
+        ConfigError: `run_nerf.py` is missing or cannot be imported.
     """
     if not (folder / "run_nerf.py").is_file():
-        raise ConfigError(f"'{folder}' does not hold nerf-pytorch: there is no run_nerf.py")
+        raise ConfigError(f"'{folder}' does not hold nerf-pytorch: run_nerf.py is missing")
     sys.path.insert(0, str(folder.resolve()))
     for name, function in LOADERS.items():
         sys.modules.setdefault(name, ModuleType(name)).__dict__.setdefault(function, None)
@@ -74,7 +74,7 @@ def nerf_pytorch(folder: Path, rays: int, device: str) -> Callable[[], None]:
 
 
 def _settings(place: str) -> Namespace:
-    """Its command-line options for NeRF-Synthetic, with the paper's 64 + 128 samples."""
+    """Return nerf-pytorch's command-line options for NeRF-Synthetic with the paper's 64 + 128 samples."""
     network = {"netdepth": 8, "netwidth": 256, "netdepth_fine": 8, "netwidth_fine": 256, "netchunk": 64 * 1024}
     encoding = {"multires": 10, "multires_views": 4, "i_embed": 0, "use_viewdirs": True}
     sampling = {"N_samples": 64, "N_importance": 128, "perturb": 1.0, "lindisp": False, "raw_noise_std": 0.0}

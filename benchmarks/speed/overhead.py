@@ -1,4 +1,4 @@
-"""What the runner adds to a bare training loop, and what measuring alignment costs."""
+"""Overhead of the runner over a bare training loop, and cost of measuring alignment."""
 
 import tempfile
 import time
@@ -13,28 +13,36 @@ from benchmarks.config import Config
 from benchmarks.run.records import RunFolder
 from benchmarks.run.trainer import Trainer
 from benchmarks.run.wandb import WandbCopy
-from benchmarks.speed.measure import time_turn
+from benchmarks.speed.measure import time_steps
 from benchmarks.speed.workloads import Step, Workload, build_workload, make_step
 from benchmarks.task import DataInfo, Task
 from dfa import Backpropagation, DirectFeedbackAlignment, measure_alignment
 
 Row = dict[str, Any]
 NETWORK = {"inputs": 256, "widths": [256, 256, 256, 256], "outputs": 10, "rows": 2048}
-"""About 20 ms a step on one core."""
+"""Perceptron whose training step takes about 20 ms on one core."""
 
 
 def bench_overhead(device: torch.device, steps: int) -> list[Row]:
-    """Rows of `overhead.json`: `runner` (its step over a bare one) and `alignment` (over a step of backpropagation).
+    """Measure the two rows of `overhead.json`.
 
     Args:
-        device: where to run.
-        steps: pairs of steps that are compared.
+        device: device to run on.
+        steps: number of pairs of steps to compare.
+
+    Returns:
+        `runner`: time of a step in the runner over that of a bare loop; `alignment`: time of one measurement over that
+        of a backpropagation step.
     """
     return [_runner(device, steps), _alignment(device, max(3, steps // 10))]
 
 
 class Alternating(Task):
-    """Batches for the runner; between two of them, a bare step is made and both are timed."""
+    """Task that times the runner's step on each batch and a bare step after it.
+
+    Attributes:
+        pairs: (runner, bare) seconds, one entry per batch.
+    """
 
     metric = "loss"
     higher_is_better = False
@@ -45,23 +53,28 @@ class Alternating(Task):
         self.pairs: list[tuple[float, float]] = []
 
     def model_options(self) -> dict[str, Any]:
+        """Return no options: the model is built already."""
         return {}
 
     def steps_per_epoch(self) -> int:
+        """Return the number of pairs."""
         return self._steps
 
     def train_batches(self, epoch: int, skip: int = 0) -> Iterator[None]:
+        """Yield empty batches; the time until the next one is requested is the runner's."""
         for _ in range(self._steps):
-            began = time.perf_counter()
+            start = time.perf_counter()
             yield None
-            ran = time.perf_counter()
+            middle = time.perf_counter()
             self._bare()
-            self.pairs.append((ran - began, time.perf_counter() - ran))
+            self.pairs.append((middle - start, time.perf_counter() - middle))
 
     def loss(self, model: nn.Module, batch: None) -> Tensor:
+        """Return the workload's loss on its fixed batch."""
         return self._workload.loss(model)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Return a constant: evaluation is not measured."""
         return {"loss": 0.0}
 
 
@@ -102,11 +115,11 @@ def _alignment(device: torch.device, pairs: int) -> Row:
 
     for warm in (step, measure):
         warm()
-    found = [(time_turn(measure, 1, device), time_turn(step, 1, device)) for _ in range(pairs)]
+    found = [(time_steps(measure, 1, device), time_steps(step, 1, device)) for _ in range(pairs)]
     return {
         "what": "alignment",
-        "bare_ms": 1e3 * median(bare.clock for _, bare in found),
-        "ratio": median(measured.clock / bare.clock for measured, bare in found),
-        "cpu_ratio": median(measured.processor / bare.processor for measured, bare in found),
+        "bare_ms": 1e3 * median(bare.wall for _, bare in found),
+        "ratio": median(measured.wall / bare.wall for measured, bare in found),
+        "cpu_ratio": median(measured.cpu / bare.cpu for measured, bare in found),
         "pairs": pairs,
     }

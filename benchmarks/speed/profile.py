@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, operator by operator, under backpropagation and under DFA."""
+"""Time of a training step by operator, under backpropagation and under DFA."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,25 @@ from benchmarks.errors import ConfigError
 from benchmarks.speed.workloads import Step, build_workload, load_settings, make_step
 
 Row = dict[str, Any]
-USUAL = ("nerf_trunk", "transformer_macro", "gcn")
+DEFAULT_MODELS = ("nerf_trunk", "transformer_macro", "gcn")
 SHOWN = 10
-"""Operators to tell apart; the rest of a step is one row."""
+"""Operators with a row of their own; all others share one row."""
 
 
 def bench_profile(models: Sequence[str], device: torch.device, steps: int) -> list[Row]:
-    """Rows of `profile.json`: milliseconds of a step that an operator itself takes, and its calls.
+    """Measure the rows of `profile.json`: self time (ms) and calls per step of each operator.
 
     Args:
-        models: entries of `configs/bench/steps.yaml`; none: `USUAL`.
-        device: where to run.
-        steps: to average over. The profiler itself takes time, most where operators are small.
+        models: entries of `configs/bench/steps.yaml`; empty for `DEFAULT_MODELS`.
+        device: device to run on.
+        steps: number of steps to average over. The profiler's overhead is largest for small operators.
 
     Raises:
-        ConfigError: an unknown model.
+        ConfigError: unknown model.
     """
     entries = {entry["name"]: entry for entry in load_settings("steps")}
     rows = []
-    for model in models or USUAL:
+    for model in models or DEFAULT_MODELS:
         if model not in entries:
             raise ConfigError(f"unknown model {model} in the bench; known: {', '.join(entries)}")
         workload = {rule: build_workload(entries[model], device) for rule in ("bp", "dfa")}
@@ -45,8 +45,8 @@ def bench_profile(models: Sequence[str], device: torch.device, steps: int) -> li
 
 
 def _profiled(step: Step, steps: int) -> dict[str, tuple[float, float]]:
-    """By operator: milliseconds of its own and calls, of one step."""
-    for _ in range(2):  # what the first gives is left out: the profiler, too, has to warm up
+    """Return operator → (self time in ms, calls) of one step."""
+    for _ in range(2):  # the first pass warms up the profiler and is discarded
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             for _ in range(steps):
                 step()

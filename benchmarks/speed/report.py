@@ -1,4 +1,4 @@
-"""Tables and plots of the bench, beside the numbers they are made of."""
+"""Markdown tables and plots of the speed measurements."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -36,12 +36,12 @@ def write_report(folder: Path, name: str, rows: Sequence[Row], text: str, figure
             with atomic_path(written[-1]) as temporary:
                 figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     except OSError as error:
-        raise ResultsError(f"cannot write the bench's results to {folder}: {error.strerror or error}") from None
+        raise ResultsError(f"cannot write the measurements to {folder}: {error.strerror or error}") from None
     return written
 
 
 def steps_text(rows: Sequence[Row]) -> str:
-    """The table of `steps.md`."""
+    """Format the rows of `bench_steps` as `steps.md`."""
     head = ("model", "size", "rule", "mode", "ms", "ratio to bp", "quartiles", "CPU time", "FLOPs", "peak MB")
     body = [
         (
@@ -65,8 +65,8 @@ def steps_text(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     notes = [
-        "One training step: forward, backward, clipping, optimiser. Each contestant runs in a process of its own and"
-        " all take turns; a ratio compares turns taken one after the other; given is the median over rounds.",
+        "One training step: forward, backward, clipping, optimiser. Each candidate runs in its own process and all take"
+        " turns; a ratio compares consecutive turns; all numbers are medians over rounds.",
         "CPU time: the same ratio by processor time. FLOPs: of matrix products, the ratio that the arithmetic allows"
         " (blank where code is compiled; sparse products are not counted). Peak: memory allocated during a step beyond"
         " weights, optimiser and data.",
@@ -75,7 +75,7 @@ def steps_text(rows: Sequence[Row]) -> str:
 
 
 def depth_text(rows: Sequence[Row]) -> str:
-    """The table of `memory.md`."""
+    """Format the rows of `bench_depth` as `memory.md`."""
     head = ("network", "blocks", "method", "peak MB", "ms", "time / bp", "CPU time / bp")
     body = [
         (
@@ -94,7 +94,7 @@ def depth_text(rows: Sequence[Row]) -> str:
 
 
 def overhead_text(rows: Sequence[Row]) -> str:
-    """The table of `overhead.md`."""
+    """Format the rows of `bench_overhead` as `overhead.md`."""
     what = {
         "runner": "a step of the runner / a step of a bare loop",
         "alignment": "a measurement of alignment / a step of backpropagation",
@@ -104,7 +104,7 @@ def overhead_text(rows: Sequence[Row]) -> str:
 
 
 def profile_text(rows: Sequence[Row]) -> str:
-    """The table of `profile.md`."""
+    """Format the rows of `bench_profile` as `profile.md`."""
     head = ("model", "operator", "ms, bp", "ms, dfa", "calls, bp", "calls, dfa")
     body = [
         (
@@ -115,12 +115,12 @@ def profile_text(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    note = "Time of each operator itself in one training step, of the calling thread, as PyTorch's profiler sees it."
-    return f"# Where the time of a step goes\n\n{_table(head, body)}\n\n{note}\n\n{_surroundings(rows)}\n"
+    note = "Self time of each operator in one training step, on the calling thread, by PyTorch's profiler."
+    return f"# Time of a training step by operator\n\n{_table(head, body)}\n\n{note}\n\n{_surroundings(rows)}\n"
 
 
 def steps_figure(rows: Sequence[Row]) -> Figure:
-    """Ratios to backpropagation as bars, with a mark where the arithmetic would put them."""
+    """Draw time ratios to backpropagation as bars, with a line at the ratio of FLOPs."""
     matplotlib.use("Agg")
     shown = [row for row in rows if row.get("ratio_to_bp") is not None and row["rule"] != "bp"]
     figure = Figure(figsize=(7, 1 + 0.28 * len(shown)))
@@ -135,19 +135,19 @@ def steps_figure(rows: Sequence[Row]) -> Figure:
     ]
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
     axes.axvline(1, color="black", linestyle=":")
-    axes.set_xlabel("time of a training step, relative to backpropagation (line: by matrix products alone)")
+    axes.set_xlabel("time of a training step, relative to backpropagation (line: ratio of FLOPs)")
     return figure
 
 
 def depth_figure(rows: Sequence[Row]) -> Figure:
-    """Peak memory against the number of blocks, one panel per network."""
+    """Draw peak memory against the number of blocks, one panel per network."""
     matplotlib.use("Agg")
     titles = list(dict.fromkeys(row["title"] for row in rows))
     figure = Figure(figsize=(4.2 * len(titles), 3.4), layout="constrained")
     for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
         for method, label in _METHODS.items():
             mine = [row for row in rows if row["title"] == title and row["method"] == method]
-            line = "--" if method == "bp_checkpoint" else "-"  # may lie on another
+            line = "--" if method == "bp_checkpoint" else "-"  # its curve may coincide with another
             axes.plot([row["blocks"] for row in mine], [row["peak_mb"] for row in mine], line, marker="o", label=label)
         axes.set(title=title, xlabel="blocks", ylabel="peak activation memory, MB", xscale="log", yscale="log")
         axes.set_xticks(sorted({row["blocks"] for row in rows}), minor=False)

@@ -1,4 +1,4 @@
-"""One training step of every model under every rule, side by side."""
+"""Time, memory and FLOPs of a training step of every model under every rule."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -6,7 +6,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.errors import ConfigError
-from benchmarks.speed.turns import Contestant, Seat, excused, paired_ratios, take_turns
+from benchmarks.speed.turns import Candidate, Worker, paired_ratios, recording_failure, time_in_turns
 from benchmarks.speed.workloads import load_settings
 
 Row = dict[str, Any]
@@ -21,47 +21,46 @@ def bench_steps(
     rounds: int,
     seconds: float,
 ) -> list[Row]:
-    """Rows of `steps.json`, one per model, rule and mode.
+    """Measure the rows of `steps.json`, one per model, rule and mode.
 
-    Ratios are medians over rounds, each round comparing turns that were taken one after the other; to bp in the same
-    mode, or else in the first one. A contestant that fails, at whatever point, has a row with `failure` and no numbers;
-    the others go on.
+    Ratios are medians over rounds; each compares consecutive turns with bp in the same mode, or in the first mode if
+    bp was not measured in that one. A candidate that fails has a row with `failure` and no numbers; the others go on.
 
     Args:
-        models: names of entries in `configs/bench/steps.yaml`; empty: all.
-        rules: names of rules, bp first, and of peers ("package.module:function").
-        modes: of `bench_workloads.MODES`; "recompute" is measured for dfa on entries that ask for it.
+        models: names of entries in `configs/bench/steps.yaml`; empty for all.
+        rules: names of rules, bp first, and of other implementations ("package.module:function", see `make_step`).
+        modes: of `workloads.MODES`; "recompute" is measured for dfa on entries that ask for it.
         device: e.g. "cpu".
-        threads: of every contestant.
-        rounds: turns of everyone.
+        threads: of PyTorch in every candidate's process.
+        rounds: turns of each candidate.
         seconds: length of a turn; it has at least one step.
 
     Raises:
-        ConfigError: an unknown model.
+        ConfigError: unknown model.
     """
     rows: list[Row] = []
-    for entry in _chosen(models):
-        contestants = [
-            Contestant(entry, rule, mode, device, threads)
+    for entry in _entries(models):
+        candidates = [
+            Candidate(entry, rule, mode, device, threads)
             for mode in modes
             for rule in rules
             if mode != "recompute" or (rule == "dfa" and entry.get("recompute"))
         ]
-        rows += _bench_model(contestants, rounds, seconds)
+        rows += _bench_model(candidates, rounds, seconds)
     return rows
 
 
 def bench_rules(models: Sequence[str], device: str, threads: int, rounds: int, seconds: float) -> list[Row]:
-    """Rows of `rules.json`, like those of `bench_steps`: the models and rules of `configs/bench/rules.yaml`, eager.
+    """Measure the rows of `rules.json`: models and rules of `configs/bench/rules.yaml` in eager mode, as `bench_steps`.
 
     Args:
-        models: entries of `configs/bench/steps.yaml`, of which those of that file count; empty: all.
+        models: entries of `configs/bench/steps.yaml`; those that `rules.yaml` lacks are left out; empty for all.
         device, threads, rounds, seconds: see `bench_steps`.
 
     Raises:
         ConfigError: an unknown model.
     """
-    _chosen(models)
+    _entries(models)  # refuses unknown names
     rules_of: dict[str, list[str]] = load_settings("rules")
     rows: list[Row] = []
     for name, rules in rules_of.items():
@@ -70,7 +69,7 @@ def bench_rules(models: Sequence[str], device: str, threads: int, rounds: int, s
     return rows
 
 
-def _chosen(models: Sequence[str]) -> list[dict[str, Any]]:
+def _entries(models: Sequence[str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = load_settings("steps")
     known = [entry["name"] for entry in entries]
     if unknown := [name for name in models if name not in known]:
@@ -78,28 +77,28 @@ def _chosen(models: Sequence[str]) -> list[dict[str, Any]]:
     return [entry for entry in entries if not models or entry["name"] in models]
 
 
-def _bench_model(contestants: Sequence[Contestant], rounds: int, seconds: float) -> list[Row]:
+def _bench_model(candidates: Sequence[Candidate], rounds: int, seconds: float) -> list[Row]:
     failures: dict[int, str] = {}
     with ExitStack() as stack:
-        seats: dict[int, Seat] = {}
-        for index, contestant in enumerate(contestants):
-            with excused(index, failures):
-                seats[index] = stack.enter_context(Seat(contestant))
-        turns = take_turns(seats, rounds, seconds, failures)
+        workers: dict[int, Worker] = {}
+        for index, candidate in enumerate(candidates):
+            with recording_failure(index, failures):
+                workers[index] = stack.enter_context(Worker(candidate))
+        timings = time_in_turns(workers, rounds, seconds, failures)
         facts: dict[int, dict[str, float]] = {}
-        for index in turns:
-            with excused(index, failures):
-                facts[index] = seats[index].facts()
+        for index in timings:
+            with recording_failure(index, failures):
+                facts[index] = workers[index].resources()
     rows = []
-    for index, contestant in enumerate(contestants):
-        row = _description(contestant)
+    for index, candidate in enumerate(candidates):
+        row = _description(candidate)
         if index in failures:
             rows.append({**row, "failure": failures[index]})
             continue
-        mine, reference = turns[index], _reference(index, contestants, facts)
+        own, reference = timings[index], _reference(index, candidates, facts)
         row |= {
-            "median_ms": 1e3 * median(turn.clock for turn in mine),
-            "median_cpu_ms": 1e3 * median(turn.processor for turn in mine),
+            "median_ms": 1e3 * median(timing.wall for timing in own),
+            "median_cpu_ms": 1e3 * median(timing.cpu for timing in own),
             "ratio_to_bp": None,
             "cpu_ratio_to_bp": None,
             "peak_mb": facts[index]["peak_mb"],
@@ -107,23 +106,23 @@ def _bench_model(contestants: Sequence[Contestant], rounds: int, seconds: float)
             "flop_ratio": None,
         }
         if reference is not None:
-            ratios = paired_ratios(mine, turns[reference], lambda turn: turn.clock)
+            ratios = paired_ratios(own, timings[reference], lambda timing: timing.wall)
             row["ratio_to_bp"] = median(ratios)
             row["ratio_quartiles"] = quantiles(ratios)[::2] if len(ratios) > 1 else ratios * 2
-            row["cpu_ratio_to_bp"] = median(paired_ratios(mine, turns[reference], lambda turn: turn.processor))
+            row["cpu_ratio_to_bp"] = median(paired_ratios(own, timings[reference], lambda timing: timing.cpu))
             if facts[reference]["flops"] and facts[index]["flops"]:
                 row["flop_ratio"] = facts[index]["flops"] / facts[reference]["flops"]
         rows.append(row)
     return rows
 
 
-def _reference(index: int, contestants: Sequence[Contestant], present: Iterable[int]) -> int | None:
-    """Where backpropagation sits that this one is compared with: in the same mode, or else in the first."""
-    candidates = [other for other in present if contestants[other].rule == "bp"]
-    same = [other for other in candidates if contestants[other].mode == contestants[index].mode]
-    return next(iter([*same, *candidates]), None)
+def _reference(index: int, candidates: Sequence[Candidate], present: Iterable[int]) -> int | None:
+    """Return the index of the bp candidate to compare with: in the same mode, or else the first; None without one."""
+    bp = [other for other in present if candidates[other].rule == "bp"]
+    same = [other for other in bp if candidates[other].mode == candidates[index].mode]
+    return next(iter([*same, *bp]), None)
 
 
-def _description(contestant: Contestant) -> Row:
-    entry = contestant.entry
-    return {"model": entry["name"], "size": entry["size"], "rule": contestant.rule, "mode": contestant.mode}
+def _description(candidate: Candidate) -> Row:
+    entry = candidate.entry
+    return {"model": entry["name"], "size": entry["size"], "rule": candidate.rule, "mode": candidate.mode}

@@ -1,6 +1,7 @@
-"""Contestants: each in a process of its own, taking turns, so that load and temperature fall on all alike.
+"""Timing of several candidates in turns, each in its own process.
 
-A process of its own also gives each its own allocator: one whose heap another has cut up would be slowed by it.
+Turns expose all candidates to the same load and temperature of the machine. Separate processes give each its own
+allocator, so that none is slowed by memory that another has fragmented.
 """
 
 import multiprocessing
@@ -15,15 +16,22 @@ from typing import Any
 import torch
 
 from benchmarks.errors import SuiteError
-from benchmarks.speed.measure import Turn, count_flops, peak_megabytes, time_turn
+from benchmarks.speed.measure import Timing, count_flops, peak_megabytes, time_steps
 from benchmarks.speed.workloads import build_workload, make_step
 from benchmarks.utils.machine import keep_freed_memory
 from dfa import FeedbackError, PointError
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One workload under one rule, as a worker process is told of it."""
+class Candidate:
+    """Description of one workload under one rule, sent to a worker process.
+
+    Attributes:
+        entry: of `configs/bench/steps.yaml`, see `build_workload`.
+        rule, mode: see `make_step`.
+        device: e.g. "cpu".
+        threads: of PyTorch in the worker.
+    """
 
     entry: dict[str, Any]
     rule: str
@@ -32,40 +40,40 @@ class Contestant:
     threads: int
 
 
-class Withdrawn(Exception):
-    """A contestant that cannot take part or go on, and why."""
+class CandidateFailed(Exception):
+    """Failure of a candidate's process; the message says why."""
 
 
 @contextmanager
-def excused(index: int, failures: dict[int, str]) -> Iterator[None]:
-    """Let the contestant of this index withdraw; `failures` then says why."""
+def recording_failure(index: int, failures: dict[int, str]) -> Iterator[None]:
+    """Catch `CandidateFailed` in this block and store its message under `failures[index]`."""
     try:
         yield
-    except Withdrawn as reason:
+    except CandidateFailed as reason:
         failures[index] = str(reason)
 
 
-class Seat:
-    """The process of a contestant, seen from outside. Use as a context manager.
+class Worker:
+    """Handle of a candidate's process, a context manager that ends the process.
 
     Attributes:
-        first: seconds of a step, once warm.
+        warm_seconds: wall-clock seconds of a step after warm-up.
 
     Raises:
-        Withdrawn: it failed.
+        CandidateFailed: the workload or its first steps failed.
     """
 
-    def __init__(self, contestant: Contestant) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["benchmarks.speed.turns"])
-        self.contestant = contestant
+        self.candidate = candidate
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, contestant), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, candidate), daemon=True)
         self._process.start()
         theirs.close()
-        self.first = float(self._answer())
+        self.warm_seconds = float(self._reply())
 
-    def __enter__(self) -> "Seat":
+    def __enter__(self) -> "Worker":
         return self
 
     def __exit__(
@@ -76,76 +84,90 @@ class Seat:
         if self._process.is_alive():
             self._process.kill()
 
-    def turn(self, count: int) -> Turn:
-        """Let it make `count` steps. Raises Withdrawn where it fails or its process has ended."""
-        return self._ask(count)
+    def time_steps(self, count: int) -> Timing:
+        """Time `count` steps in the process.
 
-    def facts(self) -> dict[str, float]:
-        """Its `peak_mb` and `flops`. Raises Withdrawn like `turn`."""
-        return self._ask("facts")
+        Raises:
+            CandidateFailed: a step failed or the process has ended.
+        """
+        return self._request(count)
 
-    def _ask(self, question: object) -> Any:
-        with suppress(ConnectionError):  # the process has ended: there is no answer either
-            self._connection.send(question)
-        return self._answer()
+    def resources(self) -> dict[str, float]:
+        """Measure `peak_mb` (MB) and `flops` of one step; 0 FLOPs where they cannot be counted.
 
-    def _answer(self) -> Any:
+        Raises:
+            CandidateFailed: like `time_steps`.
+        """
+        return self._request("resources")
+
+    def _request(self, request: object) -> Any:
+        with suppress(ConnectionError):  # the process has ended, which `_reply` reports
+            self._connection.send(request)
+        return self._reply()
+
+    def _reply(self) -> Any:
         try:
-            good, answer = self._connection.recv()
+            succeeded, reply = self._connection.recv()
         except (EOFError, ConnectionError):
             self._process.join(timeout=10)
-            raise Withdrawn(f"its process ended with code {self._process.exitcode}") from None
-        if not good:
-            raise Withdrawn(answer)
-        return answer
+            raise CandidateFailed(f"its process ended with code {self._process.exitcode}") from None
+        if not succeeded:
+            raise CandidateFailed(reply)
+        return reply
 
 
-def _serve(connection: Connection, contestant: Contestant) -> None:
-    torch.set_num_threads(contestant.threads)
-    keep_freed_memory()  # as in every run
-    device = torch.device(contestant.device)
+def _serve(connection: Connection, candidate: Candidate) -> None:
+    torch.set_num_threads(candidate.threads)
+    keep_freed_memory()  # as in a training run
+    device = torch.device(candidate.device)
     try:
-        step = make_step(build_workload(contestant.entry, device), contestant.rule, contestant.mode)
+        step = make_step(build_workload(candidate.entry, device), candidate.rule, candidate.mode)
         for _ in range(3):
-            warm = time_turn(step, 1, device)
-        connection.send((True, warm.clock))
+            warm = time_steps(step, 1, device)
+        connection.send((True, warm.wall))
         while True:
-            question = connection.recv()
-            if question == "facts":
-                # Compiled code hides its arithmetic, and a graph's memory is reserved before.
-                flops = count_flops(step) if contestant.mode in ("eager", "recompute") else 0
+            request = connection.recv()
+            if request == "resources":
+                # The FLOP counter sees no operation inside compiled code.
+                flops = count_flops(step) if candidate.mode in ("eager", "recompute") else 0
                 connection.send((True, {"peak_mb": peak_megabytes(step, device), "flops": flops}))
             else:
-                connection.send((True, time_turn(step, question, device)))
+                connection.send((True, time_steps(step, request, device)))
     except EOFError:
         return
     except (SuiteError, PointError, FeedbackError) as error:
         connection.send((False, str(error)))
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        connection.send((False, f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"))
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        connection.send((False, f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"))
 
 
-def take_turns(
-    seats: Mapping[int, Seat], rounds: int, seconds: float, failures: dict[int, str]
-) -> dict[int, list[Turn]]:
-    """Rounds in which every seat has a turn of about `seconds`; the first of a round is another each time.
+def time_in_turns(
+    workers: Mapping[int, Worker], rounds: int, seconds: float, failures: dict[int, str]
+) -> dict[int, list[Timing]]:
+    """Time all workers in rounds, about `seconds` each; the order within a round rotates.
+
+    Args:
+        workers: by index.
+        rounds: timings of each worker.
+        seconds: length of a timing; it has at least one step.
+        failures: messages of workers that fail are added here.
 
     Returns:
-        The turns of those that had all of them; `failures` says why others withdrew.
+        The timings of the workers that did not fail, by index.
     """
-    counts = {index: max(1, round(seconds / max(1e-6, seat.first))) for index, seat in seats.items()}
-    turns: dict[int, list[Turn]] = {index: [] for index in seats}
-    order = list(seats)
+    counts = {index: max(1, round(seconds / max(1e-6, worker.warm_seconds))) for index, worker in workers.items()}
+    timings: dict[int, list[Timing]] = {index: [] for index in workers}
+    order = list(workers)
     for number in range(rounds):
         for offset in range(len(order)):
             index = order[(number + offset) % len(order)]
             if index not in failures:
-                with excused(index, failures):
-                    turns[index].append(seats[index].turn(counts[index]))
-    return {index: mine for index, mine in turns.items() if index not in failures}
+                with recording_failure(index, failures):
+                    timings[index].append(workers[index].time_steps(counts[index]))
+    return {index: own for index, own in timings.items() if index not in failures}
 
 
-def paired_ratios(turns: Sequence[Turn], reference: Sequence[Turn], of: Callable[[Turn], float]) -> list[float]:
-    """Round by round, the ratio of a quantity of two turns that were taken one after the other."""
-    return [of(mine) / of(theirs) for mine, theirs in zip(turns, reference, strict=True)]
+def paired_ratios(timings: Sequence[Timing], reference: Sequence[Timing], of: Callable[[Timing], float]) -> list[float]:
+    """Return the ratio of a quantity of two timings for each round, whose timings are close in time."""
+    return [of(own) / of(other) for own, other in zip(timings, reference, strict=True)]

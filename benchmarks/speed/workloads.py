@@ -1,4 +1,4 @@
-"""What is benched: a model, its loss on a fixed batch, and where rules meet it."""
+"""Workloads of the speed measurements: a model, its loss on a fixed batch, and the arguments of a rule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from dfa import RULES
 from dfa.registry import Registry
 
 MODES = ("eager", "recompute", "compiled", "cuda_graph")
-"""How a step runs: as written, with memory="recompute", under torch.compile, or compiled with CUDA graphs."""
+"""Execution of a step: eager; with the rule option memory="recompute"; torch.compile, without and with CUDA graphs."""
 Step = Callable[[], None]
 
 
 @dataclass
 class Workload:
-    """One training step, but for the rule.
+    """Everything of a training step except the rule.
 
     Attributes:
-        model: on its device, in training mode.
-        loss: of the model (or of its compiled form) on the fixed batch.
+        model: model on its device, in training mode.
+        loss: function from the model (or its compiled form) to the loss on the fixed batch.
         placement: keyword arguments of a rule: points, error_at, silent.
-        optimizer: over the model's parameters.
-        clip_norm: of the gradient; None: not clipped.
+        optimizer: optimiser of the model's parameters.
+        clip_norm: greatest norm of the gradient; None for no clipping.
     """
 
     model: nn.Module
@@ -47,15 +47,19 @@ NETWORKS: Registry[Callable[..., Workload]] = Registry("network")
 
 
 def load_settings(name: str) -> Any:
-    """What `configs/bench/<name>.yaml` holds."""
+    """Read `configs/bench/<name>.yaml`."""
     return yaml.safe_load((CONFIG_DIR / "bench" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def build_workload(entry: dict[str, Any], device: torch.device) -> Workload:
-    """The workload of an entry, from seed 0.
+    """Build the workload of an entry, with seed 0.
+
+    Args:
+        entry: either `run`, the overrides of a configured run, or `network`, a key of `NETWORKS`, with `options`.
+        device: device of model and batch.
 
     Raises:
-        ConfigError: an entry that names neither `run` nor a known `network`.
+        ConfigError: the entry names neither `run` nor a known `network`.
     """
     torch.manual_seed(0)
     if "run" in entry:
@@ -67,19 +71,23 @@ def build_workload(entry: dict[str, Any], device: torch.device) -> Workload:
 
 
 def make_step(workload: Workload, rule_name: str, mode: str = "eager") -> Step:
-    """A training step under a rule, as the runner does it: loss, backward, clipping, optimiser.
+    """Return a training step under a rule, as in a run: loss, backward, clipping, optimiser.
 
-    A rule of the form "package.module:function" is a peer: the function gets the workload and returns its own step.
+    Args:
+        workload: model, loss and optimiser.
+        rule_name: name of a rule, or "package.module:function" for another implementation (a peer): the function takes
+            the workload and returns its own step.
+        mode: one of `MODES`.
 
     Raises:
-        ConfigError: a peer that cannot be imported.
+        ConfigError: the peer cannot be imported.
     """
     if ":" in rule_name:
         return _peer(rule_name)(workload)
     options = {"memory": "recompute"} if mode == "recompute" else {}
     rule = RULES.build(rule_name, workload.model, **workload.placement, **options)
     if mode in ("compiled", "cuda_graph"):
-        rule.backward(workload.loss(workload.model))  # draws the matrices, which would break a compiled graph
+        rule.backward(workload.loss(workload.model))  # draws the feedback matrices, which cannot be traced
         workload.optimizer.zero_grad(set_to_none=True)
     forward = _compiled(workload.model, mode)
 
@@ -127,7 +135,7 @@ def _from_run(overrides: list[str], device: torch.device) -> Workload:
 
 @NETWORKS.register("perceptron")
 def perceptron(device: torch.device, inputs: int, widths: list[int], outputs: int, rows: int) -> Workload:
-    """Linear layers with ReLU and a point after each, on random rows; mean squared error."""
+    """Build linear layers with ReLU and a feedback point after each, on random rows; mean squared error."""
     layers = [
         nn.Sequential(nn.Linear(below, above), nn.ReLU(inplace=True)) for below, above in pairwise([inputs, *widths])
     ]
@@ -140,7 +148,7 @@ def perceptron(device: torch.device, inputs: int, widths: list[int], outputs: in
 def transformer(
     device: torch.device, width: int, heads: int, blocks: int, columns: int, length: int, dropout: float = 0.1
 ) -> Workload:
-    """PyTorch's own encoder layers with a point after each, on random embeddings; mean squared error."""
+    """Build PyTorch's encoder layers with a feedback point after each, on random embeddings; mean squared error."""
     layers = [nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True) for _ in range(blocks)]
     model = nn.Sequential(*layers, nn.Linear(width, width)).to(device)
     points = [str(index) for index in range(blocks)]

@@ -7,13 +7,12 @@ from typing import Any
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
-from benchmarks.tables.summary import PAPER_SCALE, CellOutcome, Entry, Record, summarise
+from benchmarks.tables.summary import PAPER_SCALE, CellOutcome, Entry, Record
 from benchmarks.utils.text import duration
 
 
-def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str = "") -> list[str]:
+def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries: Sequence[Entry]) -> list[str]:
     """Scale, data, hardware, cost, commits, and what ± and the published numbers are: one line each."""
-    entries = summarise(spec, outcomes, scale)
     records = _without_repeats(record for outcome in outcomes.values() for record in outcome.records)
     lines = [
         _scale_line(spec, entries[0].scale),

@@ -1,6 +1,6 @@
 """From a plan to a table or figure: run what is missing, then write it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from benchmarks.run.wandb import copy_files
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, known_figures, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
-from benchmarks.tables.render import results_on_disk, write_tables
+from benchmarks.tables.render import count_results, results_on_disk, to_csv, to_latex, to_markdown, write_texts
 from benchmarks.tables.schema import known_tables, read_table_file
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, summarise
@@ -64,12 +64,12 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     """
     if isinstance(plan.target, FigureSpec):
         drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
+    plan.restore()
     problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)
     reasons = {problem.run: problem.reason for problem in problems}
-    runs: list[PlannedRun] = []
-    for run in plan.runs:
-        key, record = identity(run.config), RunFolder.of(run.config).read()
-        runs.append(replace(run, record=record, missing=run.missing or reasons.get(key, "")))
+    runs = collected(plan, reasons)
+    for run in runs:
+        key, record = identity(run.config), run.record
         if record is not None and record["status"] != "done" and key not in reasons:
             reasons[key] = f"{record['status']} in an earlier run: {record['reason']}"
             problems.append(Problem(run_name(run.config), reasons[key], key))
@@ -79,6 +79,40 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     elif isinstance(plan.target, TableSpec):
         _finish_table(plan, plan.target, runs, folder, force)
     return problems
+
+
+def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
+    """Read the records that a plan's runs have now.
+
+    Args:
+        plan: of a table or figure.
+        reasons: identity → why a run could not be carried out.
+    """
+    return [
+        replace(
+            run, record=RunFolder.of(run.config).read(), missing=run.missing or reasons.get(identity(run.config), "")
+        )
+        for run in plan.runs
+    ]
+
+
+def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: str) -> dict[str, str]:
+    """Render a table from its runs: "md", "csv" and "tex" → text.
+
+    Args:
+        spec: the table.
+        runs: all of its runs at one scale, with their records.
+        scale: of the runs.
+        why: that scale, in words.
+    """
+    outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
+    entries = summarise(spec, outcomes, scale)
+    footer = [f"Chosen scale: {scale}, {why}.", *describe_runs(spec, outcomes, entries)]
+    return {
+        "md": to_markdown(spec, entries, footer),
+        "csv": to_csv(spec, entries),
+        "tex": to_latex(spec, entries, footer),
+    }
 
 
 def draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
@@ -91,22 +125,18 @@ def draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -
 
 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> None:
-    outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
-    entries = summarise(spec, outcomes, plan.scale)
-    found, before = sum(entry.mean is not None for entry in entries), results_on_disk(spec, folder / "tables")
+    # Everything is rendered before anything is written, so that an error leaves the old files in step.
+    texts, place = table_texts(spec, runs, plan.scale, plan.why), folder / "tables"
+    found, before = count_results(texts["csv"]), results_on_disk(place / f"{spec.name}.csv")
     if found < before and not force:
         raise ResultsError(
-            f"{spec.heading} would have {found} results, and the one in '{folder / 'tables'}' has {before}, which is"
-            " kept; --force replaces it"
+            f"{spec.heading} would have {found} results, and the one in '{place}' has {before}, which is kept;"
+            " --force replaces it"
         )
-    footer = [
-        f"Chosen scale: {plan.scale}, {plan.why}.",
-        *describe_runs(spec, outcomes, plan.scale),
-    ]
-    written = write_tables(spec, entries, footer, folder / "tables")
+    written = write_texts(spec.name, texts, place)
     configs = [run.config for run in runs]
     copy_files(configs[0].run, spec.name, "table", written, configs)
-    print(f"\n{written[0].read_text(encoding='utf-8')}")
+    print(f"\n{texts['md']}")
     print("written: " + ", ".join(map(str, written)))
 
 

@@ -10,6 +10,7 @@ from benchmarks.config import SCALES, Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.run.build import load_components
 from benchmarks.run.records import Record, RunFolder
+from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
 from benchmarks.utils.paths import CONFIG_DIR
 from benchmarks.utils.text import duration
@@ -68,6 +69,11 @@ class Plan:
     scale: str
     why: str
     runs: tuple[PlannedRun, ...] = field(default_factory=tuple)
+    archive: Archive = field(default_factory=lambda: Archive(""))
+
+    def restore(self) -> int:
+        """Put committed runs that are not in the results folder there; return how many."""
+        return self.archive.restore(run.config for run in self.runs)
 
     @property
     def to_do(self) -> list[PlannedRun]:
@@ -103,6 +109,9 @@ class Plan:
         waiting = [run for run in self.runs if run.missing]
         if waiting:
             total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"
+        committed = sum(run.record is not None and COMMITTED in run.record for run in self.runs)
+        if committed:
+            total += f"; {committed} runs from committed records"
         reasons = dict.fromkeys(f"  missing: {run.missing}" for run in waiting)
         return "\n".join([*lines, *reasons, total])
 
@@ -111,7 +120,14 @@ def _about(runs: Sequence[PlannedRun]) -> str:
     return f"about {duration(sum(run.seconds for run in runs))}"
 
 
-def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence[str], jobs: int) -> Plan:
+def make_plan(
+    target: Planned,
+    scale: str,
+    seeds: int | None,
+    settings: Sequence[str],
+    jobs: int,
+    archive: Archive | None = None,
+) -> Plan:
     """Plan a table or figure.
 
     Args:
@@ -120,6 +136,7 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
         seeds: seeds per cell; None: as the table says.
         settings: further overrides for every run, e.g. `run.device=cuda`.
         jobs: workers, for the estimate.
+        archive: committed runs, which count as done; None: those in results/records.
 
     Raises:
         ConfigError: an unknown scale, or a cell whose configuration does not exist.
@@ -128,24 +145,31 @@ def make_plan(target: Planned, scale: str, seeds: int | None, settings: Sequence
         raise ConfigError(f"unknown scale '{scale}'; known: auto, {', '.join(SCALES)}")
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
+    archive = Archive.of(target.name) if archive is None else archive
+
+    def plan_at(scale: str, why: str) -> Plan:
+        return Plan(target, scale, why, _plan_runs(target, scale, seeds, settings, archive), archive)
+
     if scale != "auto":
         if not any(cell.runs_at(scale) for cell in target.cells):
             raise ConfigError(f"{target.heading} has no runs at scale {scale}")
-        return Plan(target, scale, "as asked", _plan_runs(target, scale, seeds, settings))
-    paper = Plan(target, "paper", "", _plan_runs(target, "paper", seeds, settings))
+        return plan_at(scale, "as asked")
+    paper = plan_at("paper", "")
     with_data = [run for run in paper.runs if not run.missing]
     hours = paper.seconds(jobs) / 3600
     if with_data and hours <= AUTO_HOURS:
         names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
         return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
     if not paper.runs:
-        return Plan(target, "mini", "its only scale", _plan_runs(target, "mini", seeds, settings))
+        return plan_at("mini", "its only scale")
     where = paper.runs[0].config.run.data_dir
     why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
-    return Plan(target, "mini", f"{why}; SCALE=paper insists", _plan_runs(target, "mini", seeds, settings))
+    return plan_at("mini", f"{why}; SCALE=paper insists")
 
 
-def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequence[str]) -> tuple[PlannedRun, ...]:
+def _plan_runs(
+    target: Planned, scale: str, seeds: int | None, settings: Sequence[str], archive: Archive
+) -> tuple[PlannedRun, ...]:
     runs: list[PlannedRun] = []
     for cell in target.cells:
         wanted = seeds if seeds is not None else target.seeds(cell, scale)
@@ -156,10 +180,10 @@ def _plan_runs(target: Planned, scale: str, seeds: int | None, settings: Sequenc
                 composed.seed = seed
                 composed.run.wandb_name = _copy_name(cell, overrides, seed)
                 config = resolve(composed)
-                if seed == 0:
+                if seed == 0 and not archive.holds(config):  # committed runs need no data
                     missing = missing_data(config)
                 left = settle_data(config, missing, target.stand_in)
-                runs.append(_planned_run(target, cell, config, left, scale))
+                runs.append(_planned_run(target, cell, config, left, scale, archive))
     return tuple(runs)
 
 
@@ -169,8 +193,8 @@ def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
     return " ".join([cell.name, *member, f"seed {seed}"])
 
 
-def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str) -> PlannedRun:
-    record = RunFolder.of(config).read()
+def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str, archive: Archive) -> PlannedRun:
+    record = RunFolder.of(config).read() or archive.record_of(config)
     if record is not None and record["status"] == "done":
         missing = ""
     cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)

@@ -63,7 +63,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def handle_signals(kill_on_second: bool = True) -> Iterator[None]:
-    """Turn `SIGNALS` into `Interrupted` inside this block, at once unless they are `deferred`; a no-op in other threads.
+    """Turn `SIGNALS` into `Interrupted` inside this block, at once unless `deferred`; a no-op in other threads.
 
     Args:
         kill_on_second: whether a second signal kills this process and its workers. False in a worker: a signal that

@@ -61,7 +61,7 @@ def test_a_single_run(command: Command) -> None:
 
 @pytest.mark.parametrize("main", [reproduce.main, status.main, tune.main, search.main])
 def test_a_folder_that_is_not_there_is_one_clear_error(main: object, command: Command) -> None:
-    code, _, err = command(main, "table_digits", "--config-dir", "no/such/folder")  # type: ignore[arg-type]
+    code, _, err = command(main, "table_digits", "--config-dir", "no/such/folder")
     assert code == 2 and "there is no folder 'no/such/folder'" in err
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from benchmarks.commands.bench import main
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.speed.depth import METHODS, bench_depth, depth_step, network_options
-from benchmarks.speed.measure import Turn, apart, count_flops, measured_apart, peak_megabytes
+from benchmarks.speed.measure import Timing, count_flops, in_subprocess, measure_in_subprocess, peak_megabytes
 from benchmarks.speed.overhead import bench_overhead
 from benchmarks.speed.steps import bench_steps
-from benchmarks.speed.turns import Contestant, Seat, Withdrawn, paired_ratios
+from benchmarks.speed.turns import Candidate, CandidateFailed, Worker, paired_ratios
 from benchmarks.speed.workloads import Step, Workload, build_workload, load_settings, make_step
 from benchmarks.utils.paths import CONFIG_DIR
 from tests.conftest import Command
@@ -54,9 +54,9 @@ def test_peak_memory_of_known_allocations() -> None:
 
 
 def test_paired_ratios() -> None:
-    mine, theirs = [Turn(2.0, 1.0), Turn(9.0, 2.0)], [Turn(4.0, 1.0), Turn(3.0, 1.0)]
-    assert paired_ratios(mine, theirs, lambda turn: turn.clock) == [0.5, 3.0]
-    assert median(paired_ratios(mine, theirs, lambda turn: turn.processor)) == 1.5
+    mine, theirs = [Timing(2.0, 1.0), Timing(9.0, 2.0)], [Timing(4.0, 1.0), Timing(3.0, 1.0)]
+    assert paired_ratios(mine, theirs, lambda timing: timing.wall) == [0.5, 3.0]
+    assert median(paired_ratios(mine, theirs, lambda timing: timing.cpu)) == 1.5
 
 
 @pytest.mark.parametrize(("network", "options"), load_settings("depth")["networks"].items())
@@ -129,7 +129,7 @@ def test_every_rule_on_a_model_of_each_family(
     assert all(row["ratio_to_bp"] > 0 for row in rows)
 
 
-def test_a_contestant_that_cannot_go_on_has_its_row_and_the_others_go_on() -> None:
+def test_a_candidate_that_cannot_go_on_has_its_row_and_the_others_go_on() -> None:
     """One whose step fails in a turn, one whose process ends there, and one that fails after all turns."""
     peers = ["fails_in_a_turn", "ends_in_a_turn", "fails_at_last"]
     rules = ["bp", *(f"tests.speed.test_bench:{peer}" for peer in peers), "dfa"]
@@ -142,12 +142,12 @@ def test_a_contestant_that_cannot_go_on_has_its_row_and_the_others_go_on() -> No
 
 
 def test_a_process_that_is_killed_between_turns_withdraws() -> None:
-    with Seat(Contestant(SMALL, "bp", "eager", "cpu", 1)) as seat:
-        assert seat.turn(2).clock > 0
-        seat._process.kill()
-        seat._process.join()
-        for ask in (lambda: seat.turn(1), seat.facts):
-            with pytest.raises(Withdrawn, match="ended with code -9"):
+    with Worker(Candidate(SMALL, "bp", "eager", "cpu", 1)) as worker:
+        assert worker.time_steps(2).wall > 0
+        worker._process.kill()
+        worker._process.join()
+        for ask in (lambda: worker.time_steps(1), worker.resources):
+            with pytest.raises(CandidateFailed, match="ended with code -9"):
                 ask()
 
 
@@ -156,7 +156,7 @@ def take_memory() -> dict[str, int]:
 
 
 def test_memory_is_that_of_the_work_alone() -> None:
-    found = measured_apart(take_memory, "memory")
+    found = measure_in_subprocess(take_memory, "memory")
     assert found["size"] == 200 * 2**20
     assert 180 < found["peak_memory_mb"] - found["imports_memory_mb"] < 270
 
@@ -166,8 +166,8 @@ def be_killed() -> None:
 
 
 def test_work_that_is_killed_is_told() -> None:
-    with pytest.raises(ResultsError, match=r"^memory of dfa: the process was killed, for its memory perhaps$"):
-        apart(be_killed, "memory of dfa")
+    with pytest.raises(ResultsError, match=r"^memory of dfa: the process was killed, perhaps for lack of memory$"):
+        in_subprocess(be_killed, "memory of dfa")
 
 
 def half_a_step(workload: Workload) -> Step:

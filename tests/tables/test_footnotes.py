@@ -5,7 +5,7 @@ import pytest
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tables.summary import CellOutcome
+from benchmarks.tables.summary import CellOutcome, summarise
 from tests.helpers.tables import accuracies, cell_of, done, language_entries, record
 
 
@@ -28,7 +28,7 @@ def test_a_rule_that_gains_nothing_over_the_frozen_control_is_named(
         return done([record(found, seed, "movielens_100k", scale="mini") for seed, found in enumerate(metrics)])
 
     outcomes = {cell_of(spec, "dcn/dfa"): runs(dfa), cell_of(spec, "dcn/shallow"): runs(frozen)}
-    lines = describe_runs(spec, outcomes, "mini")
+    lines = describe_runs(spec, outcomes, summarise(spec, outcomes, "mini"))
     assert ("The frozen control is as good, to a standard deviation in AUC, as dcn/dfa." in lines) is said
 
 
@@ -36,7 +36,7 @@ def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
     runs = accuracies(0.8, 0.9)
     runs[1] |= {"seconds": 3605.0, "peak_memory_mb": 512.4, "commit": "fff0000", "git_dirty": True}
     outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs)}
-    footer = "\n".join(describe_runs(spec, outcomes))
+    footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
     assert "Cost: 1 h 1 min in all for 2 finished runs, peak memory 512 MB." in footer
     assert "Hardware: cpu: a_b." in footer
     assert "Commit: abc1234, fff0000 with uncommitted changes. Versions: torch 2.6." in footer
@@ -48,12 +48,16 @@ def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
 def test_a_run_that_two_cells_share_costs_once(spec: TableSpec) -> None:
     run = accuracies(0.8, config_hash="same")
     outcomes = {cell_of(spec, row, "cora"): done(run) for row in ("gcn/bp", "gcn/dfa")}
-    assert "1 min 0 s in all for 1 finished runs" in "\n".join(describe_runs(spec, outcomes))
+    assert "1 min 0 s in all for 1 finished runs" in "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
 
 
 def test_profiles_list_the_matching_metrics_in_order() -> None:
     spec, _, outcomes = language_entries()
-    (line,) = [line for line in describe_runs(spec, outcomes, "mini") if line.startswith("Alignment")]
+    (line,) = [
+        line
+        for line in describe_runs(spec, outcomes, summarise(spec, outcomes, "mini"))
+        if line.startswith("Alignment")
+    ]
     # Means over the seeds; the point inside a block does not match, and backpropagation has no alignment to show.
     assert line.endswith("dfa_macro: baseline 0.50, 0.25; one_cycle 1.00, 0.75.")
 
@@ -73,7 +77,9 @@ def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
             psnr("llff_real", "nerf/shallow", "llff_fern", 17.5),
         ]
     )
-    assert not any("frozen control is as good" in line for line in describe_runs(spec, outcomes, "mini"))
+    assert not any(
+        "frozen control is as good" in line for line in describe_runs(spec, outcomes, summarise(spec, outcomes, "mini"))
+    )
 
 
 def test_what_rules_use_stands_below_the_table() -> None:
@@ -88,7 +94,7 @@ def test_what_rules_use_stands_below_the_table() -> None:
     outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
     for column, what in (("dcn", uses), ("macro", uses), ("micro", found["dfa"])):
         outcomes[cell_of(spec, "identity", column)] = done(accuracies(0.8, uses=what))
-    lines = describe_runs(spec, outcomes)
+    lines = describe_runs(spec, outcomes, summarise(spec, outcomes))
     assert "dfa uses fixed feedback." in lines
     assert "identity uses nothing else; in micro: fixed feedback." in lines
     assert "shallow uses nothing else." in lines

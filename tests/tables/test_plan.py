@@ -147,7 +147,15 @@ def test_a_run_that_serves_two_cells_is_run_once(toys: Toys, without: set[str]) 
     assert len(plan.runs) == 4 and len(plan.to_do) == 2
 
 
-def test_smoke_always_takes_stand_ins_and_seeds_can_be_chosen(toys: Toys, without: set[str]) -> None:
+def test_smoke_leaves_tasks_that_are_not_the_suites_alone(toys: Toys, without: set[str]) -> None:
+    plan = make_plan(Target(), "smoke", 1, toys.overrides[3:], 1)
+    assert {run.config.task.source for run in plan.runs} == {"real"}
+
+
+def test_smoke_always_takes_stand_ins_and_seeds_can_be_chosen(
+    toys: Toys, without: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "SUITE_TASKS", {"toy", "toy_loss"})
     plan = make_plan(Target(), "smoke", 4, toys.overrides[3:], 1)
     assert len(plan.runs) == 12 and {run.config.task.source for run in plan.runs} == {"stand_in"}
     assert {run.config.run.wandb_group for run in plan.runs} == {"table_0"}
@@ -181,7 +189,8 @@ def test_cells_may_differ_in_their_number_of_seeds(toys: Toys, without: set[str]
     assert [sum(run.cell.name == name for run in plan.runs) for name in ("bp", "dfa", "elsewhere")] == [2, 1, 2]
 
 
-def test_a_target_may_refuse_stand_ins(toys: Toys, without: set[str]) -> None:
+def test_a_target_may_refuse_stand_ins(toys: Toys, without: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "SUITE_TASKS", {"toy", "toy_loss"})
     without.add("toy")
     plan = make_plan(Target(stand_in=False), "mini", 1, toys.overrides[3:], 1)
     assert [run.missing for run in plan.runs] == ["no toy here", "no toy here", ""]

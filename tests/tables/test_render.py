@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.errors import ResultsError
 from benchmarks.tables.footnotes import describe_runs
-from benchmarks.tables.render import escape_latex, to_csv, to_latex, to_markdown, write_tables
+from benchmarks.tables.render import escape_latex, to_csv, to_latex, to_markdown, write_texts
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, summarise
 from tests.helpers.tables import accuracies, cell_of, done, entry_of, language_entries, numbers_of, record
@@ -52,7 +52,7 @@ def test_a_stand_in_table_shows_no_paper_number_and_says_so(spec: TableSpec) -> 
         for cell in spec.cells
     }
     rows = summarise(spec, outcomes)
-    footer = describe_runs(spec, outcomes)
+    footer = describe_runs(spec, outcomes, summarise(spec, outcomes))
     markdown, latex = to_markdown(spec, rows, footer), to_latex(spec, rows, footer)
     table = [line for line in markdown.splitlines() if line.startswith("|")]
     for line in table:
@@ -88,7 +88,7 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     records = [record(metrics, seed, "movielens_100k", scale="mini") for seed in range(2)]
     outcomes = {cell: done(records)}
     rows = summarise(spec, outcomes, "mini")
-    markdown = to_markdown(spec, rows, describe_runs(spec, outcomes, "mini"))
+    markdown = to_markdown(spec, rows, describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")))
     assert markdown.startswith("# MovieLens-100k. ")
     (line,) = [line for line in markdown.splitlines() if line.startswith("| dcn/dfa")]
     assert [part.strip() for part in line.strip("|").split("|")] == ["dcn/dfa", "0.7500 ± 0.0000", "0.5000 ± 0.0000"]
@@ -125,7 +125,7 @@ def test_missing_partial_failed_and_diverged_cells_stay_visible(spec: TableSpec)
         cell_of(spec, "dna/dfa", "cora"): CellOutcome((), 3, "missing", "data not at hand"),
     }
     rows = summarise(spec, outcomes)
-    text = to_markdown(spec, rows, describe_runs(spec, outcomes))
+    text = to_markdown(spec, rows, describe_runs(spec, outcomes, summarise(spec, outcomes)))
     assert "81.0 ± 1.4 (2 of 3 seeds)" in text
     assert "83.0 ± 1.4 (2 of 3 seeds, diverged)" in text
     assert "- Not complete: diverged (2 of 3 seeds done; loss is NaN | step 7): gat/bp:cora" in text
@@ -144,7 +144,7 @@ def test_missing_partial_failed_and_diverged_cells_stay_visible(spec: TableSpec)
 
 def test_a_table_with_nothing_run_renders(spec: TableSpec) -> None:
     rows = summarise(spec, {}, "mini")
-    text = to_markdown(spec, rows, describe_runs(spec, {}, "mini"))
+    text = to_markdown(spec, rows, describe_runs(spec, {}, summarise(spec, {}, "mini")))
     assert not any(numbers_of("table_3") & set(line.split()) for line in text.splitlines() if "|" in line)
     assert "no seed has run" in text
 
@@ -168,7 +168,7 @@ def test_reduced_runs_show_the_paper_in_markdown_only_and_without_verdict(spec: 
     assert [part.strip() for part in line.split("|")[2:6]] == ["80.1", "80.1", "+0.0", "–"]
     (line,) = [line for line in to_latex(spec, rows).splitlines() if line.startswith("gcn/bp")]
     assert [part.strip(" \\") for part in line.split("&")[1:]] == ["80.1", "missing", "missing"]
-    assert "Scale: mini" in "\n".join(describe_runs(spec, outcomes))
+    assert "Scale: mini" in "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus(spec: TableSpec) -> None:
@@ -192,7 +192,11 @@ def test_latex_escapes() -> None:
 
 def test_latex_is_a_booktabs_table_with_nothing_unescaped(spec: TableSpec) -> None:
     outcomes = {cell: done(accuracies(0.8, 0.9, name=cell.column, scale="paper")) for cell in spec.cells}
-    text = to_latex(spec, summarise(spec, outcomes), [*describe_runs(spec, outcomes), "50% & more_of {it}"])
+    text = to_latex(
+        spec,
+        summarise(spec, outcomes),
+        [*describe_runs(spec, outcomes, summarise(spec, outcomes)), "50% & more_of {it}"],
+    )
     assert r"50\% \& more\_of \{it\}" in text
     for begin in ("table", "tabular"):
         assert text.count(rf"\begin{{{begin}}}") == text.count(rf"\end{{{begin}}}") > 0
@@ -207,22 +211,19 @@ def test_latex_is_a_booktabs_table_with_nothing_unescaped(spec: TableSpec) -> No
 def test_files_are_written_side_by_side_and_replaced(tmp_path: Path, spec: TableSpec) -> None:
     rows = summarise(spec, {}, "smoke")
     folder = tmp_path / "tables"
-    assert [path.name for path in write_tables(spec, rows, ["first"], folder)] == [
-        "table_3.md",
-        "table_3.csv",
-        "table_3.tex",
-    ]
-    write_tables(spec, rows, ["second"], folder)
+    first = {"md": to_markdown(spec, rows, ["first"]), "csv": to_csv(spec, rows)}
+    assert [path.name for path in write_texts("table_3", first, folder)] == ["table_3.md", "table_3.csv"]
+    write_texts("table_3", {"md": to_markdown(spec, rows, ["second"])}, folder)
     assert "- second" in (folder / "table_3.md").read_text(encoding="utf-8")
     assert "first" not in (folder / "table_3.md").read_text(encoding="utf-8")
     assert (folder / "table_3.csv").read_text(encoding="utf-8") == to_csv(spec, rows)
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, spec: TableSpec) -> None:
     (tmp_path / "tables").write_text("a file", encoding="utf-8")
     with pytest.raises(ResultsError, match="cannot write"):
-        write_tables(spec, summarise(spec, {}, "smoke"), [], tmp_path / "tables")
+        write_texts("table_3", {"md": ""}, tmp_path / "tables")
 
 
 def _lines(text: str, row: str) -> list[list[str]]:

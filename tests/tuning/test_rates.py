@@ -18,6 +18,7 @@ from benchmarks.tables.chosen import read_chosen
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import TableSpec, load_spec
+from benchmarks.tables.summary import summarise
 from benchmarks.tuning.trials import best, reached
 from tests.conftest import TOY, Command, Toys
 from tests.helpers.tables import cell_of, done
@@ -84,7 +85,7 @@ def test_the_best_on_validation_is_kept_and_used(folder: Path, toys: Toys, comma
         assert float(of_cell[0]["value"]) < best, "a ten-thousandth of the rate learns nothing"
     assert _rates(spec, "paper") == configured, "other scales keep theirs"
     outcomes = {cell: done([record for record in records if record][:1]) for cell in spec.cells}
-    footer = "\n".join(describe_runs(spec, outcomes, "mini"))
+    footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")))
     assert "best on validation of 0.0001, 1, 10 times the configured one" in footer
     assert "seed 1000, trainer.epochs=1 (search/toys-mini.md)" in footer
 

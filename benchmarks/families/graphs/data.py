@@ -1,7 +1,7 @@
-"""The Planetoid citation graphs (Yang et al., 2016): found, verified, parsed.
+"""Planetoid citation graphs (Yang et al., 2016): location, verification and parsing of the raw files.
 
-The raw files are pickles, and unpickling runs code: a file is opened only after its sha256 equals the one below.
-Parsing is PyTorch Geometric's; it happens in memory, so that the data folder may be read-only.
+The raw files are pickles, and unpickling runs code, so a file is opened only if its sha256 is the one listed here.
+PyTorch Geometric parses them in memory, so the data folder may be read-only.
 """
 
 from pathlib import Path
@@ -57,20 +57,23 @@ CHECKSUMS = {
 
 
 def raw_files(name: str) -> dict[str, str]:
-    """File name → sha256 of the eight files of a data set."""
+    """Return file name → sha256 of the eight raw files of a data set."""
     return {f"ind.{name}.{part}": checksum for part, checksum in CHECKSUMS[name].items()}
 
 
 def load_planetoid(name: str, data_dir: Path, download: bool = False) -> tuple[Data, dict[str, str]]:
-    """The data set `name` ("cora", "citeseer" or "pubmed") with raw features and the public split.
+    """Load a data set with raw features and the public split.
 
-    Looked for in `<data_dir>/planetoid/<Name>/raw` and in the cache folder; with `download` missing files are fetched.
+    Args:
+        name: "cora", "citeseer" or "pubmed".
+        data_dir: the files lie in `<data_dir>/planetoid/<Name>/raw`, or else in the same place in the cache folder.
+        download: whether to fetch missing files.
 
     Returns:
-        The graph as PyG's `Data` (x, edge_index, y, train_mask, val_mask, test_mask) and the checksums of its files.
+        The graph as PyG's `Data` (x, edge_index, y, train_mask, val_mask, test_mask), and file name → sha256.
 
     Raises:
-        DataError: files are missing, or altered (then they are not opened), or cannot be downloaded.
+        DataError: files are missing, altered (they are not opened then), or cannot be downloaded.
     """
     files = raw_files(name)
     folder = _find(name, data_dir) or _obtain(name, data_dir, download)
@@ -79,23 +82,32 @@ def load_planetoid(name: str, data_dir: Path, download: bool = False) -> tuple[D
         if found != expected:
             raise DataError(
                 f"{folder / file} is truncated or altered (sha256 {found}, expected {expected}) and was not opened;"
-                f" delete it and run `make data TASK={name}`"
+                f" delete it and run `python -m benchmarks fetch {name}`"
             )
     return read_planetoid_data(str(folder), name), files
 
 
 def missing_data(task: str, data_dir: Path) -> str:
-    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    """Return why the real data of a task are not available, or ""; no file is read or fetched."""
     name = task.removesuffix("_links")
     if name not in FOLDERS:
         return ""  # a task from elsewhere, which looks for its data itself
     if _find(name, data_dir) is not None:
         return ""
-    return f"{FOLDERS[name]} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={name}` or by hand"
+    wanted = _candidates(name, data_dir)[0]
+    return f"{FOLDERS[name]} is not in {wanted}; run `python -m benchmarks fetch {name}` or place the files there"
 
 
 def to_graph(data: Data, normalise: bool) -> Graph:
-    """PyG's `Data` as a `Graph`, features row-normalised or raw; edges carry their target's relative in-degree."""
+    """Convert PyG's `Data` to a `Graph`.
+
+    Args:
+        data: graph with x, y and edge_index.
+        normalise: whether to scale every row of features to sum 1.
+
+    Returns:
+        The graph; each edge has as pseudo-coordinate the in-degree of its target over the greatest in-degree.
+    """
     data = TargetIndegree()(data)
     if normalise:
         data = NormalizeFeatures()(data)
@@ -103,7 +115,7 @@ def to_graph(data: Data, normalise: bool) -> Graph:
 
 
 def public_split(data: Data) -> dict[str, torch.Tensor]:
-    """Node numbers of "train", "valid" and "test" in the public split."""
+    """Return the node indices (n,) of "train", "valid" and "test" in the public split."""
     masks = {"train": data.train_mask, "valid": data.val_mask, "test": data.test_mask}
     return {split: mask.nonzero().flatten() for split, mask in masks.items()}
 
@@ -113,7 +125,7 @@ def _candidates(name: str, data_dir: Path) -> list[Path]:
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
-    """The first folder that holds all files."""
+    """Return the first folder that holds all files, or None."""
     for folder in _candidates(name, data_dir):
         if all((folder / file).is_file() for file in raw_files(name)):
             return folder
@@ -125,8 +137,8 @@ def _obtain(name: str, data_dir: Path, download: bool) -> Path:
     missing = [file for file in raw_files(name) if not (wanted / file).is_file()]
     if not download:
         raise DataError(
-            f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run `make data TASK={name}`"
-            f" (or set run.download=true), or place the files there by hand"
+            f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run"
+            f" `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
         )
     folder = wanted if writable(wanted) else fallback
     for file, checksum in raw_files(name).items():

@@ -1,4 +1,4 @@
-"""Figure 2: what the hidden layer of a graph network looks like after training."""
+"""Figure 2: t-SNE of the hidden layer of a graph network after training."""
 
 from collections.abc import Mapping
 
@@ -20,9 +20,12 @@ from benchmarks.run.records import RunFolder
 
 @FIGURES.register("hidden_activations")
 def hidden_activations(runs: Mapping[str, Config]) -> Figure:
-    """t-SNE of the hidden activations of every node at the end of training, one panel a run, coloured by class.
+    """Draw a t-SNE of the hidden activations of every node, coloured by class, one panel per run.
 
-    2 components, perplexity 20, learning rate 100, 5,000 iterations, as in the paper's Figure 2.
+    The settings are those of the paper's Figure 2: 2 components, perplexity 20, learning rate 100, 5,000 iterations.
+
+    Args:
+        runs: label → configuration of a finished node-classification run, whose last weights are shown.
     """
     figure = Figure(figsize=(4.2 * len(runs), 4.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(runs)))
@@ -33,7 +36,7 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
         projection = TSNE(
             n_components=2, perplexity=20, learning_rate=100, max_iter=5000, init="random", random_state=config.seed
         )
-        with threadpool_limits(1):  # its threads wait for each other busily, which takes hours on a machine in use
+        with threadpool_limits(1):  # its threads busy-wait for each other: hours on a loaded machine
             embedding = projection.fit_transform(_hidden_layer(model, task).cpu().numpy())
         record = RunFolder.of(config).read()
         accuracy = record["metrics"]["test/accuracy"] if record else float("nan")
@@ -48,7 +51,7 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
 
 
 def _hidden_layer(model: nn.Module, task: NodeClassification) -> Tensor:
-    """Output of the hidden activation in evaluation mode, (nodes, width)."""
+    """Return the output of the module `act` in evaluation mode, (nodes, width)."""
     kept: list[Tensor] = []
     hook = model.get_submodule("act").register_forward_hook(lambda module, arguments, output: kept.append(output))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Edges for link prediction: split once per seed, negatives drawn from a generator of their own."""
+"""Splits of edges and negative samples for link prediction, as functions of a seed."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ VALID_SHARE, TEST_SHARE = 0.05, 0.10
 
 @dataclass(frozen=True)
 class LinkSplit:
-    """Edges (2, n) of a link-prediction problem.
+    """Node pairs of a link-prediction problem, each tensor of shape (2, n).
 
     Attributes:
-        train: edges that the encoder sees and is trained on, both directions.
-        positive, negative: for "valid" and "test", held-out edges (one direction) and as many pairs that are no edges.
+        train: edges that the encoder sees and is trained on, in both directions.
+        positive: held-out edges of "valid" and "test", in one direction.
+        negative: as many pairs without an edge for each of them.
     """
 
     train: Tensor
@@ -25,10 +26,15 @@ class LinkSplit:
 
 
 def split_links(edge_index: Tensor, num_nodes: int, seed: int) -> LinkSplit:
-    """Split an undirected graph's edges 85 / 5 / 10 % into train, valid and test, reproducibly.
+    """Split the edges of an undirected graph 85 / 5 / 10 % into train, valid and test.
+
+    Args:
+        edge_index: (2, edges), both directions listed.
+        num_nodes: number of nodes.
+        seed: determines the split and the negative pairs.
 
     Raises:
-        ConfigError: too few edges to hold any out.
+        ConfigError: the graph has fewer than 20 edges, so none can be held out.
     """
     source, target = edge_index
     edges = edge_index[:, source < target]
@@ -49,25 +55,28 @@ def split_links(edge_index: Tensor, num_nodes: int, seed: int) -> LinkSplit:
 def sample_non_edges(
     edge_index: Tensor, num_nodes: int, count: int, generator: torch.Generator, undirected: bool = False
 ) -> Tensor:
-    """`count` distinct ordered pairs of different nodes that are not in `edge_index`, uniformly at random.
+    """Draw distinct ordered pairs of different nodes that are not in `edge_index`, uniformly at random.
 
-    PyG's sampler draws from Python's global random state; a training step must be a function of seed and epoch alone.
+    PyG's `negative_sampling` draws from the global random state, which would make a step depend on all steps before.
 
     Args:
         edge_index: (2, edges), on the CPU.
-        undirected: only pairs (i, j) with i < j, so that no pair comes twice in both directions.
+        num_nodes: number of nodes.
+        count: number of pairs.
+        generator: source of randomness.
+        undirected: whether to draw only pairs (i, j) with i < j.
 
     Returns:
         (2, count), in random order.
 
     Raises:
-        ConfigError: the graph has fewer such pairs.
+        ConfigError: more than half of all such pairs are wanted.
     """
     taken = (edge_index[0] * num_nodes + edge_index[1]).unique()
     drawn = taken.new_empty(0)
     free = (num_nodes * (num_nodes - 1) - taken.numel()) // (2 if undirected else 1)
     if count > free // 2:
-        raise ConfigError(f"the graph is too dense: {count} pairs without an edge wanted, about {free} exist")
+        raise ConfigError(f"the graph is too dense: {count} pairs without an edge are needed, about {free} exist")
     while drawn.numel() < count:
         candidates = torch.randint(num_nodes**2, (2 * count + 16,), generator=generator)
         source, target = candidates // num_nodes, candidates % num_nodes

@@ -1,4 +1,4 @@
-"""Rules that know the graph: feedback through its edges, and errors for the papers whose class nobody knows."""
+"""Rules for graphs: feedback along the edges, and pseudo-errors for nodes without a label (DFA-GNN)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,64 +15,67 @@ from dfa.rules.dfa import DirectOptions
 
 
 class PseudoError:
-    """Spreads the error at the output of a node classifier from the nodes that have one to the others.
+    """Hook that gives every node of a classifier's output an error, propagated from the labelled nodes.
 
-    As the pseudo-error generator of DFA-GNN (Zhao et al., *Forward Learning of Graph Neural Networks by Direct Feedback
-    Alignment*, 2024) in spirit: label spreading, applied to errors. With Â the normalised adjacency,
+    A variant of the pseudo-error generator of DFA-GNN (Zhao et al., *Forward Learning of Graph Neural Networks by
+    Direct Feedback Alignment*, 2024), which is label spreading applied to errors. With Â the normalised adjacency,
 
-        E ← α Â E + (1 - α) e,    `steps` times from E = e,
+        E ← α Â E + (1 - α) e,    `steps` times from E = e.
 
-    then nodes with an error keep it and the others get E, scaled so that the mean length of a row is theirs.
+    Nodes with an error keep it. The others get E, scaled to the mean row norm of the errors e.
 
     Args:
-        model: whose first argument is a `Graph`.
-        taps: of the rule; while `switched` off, as in a pause or a batch of exact backpropagation, nothing is spread.
-        alpha: α; 0 leaves the error alone.
-        steps: how far an error travels, in edges.
+        model: model whose first argument is a `Graph`.
+        taps: hooks of the rule; errors are not propagated while their mode is "off".
+        alpha: α in [0, 1); 0 leaves the errors unchanged.
+        steps: number of iterations, the distance in edges that an error propagates.
 
     Attributes:
-        graph: of the last forward pass.
+        graph: graph of the last forward pass.
+
+    Raises:
+        ValueError: alpha or steps out of range.
     """
 
     def __init__(self, model: nn.Module, taps: Taps, alpha: float, steps: int) -> None:
         if not 0 <= alpha < 1 or steps < 1:
-            raise ValueError(f"alpha must be from 0 to below 1 and steps at least 1, got {alpha} and {steps}")
+            raise ValueError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
         self.alpha, self.steps = alpha, steps
         self._taps = taps
         self.graph: Graph | None = None
-        self._hook = model.register_forward_hook(self._intercept)
+        self._hook = model.register_forward_hook(self._after_forward)
 
     def close(self) -> None:
-        """Take the hook off the model."""
+        """Remove the hook from the model."""
         self._hook.remove()
 
-    def spread(self, error: Tensor) -> Tensor:
-        """The error of every node, (nodes, classes)."""
+    def propagate(self, error: Tensor) -> Tensor:
+        """Return the error of every node, (nodes, classes); rows of zeros in `error` are unlabelled nodes."""
         if self.alpha == 0 or self.graph is None:
             return error
         adjacency = self.graph.normalised_adjacency()
         known = error.ne(0).any(dim=1, keepdim=True)
-        spread = error
+        propagated = error
         for _ in range(self.steps):
-            spread = self.alpha * (adjacency @ spread) + (1 - self.alpha) * error
+            propagated = self.alpha * (adjacency @ propagated) + (1 - self.alpha) * error
         length = error.norm(dim=1).sum() / known.sum().clamp(min=1)
-        others = spread * (~known)
+        others = propagated * (~known)
         mean = others.norm(dim=1).sum() / others.ne(0).any(dim=1).sum().clamp(min=1)
         return torch.where(known, error, others * (length / mean.clamp(min=1e-30)))
 
-    def _intercept(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _after_forward(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if not arguments or not isinstance(arguments[0], Graph):
-            raise PointError("the rules graph_dfa and graph_bp are for models of a graph")
+            raise PointError("the rules graph_dfa and graph_bp need a model whose first argument is a Graph")
         self.graph = arguments[0]
         if self._taps.mode == "off":
             return
         if torch.is_grad_enabled() and output.requires_grad:
-            output.register_hook(self.spread)
+            output.register_hook(self.propagate)
 
 
 @RULES.register("graph_bp")
 class GraphBackpropagation(Backpropagation):
-    """Backpropagation from the pseudo-error: the fair baseline of `graph_dfa`.
+    """Backpropagation from pseudo-errors, the baseline of `graph_dfa`.
 
     Args:
         model, points, error_at, silent: see `dfa.Rule`.
@@ -95,21 +98,23 @@ class GraphBackpropagation(Backpropagation):
         self.pseudo = PseudoError(model, self.taps, alpha, steps)
 
     def close(self) -> None:
+        """Remove all hooks from the model."""
         self.pseudo.close()
         super().close()
 
 
 @RULES.register("graph_dfa")
 class GraphFeedback(DirectFeedbackAlignment):
-    """The signal of point l is Âᵏ e B_l, k the number of graph convolutions from it to the output (DFA-GNN, 2024).
+    """DFA along the edges of a graph (DFA-GNN, 2024): the signal at point l is Âᵏ e B_l.
 
-    The way of an error back through a convolution Â h W is Âᵀ δ Wᵀ: the edges are known, and only the weights are
-    replaced by random ones. One convolution counts for each point from this one up.
+    The error of a graph convolution Â h W is Âᵀ δ Wᵀ for its input. The adjacency Â is kept and only the weights are
+    replaced by a random matrix. k is the number of graph convolutions from the point to the output; each feedback point
+    from this one up counts as one.
 
     Args:
         model, points, error_at, silent and others: see `dfa.DirectFeedbackAlignment`.
-        hops: False: no Â, as in `dfa`.
-        alpha, steps: see `PseudoError`; alpha=0 for none.
+        hops: whether to multiply by Âᵏ; False gives the signals of `dfa`.
+        alpha, steps: see `PseudoError`; alpha=0 switches pseudo-errors off.
     """
 
     name = "graph_dfa"
@@ -128,25 +133,27 @@ class GraphFeedback(DirectFeedbackAlignment):
     ) -> None:
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
-        # After the hook of the error tensor, whose error it spreads.
+        # Registered after the hook of the error tensor, because it changes that tensor's error.
         self.pseudo = PseudoError(model, self.taps, alpha, steps)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        """Return the signal of each point, with the shape of its activation; see `dfa.DirectFeedbackAlignment`."""
         if not self.hops or self.pseudo.graph is None:
             return super().signals(error_name, error, points)
         return self._through_edges(error_name, error, points)
 
     def _through_edges(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         assert self.pseudo.graph is not None
-        self.feedback.prepare(error_name, error, points)  # all at once: they may share a matrix
+        self.feedback.prepare(error_name, error, points)  # for all points at once, because they may share a matrix
         adjacency = self.pseudo.graph.normalised_adjacency()
         errors = []
         for _ in points:
             error = adjacency @ error
             errors.append(error)
-        for point, travelled in zip(points, reversed(errors), strict=True):
-            yield next(iter(super().signals(error_name, travelled, [point])))
+        for point, propagated in zip(points, reversed(errors), strict=True):
+            yield next(iter(super().signals(error_name, propagated, [point])))
 
     def close(self) -> None:
+        """Remove all hooks from the model."""
         self.pseudo.close()
         super().close()

@@ -85,7 +85,7 @@ def missing_data(name: str, data_dir: Path) -> str:
         return ""
     return (
         f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(_missing(wanted))};"
-        f" run `make data TASK={name}` (or set run.download=true), or place the files there by hand"
+        f" run `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
     )
 
 

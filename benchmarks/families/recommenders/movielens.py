@@ -56,7 +56,9 @@ def missing_movielens(release: str, data_dir: Path) -> str:
     path = data_dir / known.folder / known.file
     if path.is_file():
         return ""
-    return f"MovieLens is not at {path}; get it by `make data TASK=movielens_{release}` or by hand from {known.url}"
+    return (
+        f"MovieLens is not at {path}; run `python -m benchmarks fetch movielens_{release}` or unpack {known.url} there"
+    )
 
 
 def read_ratings(path: Path) -> ClickLog:

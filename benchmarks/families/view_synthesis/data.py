@@ -80,7 +80,8 @@ def missing_data(task: str, data_dir: Path) -> str:
     name = _TINY_FROM if scene == TINY else scene
     if _find(name, data_dir) is not None:
         return ""
-    return f"{name} is not in {_candidates(name, data_dir)[0]}; get it by `make data TASK={task}` or by hand"
+    wanted = _candidates(name, data_dir)[0]
+    return f"{name} is not in {wanted}; run `python -m benchmarks fetch {task}` or place it there"
 
 
 def _stand_in(name: str, width: int, views: int) -> Scene:
@@ -102,7 +103,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
         f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
-        f" run `make data TASK={_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them there by hand"
+        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them there"
     )
 
 
@@ -139,8 +140,8 @@ def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> P
             folder = obtain(_collection(name), name, data_dir)
     if folder is None:
         raise DataError(
-            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run `make data TASK={_TASK_OF_SCENE[name]}`"
-            " (or set run.download=true), or place it there by hand"
+            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run"
+            f" `python -m benchmarks fetch {_TASK_OF_SCENE[name]}` (or set run.download=true), or place it there"
         )
     return folder
 

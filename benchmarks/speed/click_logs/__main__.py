@@ -1,12 +1,12 @@
-"""Measurements of this family, written to results/bench/recommenders.json and .md:  make bench-recommenders
+"""Speed and memory of the recommenders family, written to results/bench/recommenders.json and .md.
 
-    python -m benchmarks.speed.click_logs                     # everything: about 15 minutes on two free cores
-    python -m benchmarks.speed.click_logs preprocess          # a log of two million rows, beside torchfm
-    python -m benchmarks.speed.click_logs memory              # a log of twenty million rows, 12 GB of disk
-    python -m benchmarks.speed.click_logs engines             # parsing and counting by other libraries
-    python -m benchmarks.speed.click_logs cells optimizers    # steps at the paper's scale
+    python -m benchmarks.speed.click_logs                     # all parts: about 15 minutes on two free cores
+    python -m benchmarks.speed.click_logs preprocess          # a log of two million rows, compared with torchfm
+    python -m benchmarks.speed.click_logs memory              # a log of twenty million rows; needs 12 GB of disk
+    python -m benchmarks.speed.click_logs engines             # parsing and counting with other libraries
+    python -m benchmarks.speed.click_logs cells optimizers    # training steps at the paper's scale
 
-Parts that are not asked for keep what the file holds.
+Parts that are not named keep their earlier results in the file.
 """
 
 import argparse
@@ -31,20 +31,24 @@ PARTS = ("preprocess", "memory", "engines", "cells", "optimizers")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of the measurements."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Run `python -m benchmarks.speed.click_logs`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.click_logs",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("part", nargs="*", help=f"any of: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rows", type=int, default=2_000_000, help="rows for `preprocess` (default: 2,000,000)")
     parser.add_argument("--many", type=int, default=20_000_000, help="rows for `memory` (default: 20,000,000)")
     parser.add_argument("--vocabulary", type=int, default=250_000, help="values in each of the log's large fields")
-    parser.add_argument("--device", default="cpu", help="of `cells` (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="device of `cells` (default: cpu)")
     parser.add_argument("--scratch", type=Path, default=None, help="folder for logs and caches (default: temporary)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where bench/ goes (default: results)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder (default: results)")
     options = parser.parse_args(arguments)
     unknown = set(options.part) - set(PARTS)
     if unknown:
         parser.error(f"unknown part '{min(unknown)}'; known: {', '.join(PARTS)}")
-    ways: dict[str, Callable[[], Any]] = {
+    measurements: dict[str, Callable[[], Any]] = {
         "preprocess": lambda: bench_logs(options.rows, options.vocabulary, options.scratch),
         "memory": lambda: bench_logs(options.many, options.vocabulary, options.scratch, torchfm=False),
         "engines": bench_engines,
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def command() -> int:
         for part in options.part or PARTS:
-            save(options.results / "bench", part, ways[part]())
+            save(options.results / "bench", part, measurements[part]())
         print((options.results / "bench" / "recommenders.md").read_text(encoding="utf-8"))
         return EXIT_DONE
 
@@ -62,10 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def save(folder: Path, part: str, found: Any) -> None:
-    """Put a part into the file, with the machine and the commit that it was measured on.
+    """Store the result of a part in `recommenders.json`, with machine and commit, and rewrite `recommenders.md`.
+
+    Args:
+        folder: folder of both files.
+        part: one of `PARTS`.
+        found: its measurements.
 
     Raises:
-        ResultsError: the file is damaged or cannot be written.
+        ResultsError: the JSON file is damaged, or a file cannot be written.
     """
     target = folder / "recommenders.json"
     head, dirty = commit()
@@ -77,7 +86,7 @@ def save(folder: Path, part: str, found: Any) -> None:
         write_text(target, json.dumps(content, indent=1) + "\n")
         write_text(target.with_suffix(".md"), to_markdown(content))
     except ValueError as error:
-        raise ResultsError(f"{target} is damaged ({error}); delete it to measure anew") from None
+        raise ResultsError(f"{target} is damaged ({error}); delete it and measure again") from None
     except OSError as error:
         raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
 

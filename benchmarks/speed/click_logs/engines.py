@@ -1,4 +1,4 @@
-"""What the first half of preprocessing, parsing a log and counting the values of every field, costs other engines."""
+"""Speed of parsing a click log and counting the values of every field, compared with polars, pandas and Python."""
 
 import tempfile
 import time
@@ -12,26 +12,27 @@ import polars as pl
 from benchmarks.families.recommenders.criteo.blocks import COLUMNS, TextSource
 from benchmarks.families.recommenders.criteo.preprocess import count_values
 from benchmarks.families.recommenders.stand_in import ClickModel, write_text_log
-from benchmarks.speed.measure import Measured
+from benchmarks.speed.measure import Measurement
 
 
-def bench_engines(rows: int = 200_000, vocabulary: int = 25_000, turns: int = 3) -> list[Measured]:
-    """CPU seconds per million rows, over all threads; each engine has `turns` turns, of which the quickest counts.
+def bench_engines(rows: int = 200_000, vocabulary: int = 25_000, turns: int = 3) -> list[Measurement]:
+    """Measure CPU seconds per million rows, over all threads, of each engine; the quickest of `turns` turns counts.
 
-    Ours also discretises the integers, checks every cell, and spills what it parsed; the others only count texts.
+    This suite ("as here") also discretises the integers, validates every cell and writes the parsed blocks to disk; the
+    other engines only count strings.
     """
     with tempfile.TemporaryDirectory(prefix="click-bench-") as folder:
         text = Path(folder) / "train.txt"
         write_text_log(ClickModel(0, vocabulary), rows, text)
-        ways: dict[str, Callable[[], object]] = {
+        engines: dict[str, Callable[[], object]] = {
             "as here": lambda: count_values(TextSource(text), Path(folder), 10, 0.0, workers=1),
             "polars": lambda: _polars(text),
             "pandas": lambda: _pandas(text),
             "plain Python": lambda: _python(text),
         }
-        best = dict.fromkeys(ways, float("inf"))
+        best = dict.fromkeys(engines, float("inf"))
         for _ in range(turns):
-            for name, work in ways.items():
+            for name, work in engines.items():
                 started = time.process_time()
                 work()
                 best[name] = min(best[name], time.process_time() - started)

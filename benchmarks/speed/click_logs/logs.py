@@ -1,4 +1,4 @@
-"""How fast a click log is preprocessed and read, beside the cache builder of the `torchfm` package."""
+"""Speed of preprocessing and reading a click log, compared with the cache builder of the `torchfm` package."""
 
 import os
 import tempfile
@@ -15,28 +15,28 @@ from benchmarks.families.recommenders.criteo.blocks import TextSource
 from benchmarks.families.recommenders.criteo.cache import open_cache, prepare, read_manifest
 from benchmarks.families.recommenders.data import batches, epoch_order, random_split
 from benchmarks.families.recommenders.stand_in import ClickModel, write_text_log
-from benchmarks.speed.measure import Measured, measured_apart
+from benchmarks.speed.measure import Measurement, measure_in_subprocess
 
 
-def bench_logs(rows: int, vocabulary: int, scratch: Path | None = None, torchfm: bool = True) -> Measured:
-    """Generate a log, preprocess it, read it in shuffled batches, and give it to `torchfm`.
+def bench_logs(rows: int, vocabulary: int, scratch: Path | None = None, torchfm: bool = True) -> Measurement:
+    """Generate a log, preprocess it, read it in shuffled batches, and preprocess it with `torchfm`.
 
     Args:
         rows: length of the log.
-        vocabulary: values of each of its large fields (250,000: about a million distinct values in 20 M rows).
-        scratch: where log and caches go for a while, about 600 bytes a row; None: the system's temporary folder.
-        torchfm: whether `torchfm` gets it too; it is left out where it is not installed.
+        vocabulary: values of each large field (250,000 give about a million distinct values in 20 M rows).
+        scratch: folder for temporary files, about 600 bytes a row; None for the system's temporary folder.
+        torchfm: whether to run `torchfm` too, if it is installed.
 
     Returns:
-        For every part `rows`, times, memory (see `measured_apart`) and rows per second, on the clock and per CPU
-        second; `speedup` and `speedup_cpu` compare preprocessing with `torchfm` in these two ways.
+        For each part `rows`, times and memory (see `measure`), rows per second and rows per CPU second; `speedup` and
+        `speedup_cpu` are the ratios of these two to those of `torchfm`.
 
     Raises:
         ResultsError: the process of a part was killed.
     """
     with tempfile.TemporaryDirectory(prefix="click-bench-", dir=scratch) as folder:
         text, cache = Path(folder) / "train.txt", Path(folder) / "cache"
-        found: Measured = {"rows": rows, "generate": _with_speed(partial(_generate, rows, vocabulary, text))}
+        found: Measurement = {"rows": rows, "generate": _with_speed(partial(_generate, rows, vocabulary, text))}
         found["text_bytes"] = text.stat().st_size
         found["preprocess"] = ours = _with_speed(partial(_preprocess, text, cache))
         found["read"] = _with_speed(partial(_read, text, cache))
@@ -48,18 +48,18 @@ def bench_logs(rows: int, vocabulary: int, scratch: Path | None = None, torchfm:
     return found
 
 
-def _with_speed(work: partial[Measured]) -> Measured:
-    found = measured_apart(work, work.func.__name__.strip("_"))
+def _with_speed(work: partial[Measurement]) -> Measurement:
+    found = measure_in_subprocess(work, work.func.__name__.strip("_"))
     seconds, cpu = (found.pop(f"loop_{key}", found[key]) for key in ("seconds", "cpu_seconds"))
     return {**found, "rows_per_second": found["rows"] / seconds, "rows_per_cpu_second": found["rows"] / cpu}
 
 
-def _generate(rows: int, vocabulary: int, text: Path) -> Measured:
+def _generate(rows: int, vocabulary: int, text: Path) -> Measurement:
     write_text_log(ClickModel(0, vocabulary), rows, text)
     return {"rows": rows}
 
 
-def _preprocess(text: Path, cache: Path) -> Measured:
+def _preprocess(text: Path, cache: Path) -> Measurement:
     folder = prepare(TextSource(text), cache)
     manifest = read_manifest(folder)
     return {
@@ -70,7 +70,7 @@ def _preprocess(text: Path, cache: Path) -> Measured:
     }
 
 
-def _read(text: Path, cache: Path, batch_size: int = 2048) -> Measured:
+def _read(text: Path, cache: Path, batch_size: int = 2048) -> Measurement:
     torch.set_num_threads(1)
     log = open_cache(prepare(TextSource(text), cache))
     order = epoch_order(random_split(len(log)).train, seed=0, epoch=1, shuffle=True)
@@ -80,7 +80,7 @@ def _read(text: Path, cache: Path, batch_size: int = 2048) -> Measured:
     return {"rows": seen, "batch_size": batch_size, **loops}
 
 
-def _torchfm(text: Path, cache: Path) -> Measured:
+def _torchfm(text: Path, cache: Path) -> Measurement:
     os.environ["TQDM_DISABLE"] = "1"  # its progress bars cost little, but fill a log
     built = import_module("torchfm.dataset.criteo").CriteoDataset(str(text), str(cache))
     return {"rows": len(built), "field_sizes": np.asarray(built.field_dims).astype(int).tolist()}

@@ -1,4 +1,4 @@
-"""The measurements as Markdown."""
+"""Markdown report of the measurements of click logs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ Found = Mapping[str, Any]
 
 
 def to_markdown(content: Mapping[str, Found]) -> str:
-    """`content` as `bench.save` writes it, part by part."""
+    """Format the content of `recommenders.json` (part → measurements), one section per part."""
     writers: dict[str, tuple[str, Callable[[Any], str]]] = {
         "preprocess": ("Preprocessing and reading a generated log", _logs),
-        "memory": ("The same at length", _logs),
-        "engines": ("Parsing and counting alone, CPU seconds per million rows", _engines),
+        "memory": ("Preprocessing and reading a long generated log", _logs),
+        "engines": ("Parsing and counting only, CPU seconds per million rows", _engines),
         "cells": ("Twenty steps at the paper's scale and field sizes, generated ids", _cells),
-        "optimizers": ("One step of the embedding table (1,086,810 × 16) alone", _optimizers),
+        "optimizers": ("One step of the embedding table (1,086,810 × 16) only", _optimizers),
     }
     parts = ["# Recommenders: measurements"]
     for name, part in content.items():
@@ -49,14 +49,14 @@ def _logs(found: Found) -> str:
     if "torchfm" in found:
         same = "the same" if found["same_field_sizes"] else "OTHER"
         facts += (
-            f" Against torchfm, which finds {same} field sizes: {found['speedup']:.1f} × on the clock, "
-            f"{found['speedup_cpu']:.1f} × per CPU second."
+            f" Compared with torchfm, which finds {same} field sizes: {found['speedup']:.1f} × by wall clock, "
+            f"{found['speedup_cpu']:.1f} × by CPU time."
         )
     return _table(heads, lines) + f"\n\n{facts}"
 
 
 def _engines(found: Sequence[Found]) -> str:
-    return _table(["", "CPU s"], [[way["engine"], f"{way['cpu_seconds_per_million']:.2f}"] for way in found])
+    return _table(["", "CPU s"], [[row["engine"], f"{row['cpu_seconds_per_million']:.2f}"] for row in found])
 
 
 def _cells(found: Sequence[Found]) -> str:
@@ -87,7 +87,7 @@ def _cells(found: Sequence[Found]) -> str:
 
 
 def _optimizers(found: Sequence[Found]) -> str:
-    return _table(["", "ms"], [[way["optimizer"], f"{1000 * way['seconds_per_step']:.0f}"] for way in found])
+    return _table(["", "ms"], [[row["optimizer"], f"{1000 * row['seconds_per_step']:.0f}"] for row in found])
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

@@ -1,4 +1,4 @@
-"""Twenty steps of every run of the published protocol, on generated ids at the field sizes of the whole Criteo log."""
+"""Cost of training steps at the paper's scale, on random ids with the field sizes of the whole Criteo log."""
 
 import tempfile
 import time
@@ -17,10 +17,10 @@ from benchmarks.families.recommenders.data import Batch, ClickLog
 from benchmarks.families.recommenders.task import ClickTask
 from benchmarks.registry import TASKS
 from benchmarks.run.execute import execute
-from benchmarks.speed.measure import Measured, measured_apart
+from benchmarks.speed.measure import Measurement, measure_in_subprocess
 from benchmarks.task import DataInfo
 
-# Of Criteo's 39 fields at min_count 10, as others report them: 1,086,810 values in all.
+# Sizes of Criteo's 39 fields at min_count 10, as commonly reported: 1,086,810 values in all.
 FIELD_SIZES = (
     49, 101, 126, 45, 223, 118, 84, 76, 95, 9, 30, 40, 75, 1458, 555, 193949, 138801, 306, 19, 11970, 634, 4, 42646,
     5178, 192773, 3175, 27, 11422, 181075, 11, 4654, 2032, 5, 189657, 18, 16, 59697, 86, 45571,
@@ -28,35 +28,36 @@ FIELD_SIZES = (
 CELLS = [("fm", "bp"), *((m, r) for m in ("deepfm", "dcn", "autoint", "afn") for r in ("bp", "dfa", "shallow"))]
 
 
-def bench_cells(steps: int = 20, device: str = "cpu") -> list[Measured]:
-    """Every cell for `steps` steps at the paper's scale, each in a process of its own.
+def bench_cells(steps: int = 20, device: str = "cpu") -> list[Measurement]:
+    """Measure `steps` training steps of every cell at the paper's scale, each cell in its own process.
 
     Returns:
-        Per cell `parameters`, medians of `seconds_per_step` and `cpu_seconds_per_step` (loading of batches included),
-        `peak_memory_mb` (of the device: on a CPU of the whole process), and what a whole run takes if patience never
-        ends it: `steps`, `hours`.
+        For each cell `parameters`, medians of `seconds_per_step` and `cpu_seconds_per_step` (loading of batches
+        included), `peak_memory_mb` (see `PeakMemory`), and `steps` and `hours` of a whole run without early stopping.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: unknown device.
         ResultsError: a cell failed or its process was killed.
     """
-    return [measured_apart(partial(_cell, model, rule, steps, device), f"{model} {rule}") for model, rule in CELLS]
+    return [
+        measure_in_subprocess(partial(_cell, model, rule, steps, device), f"{model} {rule}") for model, rule in CELLS
+    ]
 
 
 def sized_log(rows: int, seed: int = 0) -> ClickLog:
-    """`rows` rows of random ids within `FIELD_SIZES`, common values more often than rare ones."""
+    """Draw `rows` rows of random ids within `FIELD_SIZES`, small ids more often than large ones."""
     draw = np.random.default_rng(seed)
     ids = (np.asarray(FIELD_SIZES) * draw.random((rows, len(FIELD_SIZES))) ** 4).astype(np.int64)
     return ClickLog.from_ids(ids, (draw.random(rows) < 0.25).astype(np.uint8), FIELD_SIZES)
 
 
-_stamps: list[tuple[float, float]] = []  # clock and CPU time at the beginning of every step
+_timestamps: list[tuple[float, float]] = []  # wall-clock and CPU seconds at the beginning of every step
 
 
 class _TimedTask(ClickTask):
     def train_batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         for batch in super().train_batches(epoch, skip):
-            _stamps.append((time.perf_counter(), time.process_time()))
+            _timestamps.append((time.perf_counter(), time.process_time()))
             yield batch
 
 
@@ -65,7 +66,7 @@ def _sized_task(*, seed: int, source: str, data_dir: Path, download: bool, batch
     return _TimedTask(sized_log(rows, seed), DataInfo("criteo_sized", "stand-in"), seed, batch_size=batch_size)
 
 
-def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
+def _cell(model: str, rule: str, steps: int, device: str) -> Measurement:
     with tempfile.TemporaryDirectory() as results:
         settings = [f"run.results_dir={results}", "run.wandb=disabled", "run.progress=false", f"run.device={device}"]
         config = resolve(compose_config(["task=criteo", f"model={model}", f"rule={rule}", "scale=paper", *settings]))
@@ -75,7 +76,7 @@ def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
         record = execute(config)
     if record["status"] != "done":
         raise ResultsError(f"{model} {rule}: {record['reason']}")
-    per_step, cpu_per_step = np.median(np.diff(_stamps, axis=0), axis=0)
+    per_step, cpu_per_step = np.median(np.diff(_timestamps, axis=0), axis=0)
     whole = int(CRITEO_ROWS * 0.8) // batch_size * config.trainer.epochs
     return {
         "model": model,
@@ -92,27 +93,27 @@ def _cell(model: str, rule: str, steps: int, device: str) -> Measured:
     }
 
 
-def bench_optimizers(steps: int = 8, dim: int = 16, batch_size: int = 2048) -> list[Measured]:
-    """Seconds per step of the embedding table alone, look-up and gradient included, under Adam and SparseAdam.
+def bench_optimizers(steps: int = 8, dim: int = 16, batch_size: int = 2048) -> list[Measurement]:
+    """Measure seconds per step of the embedding table alone, look-up and gradient included, with three optimisers.
 
-    SparseAdam is another algorithm: moments of rows that a batch does not touch stay as they are instead of decaying,
-    and such rows do not move.
+    SparseAdam is not equivalent to Adam: rows that a batch does not contain keep their moments and values, whereas
+    Adam decays the moments and updates all rows.
     """
     torch.set_num_threads(1)
     adam = torch.optim.Adam
-    ways: dict[str, tuple[Any, dict[str, bool], bool]] = {
+    optimizers: dict[str, tuple[Any, dict[str, bool], bool]] = {
         "Adam, fused": (adam, {"fused": True}, False),
         "Adam, foreach": (adam, {"foreach": True}, False),
         "SparseAdam": (torch.optim.SparseAdam, {}, True),
     }
     ids, _ = sized_log(batch_size).take(np.arange(batch_size))
     rows = ids + torch.tensor([0, *np.cumsum(FIELD_SIZES)[:-1]], dtype=torch.int32)
-    best = dict.fromkeys(ways, float("inf"))
+    best = dict.fromkeys(optimizers, float("inf"))
     tables = {}
-    for name, (factory, options, sparse) in ways.items():
+    for name, (factory, options, sparse) in optimizers.items():
         table = torch.nn.Embedding(sum(FIELD_SIZES), dim, sparse=sparse)
         tables[name] = table, factory(table.parameters(), lr=1e-4, **options)
-    for _ in range(steps):  # in turns, so that a busy machine disturbs all alike; the quickest turn counts
+    for _ in range(steps):  # in turns, so that other load affects all alike; the quickest turn counts
         for name, (table, optimizer) in tables.items():
             started = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)

@@ -42,7 +42,7 @@ def test_missing_files_are_named_with_the_folder_and_the_remedy(tmp_path: Path) 
         planetoid.load_planetoid("pubmed", tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "planetoid" / "PubMed" / "raw") in message
-    assert "ind.pubmed.test.index" in message and "make data TASK=pubmed" in message
+    assert "ind.pubmed.test.index" in message and "python -m benchmarks fetch pubmed" in message
     assert "\n" not in message
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.families.graphs.stand_in import RECIPES, Recipe, generate, split
 
 TINY = Recipe(
-    6, 2, 3, 4, stay=0.7, preferential=0.5, topic_words=2, emphasis=3.0, density=0.3, train=1, valid=1, test=2
+    6, 2, 3, 4, same_topic=0.7, preferential=0.5, topic_words=2, emphasis=3.0, density=0.3, train=1, valid=1, test=2
 )
 
 
@@ -58,7 +58,7 @@ def test_forest_and_topics_follow_the_recipe() -> None:
     citing = np.arange(recipe.founders, recipe.nodes)
     assert ((tree.parent[citing] >= 0) & (tree.parent[citing] < citing)).all()
     same = (tree.labels[citing] == tree.labels[tree.parent[citing]]).mean()
-    assert same == pytest.approx(recipe.stay, abs=0.01)  # four standard deviations
+    assert same == pytest.approx(recipe.same_topic, abs=0.01)  # four standard deviations
     topic = 2
     np.testing.assert_allclose(tree.words[tree.labels == topic].mean(0), tree.word_probability[topic], atol=0.06)
 

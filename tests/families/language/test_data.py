@@ -88,7 +88,7 @@ def test_missing_text_is_told(text_folder: Path, monkeypatch: pytest.MonkeyPatch
     assert missing_data("wikitext2", text_folder) == "" == missing_data("plain_text", text_folder)
     (text_folder / "wikitext-2" / "wiki.train.tokens").unlink()
     reason = missing_data("wikitext2", text_folder)
-    assert "missing wiki.train.tokens; run `make data TASK=wikitext2`" in reason
+    assert "missing wiki.train.tokens; run `python -m benchmarks fetch wikitext2`" in reason
     with pytest.raises(DataError) as raised:
         find_text("wikitext2", text_folder, "", False)
     assert str(raised.value) == reason

@@ -150,7 +150,7 @@ def test_curves_are_of_cells_of_the_table(name: str) -> None:
 
 
 def test_the_bench_measures_every_rule_and_pytorchs_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "apart", lambda work, what: work())  # saves the imports of many processes
+    monkeypatch.setattr(bench_module, "in_subprocess", lambda work, what: work())  # saves the imports of many processes
     options = (("width", 16), ("blocks", 2), ("heads", 2), ("hidden", 32), ("dropout", 0.0))
     found = bench(["torch", "bp", "macro"], Setting(2, 16, 200, options=options), 3)
     assert set(json.loads(json.dumps(found))["rules"]) == {"torch", "bp", "macro"}

@@ -12,7 +12,7 @@ from benchmarks.speed.click_logs import training as bench_training
 from benchmarks.speed.click_logs.engines import bench_engines
 from benchmarks.speed.click_logs.logs import bench_logs
 from benchmarks.speed.click_logs.training import FIELD_SIZES, _cell, bench_optimizers, sized_log
-from benchmarks.speed.measure import Measured, measured
+from benchmarks.speed.measure import Measurement, measure
 from tests.conftest import Command
 
 
@@ -20,11 +20,11 @@ from tests.conftest import Command
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures in this process, which saves the imports of many."""
 
-    def measured_here(work: Callable[[], Measured], what: str) -> Measured:
-        return measured(work)
+    def measured_here(work: Callable[[], Measurement], what: str) -> Measurement:
+        return measure(work)
 
     for module in (bench_logs_module, bench_training):
-        monkeypatch.setattr(module, "measured_apart", measured_here)
+        monkeypatch.setattr(module, "measure_in_subprocess", measured_here)
 
 
 def test_logs_are_measured_in_every_part(tmp_path: Path, here: None) -> None:

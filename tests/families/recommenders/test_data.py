@@ -109,7 +109,7 @@ def test_movielens_100k_has_its_published_shape() -> None:
 
 
 def test_missing_movielens_says_where_to_put_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*make data TASK=movielens_1m"):
+    with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*python -m benchmarks fetch movielens_1m"):
         load_movielens("1m", tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_options_out_of_range_are_refused() -> None:
 def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"put train\.txt or train\.txt\.gz"):
         build("criteo", source="real", data_dir=tmp_path)
-    assert "make data TASK=movielens_100k" in missing_data("movielens_100k", tmp_path)
+    assert "python -m benchmarks fetch movielens_100k" in missing_data("movielens_100k", tmp_path)
     (tmp_path / "criteo").mkdir()
     (tmp_path / "criteo" / "train_8000.txt").touch()
     assert "only the sample" in missing_data("criteo", tmp_path)

@@ -99,10 +99,10 @@ def test_missing_scene_names_folder_and_remedy(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             load_scene(scene, data_dir=tmp_path)
         for message in (str(caught.value), missing_data(task, tmp_path)):
-            assert str(tmp_path / folder) in message and f"make data TASK={task}" in message
-    with pytest.raises(DataError, match="make data TASK=tiny_nerf_lego"):
+            assert str(tmp_path / folder) in message and f"python -m benchmarks fetch {task}" in message
+    with pytest.raises(DataError, match="python -m benchmarks fetch tiny_nerf_lego"):
         load_scene("tiny_lego", data_dir=tmp_path)
-    assert "make data TASK=tiny_nerf_lego" in missing_data("tiny_nerf_lego", tmp_path)
+    assert "python -m benchmarks fetch tiny_nerf_lego" in missing_data("tiny_nerf_lego", tmp_path)
 
 
 def test_offline_refuses_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

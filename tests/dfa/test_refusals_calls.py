@@ -1,0 +1,169 @@
+"""Calls that were forgotten, doubled or interrupted: nothing is kept for ever, and nothing happens without a word."""
+
+import copy
+import gc
+import pickle
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.reference import assert_same, backpropagated
+from tests.dfa.refusals import one_step, to_mend
+
+Batch = tuple[Tensor, Tensor]
+DIRECT = ["dfa", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape"]
+
+
+def watched(module: nn.Module) -> list[weakref.ref[Tensor]]:
+    """Weak references to everything that a module will put out."""
+    seen: list[weakref.ref[Tensor]] = []
+    module.register_forward_hook(lambda module, arguments, output: seen.append(weakref.ref(output)), prepend=True)
+    return seen
+
+
+def alive(seen: list[weakref.ref[Tensor]]) -> int:
+    gc.collect()
+    return sum(reference() is not None for reference in seen)
+
+
+@to_mend
+@pytest.mark.filterwarnings("ignore:.*backward:UserWarning")
+@pytest.mark.parametrize("name", DIRECT)
+def test_plain_backward_keeps_no_pass(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    seen = watched(mlp[1])
+    for _ in range(4):
+        cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert alive(seen) <= 1
+    rule.close()
+
+
+@to_mend
+@pytest.mark.parametrize("name", DIRECT)
+def test_plain_backward_is_told_once(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    with pytest.warns(UserWarning, match=r"rule\.backward") as told:
+        for _ in range(3):
+            cross_entropy(mlp(batch[0]), batch[1]).backward()
+    assert len(told) == 1
+    rule.close()
+
+
+@to_mend
+@pytest.mark.parametrize("options", [{"memory": "recompute"}, {}])
+def test_plain_backward_that_trains_something_else_is_no_secret(
+    options: dict[str, str], mlp: nn.Sequential, batch: Batch
+) -> None:
+    """Recompute leaves what lies in its stages without gradients; `calibrate` stays at backpropagation."""
+    rule = dfa.RULES.build("dfa" if options else "calibrate", mlp, ["1", "3"], **options)
+    with pytest.warns(UserWarning, match=r"rule\.backward"):
+        for _ in range(2):
+            cross_entropy(mlp(batch[0]), batch[1]).backward()
+    rule.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["shallow", *(pytest.param(name, marks=to_mend) for name in [*DIRECT, "calibrate", "fa", "kolen_pollack"])]
+)
+def test_forward_passes_without_a_backward_are_forgotten(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """As in an evaluation without `no_grad`."""
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    seen = watched(mlp[1])
+    for _ in range(4):
+        mlp(batch[0])
+    assert alive(seen) <= 1
+
+
+@to_mend
+@pytest.mark.parametrize("second", ["dfa", "bp", "shallow", "fa", "calibrate"])
+@pytest.mark.parametrize("first", ["dfa", "shallow", "fa", "fdfa"])
+def test_second_rule_on_a_model(first: str, second: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """Two rules would each do their work on one forward pass."""
+    rule = dfa.RULES.build(first, mlp, ["1", "3"])
+    with pytest.raises(dfa.PointError, match="close"):
+        dfa.RULES.build(second, mlp, ["1", "3"])
+    rule.close()
+    dfa.RULES.build(second, mlp, ["1", "3"]).close()
+
+
+@to_mend
+@pytest.mark.parametrize("name", ["dfa", "shallow", "fa", "fdfa"])
+def test_deep_copy_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """A copy has no rule, so its plain backward is backpropagation; or it cannot be had."""
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    try:
+        twin = copy.deepcopy(mlp)
+    except dfa.PointError:
+        return
+    assert_same(backpropagated(twin, lambda: cross_entropy(twin(batch[0]), batch[1])), expected)
+    rule.close()
+
+
+@to_mend
+@pytest.mark.parametrize("name", ["dfa", "shallow", "fa", "fdfa"])
+def test_pickle_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """As `ddp_spawn` and `torch.save(model)` do it: without the rule, or not at all, in one line."""
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    try:
+        twin = pickle.loads(pickle.dumps(mlp))
+    except dfa.PointError:
+        return
+    assert_same(backpropagated(twin, lambda: cross_entropy(twin(batch[0]), batch[1])), expected)
+    rule.close()
+
+
+@to_mend
+@pytest.mark.parametrize("name", DIRECT)
+def test_second_backward_through_one_graph(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    loss = cross_entropy(mlp(batch[0]), batch[1])
+    loss.backward(retain_graph=True)
+    with pytest.raises((dfa.PointError, dfa.FeedbackError), match=r"second|twice|once"):
+        loss.backward()
+    rule.close()
+
+
+class Interrupted(nn.Module):
+    """Where a user presses Ctrl-C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+
+@to_mend
+@pytest.mark.parametrize("leave", [lambda rule: rule.close(), lambda rule: rule.discard()])
+@pytest.mark.parametrize("name", ["fdfa", "grape"])
+def test_interruption_leaves_no_dual_level(name: str, leave: Callable[[dfa.Rule], None], batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), Interrupted()).double()
+    rule = dfa.RULES.build(name, model, "1")
+    with pytest.raises(KeyboardInterrupt):
+        model(batch[0])
+    leave(rule)
+    try:
+        with forward_ad.dual_level():  # does not nest
+            pass
+    except RuntimeError:
+        forward_ad.exit_dual_level()  # or the tests that follow would meet it, too
+        raise
+
+
+@to_mend
+def test_interruption_leaves_gradients_on(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), Interrupted()).double()
+    wrapped = nn.Sequential(model, nn.Linear(8, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(wrapped, "0", memory="recompute")
+    with pytest.raises(KeyboardInterrupt):
+        wrapped(batch[0])
+    rule.close()
+    enabled = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)  # or the tests that follow would meet it, too
+    assert enabled

@@ -1,0 +1,156 @@
+"""Where torch itself would stop a rule with an error of its own: the right gradients, or one line of what to do."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+import dfa
+from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step, to_mend
+
+Batch = tuple[Tensor, Tensor]
+FORWARD_MODE = ["fdfa", "grape"]
+
+
+class NoForwardMode(torch.autograd.Function):
+    """An operation without a forward derivative, as fused kernels are."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+class Fused(nn.Module):
+    """A module around such an operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled: Tensor = NoForwardMode.apply(x)
+        return doubled
+
+
+class Recurrent(nn.Module):
+    """In single precision on a CPU, a fused kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lower, self.layer = nn.Linear(5, 4), nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(self.lower(x)[:, None])[0][:, 0]
+        return outputs
+
+
+@to_mend
+@pytest.mark.parametrize("kind", ["an LSTM", "a function of the user's"])
+@pytest.mark.parametrize("name", FORWARD_MODE)
+def test_no_forward_mode(name: str, kind: str, batch: Batch) -> None:
+    """The refusal names the module that has none."""
+    above: nn.Module = Recurrent() if kind == "an LSTM" else nn.Sequential(nn.Linear(5, 4), Fused())
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), above, nn.Linear(4, 3))
+    rule = dfa.RULES.build(name, model, "1")
+    with pytest.raises(REFUSALS, match=r"rule '\w+'.*'2"):
+        rule.backward(cross_entropy(model(batch[0].float()), batch[1]))
+
+
+@pytest.mark.parametrize("name", FORWARD_MODE)
+def test_a_refused_forward_pass_leaves_no_dual_level(name: str, batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 5), Fused(), nn.Linear(5, 3)).double()
+    rule = dfa.RULES.build(name, model, "0")
+    with pytest.raises((RuntimeError, *REFUSALS)):
+        model(batch[0])
+    with torch.autograd.forward_ad.dual_level():
+        pass
+    rule.close()
+
+
+@to_mend
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+@pytest.mark.parametrize("name", ["dfa", "fa", "fdfa", "shallow"])
+def test_function_transforms(name: str, transform: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """`torch.func` asks for gradients in its own way, and gets none of a rule's."""
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    parameters = {key: weight.detach() for key, weight in mlp.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(torch.func.functional_call(mlp, parameters, (x,)), target)
+
+    with pytest.raises(REFUSALS, match=r"torch\.func"):
+        if transform == "grad":
+            torch.func.grad(loss)(parameters, *batch)
+        else:
+            torch.vmap(loss, (None, 0, 0))(parameters, batch[0][:, None], batch[1][:, None])
+    rule.close()
+
+
+class Checkpointed(nn.Module):
+    """Blocks that are run again on the way back."""
+
+    def __init__(self, reentrant: bool | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(2))
+        self.embed, self.head, self._reentrant = nn.Linear(5, 6), nn.Linear(6, 3), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x) if self._reentrant is None else checkpoint(block, x, use_reentrant=self._reentrant)
+        return self.head(x)
+
+
+POINTS = {"at the blocks": ["blocks.*"], "inside": ["blocks.*.1"], "below": ["embed"]}
+
+
+@pytest.mark.filterwarnings("ignore:.*None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("name", ["dfa", "shallow", "drtp", "dkp", "fdfa"])
+def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch, request: pytest.FixtureRequest) -> None:
+    """Hooks inside a block run once more with it; a block whose input wants no gradient may be left out."""
+    if (points == "below" and reentrant) or (name == "fdfa" and not reentrant):
+        request.applymarker(to_mend)
+
+    def train(reentrant: bool | None) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = Checkpointed(reentrant).double()
+        rule = dfa.RULES.build(name, model, POINTS[points])
+        return one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))
+
+    assert_right_or_refused(lambda: train(reentrant), train(None))
+
+
+@pytest.mark.parametrize("name", ["dfa", "fdfa", *(pytest.param(name, marks=to_mend) for name in ("shallow", "fa"))])
+def test_model_compiled_and_run_before_the_rule_was_made(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """The graph that is there knows no hooks: the rule must be heard, or refused."""
+    torch.compiler.reset()
+    compiled = torch.compile(mlp, backend="aot_eager")
+    cross_entropy(compiled(batch[0]), batch[1]).backward()
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    torch.manual_seed(1)
+    expected = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    torch.manual_seed(1)
+    assert_right_or_refused(lambda: one_step(rule, mlp, lambda: cross_entropy(compiled(batch[0]), batch[1])), expected)
+    rule.close()
+
+
+GROUP_NORM_ABOVE_A_POINT = """
+import torch, dfa
+from torch import nn
+layers = nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(64, 3)
+model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+rule = dfa.DirectFeedbackAlignment(model, "0")
+images = torch.randn(3, 2, 4, 4).to(memory_format=torch.channels_last)
+rule.backward(nn.functional.cross_entropy(model(images), torch.arange(3)))
+"""
+
+
+@pytest.mark.xfail(torch.__version__ < "2.14", reason="to mend: torch crashes where the input wants no gradient")
+def test_group_norm_in_channels_last_above_a_point() -> None:
+    subprocess.run([sys.executable, "-c", GROUP_NORM_ABOVE_A_POINT], check=True)

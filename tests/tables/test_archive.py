@@ -1,0 +1,109 @@
+"""Committed records are written, read back and restored; altered records are refused, altered tables are found."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.commands import records as command_records
+from benchmarks.commands import reproduce
+from benchmarks.config import identity
+from benchmarks.errors import ResultsError
+from benchmarks.run.records import RunFolder
+from benchmarks.tables import archive, make
+from benchmarks.tables.archive import COMMITTED, Archive, collect, thinned
+from tests.commands.test_reproduce import toy_table
+from tests.conftest import TOY, Command, Toys
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Results of a table of toys, and a place for its archive."""
+    folder = tmp_path / "committed" / "records"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(archive, "RECORDS", folder)
+    genuine = make.load_spec
+    monkeypatch.setattr(
+        make, "load_spec", lambda name, **options: toy_table() if name == "table_3" else genuine(name, **options)
+    )
+    yield folder
+
+
+def _arguments(results: Path) -> list[str]:
+    settings = ["--set", f"plugins=[{TOY}]", "--set", "run.wandb=disabled"]
+    return ["table_3", "--scale", "mini", "--seeds", "2", "--results", str(results), *settings]
+
+
+def test_a_table_goes_into_records_and_comes_back_byte_for_byte(
+    place: Path, toys: Toys, command: Command, tmp_path: Path
+) -> None:
+    results = place.parent
+    assert command(reproduce.main, *_arguments(results), "--jobs", "1")[0] == 0
+    code, out, err = command(command_records.main, "export", *_arguments(results))
+    assert code == 0 and "4 runs of 4" in out, err
+    table = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
+    # In another place nothing has to be run, and the table is the same.
+    elsewhere = tmp_path / "elsewhere"
+    code, out, err = command(reproduce.main, *_arguments(elsewhere), "--jobs", "1")
+    assert code == 0 and "4 runs from committed records" in out and "0 runs to do" in out, err
+    assert {path.name: path.read_bytes() for path in (elsewhere / "tables").iterdir()} == table
+    restored = [json.loads(path.read_text()) for path in elsewhere.rglob("result.json")]
+    assert [record[COMMITTED] for record in restored] == ["table_3"] * 4
+    # Written again from what was restored, the file has the same bytes.
+    before = (place / "table_3.parquet").read_bytes()
+    command(command_records.main, "export", *_arguments(elsewhere))
+    assert (place / "table_3.parquet").read_bytes() == before
+
+
+def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None:
+    results = place.parent
+    command(reproduce.main, *_arguments(results), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(results))
+    assert command(command_records.main, "verify")[0] == 0
+    table = results / "tables" / "table_3.csv"
+    text = table.read_text()
+    digit = next(place for place in range(len(text) - 1, 0, -1) if text[place].isdigit())
+    table.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+    code, out, _ = command(command_records.main, "verify")
+    assert code == 1 and "table_3.csv is not what its records give" in out
+    table.write_text(text)
+    path = place / "table_3.parquet"
+    content = pq.read_table(path)
+    rows = content.to_pylist()
+    rows[0]["record"] = rows[0]["record"].replace('"epochs": 1', '"epochs": 2')
+    pq.write_table(type(content).from_pylist(rows).replace_schema_metadata(content.schema.metadata), path)
+    code, _, err = command(command_records.main, "verify")
+    assert code == 2 and "were altered" in err and err.count("\n") == 1
+
+
+def test_no_path_of_a_machine_gets_into_an_archive(toys: Toys, tmp_path: Path) -> None:
+    record, folder = toys.run()
+    config = toys.config()
+    found = collect("toys", {}, [config]).runs[identity(config)]
+    assert not {"run", "launcher", "plugins"} & set(found.config)
+    assert str(toys.results) not in json.dumps([found.config, found.record, found.history])
+    archived = Archive("toys", {}, {identity(config): found})
+    other = toys.elsewhere("other")
+    assert archived.restore([other.config()]) == 1
+    restored = RunFolder.of(other.config())
+    assert restored.read() == {**record, COMMITTED: "toys"} and restored.history() == folder.history()
+    assert archived.restore([other.config()]) == 0  # nothing is overwritten
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 1234])
+def test_thinned_histories_keep_the_best_and_the_last(length: int) -> None:
+    history = [{"step": step} for step in range(1, length + 1)]
+    kept = [row["step"] for row in thinned(history, {"best_step": max(1, length // 3)})]
+    assert kept == sorted(set(kept)) and len(kept) <= 101
+    assert kept[-1] == length and max(1, length // 3) in kept
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "toys.parquet").write_bytes(b"nonsense")
+    with pytest.raises(ResultsError, match="cannot be read"):
+        Archive.of("toys", tmp_path)
+    assert not Archive.of("others", tmp_path).runs
+    assert replace(Archive("toys"), table="x").write(tmp_path).exists()
