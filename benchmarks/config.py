@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,9 +14,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils import config_cases
 from benchmarks.utils.paths import CONFIG_DIR, config_folders
 
-SCALES = ("paper", "mini", "smoke")
+SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
 CIRCUMSTANCES = ("run", "launcher", "plugins")
 """Parts of a configuration that say where and how a run is carried out, and not what it computes."""
@@ -136,24 +136,9 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
 
 
-def _pick(key: Any, choices: DictConfig) -> Any:
-    """`${pick:${rule.name},{bp: 0.5, other: 0.1}}`: the entry for the key, or the one called `other`.
-
-    An entry may be a pattern, `llff_*`; the first that fits counts.
-    """
-    if key in choices:
-        return choices[key]
-    for pattern in choices:
-        if fnmatchcase(str(key), str(pattern)):
-            return choices[pattern]
-    if "other" in choices:
-        return choices["other"]
-    raise ConfigError(f"no value for '{key}' among {', '.join(map(str, choices))}")
-
-
 def register() -> None:
-    """Make the schema and the `pick` resolver known to Hydra; may be called again."""
-    OmegaConf.register_new_resolver("pick", _pick, replace=True)
+    """Make the schema, and files with cases, known to Hydra; may be called again."""
+    config_cases.install()
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
     ConfigStore.instance().store(group="hydra/launcher", name="suite", node=launcher)
@@ -185,7 +170,7 @@ def resolve(config: DictConfig) -> Config:
     Raises:
         ConfigError: a value that is not among the known ones, or one that refers to an option that the task lacks.
     """
-    _one_of("scale", config.scale, SCALES)  # first, since other values may be picked by it
+    _one_of("scale", config.scale, SCALES)  # first, since other values depend on it
     try:
         resolved = OmegaConf.to_object(config)
     except InterpolationKeyError as error:

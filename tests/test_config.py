@@ -78,18 +78,6 @@ def test_a_model_that_needs_an_option_of_other_tasks_says_so(toys: Toys) -> None
         toys.config("trainer.accumulate='${model.nothing}'")
 
 
-def test_pick_follows_rule_and_scale_and_the_command_line_wins(toys: Toys) -> None:
-    chosen = "trainer.epochs='${pick:${rule.name},{bp: 7, other: 9}}'"
-    assert toys.config(chosen).trainer.epochs == 7
-    assert toys.config(chosen, "rule=dfa").trainer.epochs == 9
-    assert toys.config(chosen, "rule=dfa", "trainer.epochs=2").trainer.epochs == 2
-    with pytest.raises((ConfigError, OmegaConfBaseException), match="no value for 'dfa' among bp, shallow"):
-        toys.config("trainer.epochs='${pick:${rule.name},{bp: 7, shallow: 9}}'", "rule=dfa")
-    by_pattern = "trainer.epochs='${pick:${task.name},{toy_l*: 3, to*: 4, other: 5}}'"
-    assert toys.config(by_pattern).trainer.epochs == 4
-    assert toys.config(by_pattern, "task=toy_loss").trainer.epochs == 3
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -82,7 +82,7 @@ def test_every_task_and_model_is_in_some_combination() -> None:
 @pytest.mark.parametrize(("task", "model"), _pairs())
 def test_it_composes_at_every_scale_under_every_rule(task: str, model: str) -> None:
     composed = compose_config([f"task={task}", f"model={model}"])
-    for rule in (*_EVERYWHERE, "identity"):  # for all others the same values are picked as for the last
+    for rule in (*_EVERYWHERE, "identity"):  # no configuration tells the others from the last
         for scale in SCALES:
             with open_dict(composed):
                 composed.scale, composed.rule.name = scale, rule

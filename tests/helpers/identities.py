@@ -1,4 +1,4 @@
-"""The identity of every run that a table, a figure or a configuration's header asks for, and the list of those expected.
+"""The identity of every run that a table, a figure or a configuration's header asks for, and the expected list.
 
 After a change that is meant to change them:  python -m tests.helpers.identities
 """

@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(
 
 @pytest.mark.parametrize("file", sorted((CONFIG_DIR / "search").glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_ready_space_holds_keys_and_published_values_of_its_models(file: Path) -> None:
-    command = re.search(r"search\.py \w+ (.*)", file.read_text())
+    command = re.search(r"benchmarks search \w+ (.*)", file.read_text())
     assert command is not None
     for rule in ("bp", "dfa", "shallow"):
         config = compose_config([*command[1].split(), "scale=paper", f"rule={rule}"])
@@ -170,7 +170,7 @@ def test_a_ready_space_holds_keys_and_published_values_of_its_models(file: Path)
 @pytest.mark.parametrize("file", sorted((CONFIG_DIR / "sweep").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_value_of_a_ready_sweep_composes(file: Path) -> None:
     content = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
-    command = re.search(rf"train\.py -m \+sweep={file.stem} (.*)", file.read_text())
+    command = re.search(rf"benchmarks train -m \+sweep={file.stem} (.*)", file.read_text())
     assert command is not None
     common = compose_config(command[1].split())
     for key, values in content.items():
