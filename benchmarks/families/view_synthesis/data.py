@@ -103,7 +103,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
         f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
-        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one of them there"
+        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one there"
     )
 
 
