@@ -16,7 +16,7 @@ PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(
 OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-library lint data reproduce status chaos bench search bench-recommenders clean
+.PHONY: help install test test-library lint data reproduce verify-records status chaos bench search bench-recommenders clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -67,6 +67,9 @@ bench-recommenders: install  ## how fast click logs are preprocessed and read, a
 
 reproduce: install  ## every table and figure, but those of hours that have to be asked for by name
 	$(RUN) -m benchmarks reproduce all $(OPTIONS)
+
+verify-records: install  ## committed tables are what their committed records give, byte for byte
+	$(RUN) -m benchmarks records verify
 
 status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)

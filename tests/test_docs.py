@@ -172,8 +172,9 @@ def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpar
 
 
 def _python_blocks() -> list[str]:
-    """Those that one process can run; test_distributed.py runs the others."""
+    """Those of one process; test_distributed.py runs the others, and tests/examples what integrations.md quotes."""
     documents = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")]
+    documents.remove(REPOSITORY / "docs" / "integrations.md")
     blocks = [block for file in documents if file.exists() for block in _blocks(file.read_text("utf-8"), "python")]
     return [block for block in blocks if "init_process_group" not in block]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import make_launcher, settings_among
+from benchmarks.tables.archive import Archive
 from benchmarks.tables.make import load_target, targets
 from benchmarks.tables.plan import Plan, make_plan
 from benchmarks.tables.spec import TableSpec
@@ -74,6 +75,7 @@ class Plans:
         self.settings = overrides(options)
         launcher, device = settings_among(self.settings)
         self.jobs = make_launcher(launcher).width(device)
+        self._archive = Archive("") if getattr(options, "fresh", False) else None
         self._unusable: dict[str, list[str]] = {}
 
     def __iter__(self) -> Iterator[Plan]:
@@ -83,7 +85,7 @@ class Plans:
             try:
                 target = load_target(name, rules)
                 seeds = self._options.seeds if isinstance(target, TableSpec) else None
-                plan = make_plan(target, self._options.scale, seeds, self.settings, self.jobs)
+                plan = make_plan(target, self._options.scale, seeds, self.settings, self.jobs, self._archive)
             except USER_ERRORS as error:
                 self.failed(name, error)
             else:

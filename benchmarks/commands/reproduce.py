@@ -53,4 +53,5 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, help="runs at once (default: one per core)")
     parser.add_argument("--dry", action="store_true", help="print the plan and stop")
     parser.add_argument("--force", action="store_true", help="replace a table on disk also by one with fewer results")
+    parser.add_argument("--fresh", action="store_true", help="leave committed records out")
     return parser

@@ -22,7 +22,7 @@ import psutil
 from benchmarks.errors import ResultsError
 from benchmarks.utils.paths import REPOSITORY
 
-_VARYING = ("seconds", "steps_per_second", "peak_memory_mb")  # of a record
+_VARYING = ("seconds", "steps_per_second", "peak_memory_mb", "finished")  # of a record
 _LOOK_EVERY, _ORPHANS_END_IN = 0.02, 60.0  # seconds
 
 

@@ -15,6 +15,8 @@ from benchmarks.run.records import Record, RunFolder
 from benchmarks.utils.exits import one_line
 from benchmarks.utils.torchrun import is_first, several_started
 
+_FILES_SHOWN = 2
+
 
 @dataclass
 class Sweep:
@@ -75,4 +77,15 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
     for name, value in metrics.items():
         console.print(f"  {name:18} {value:.4f}")
     console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {record['device']}")
+    console.print(f"  {_provenance(record)}", soft_wrap=True)
     console.print(f"  {folder.path}", soft_wrap=True)
+
+
+def _provenance(record: Record) -> str:
+    """Say when a run was recorded, by which code, and with which data."""
+    when = f"recorded {record['finished']}" if "finished" in record else "recorded"
+    code = f"commit {record['commit']}{' with changes' * bool(record['git_dirty'])}"
+    sums = record.get("inputs", {}).get("data") or record["data"]["checksums"]
+    files = ", ".join(f"{name} {checksum[:8]}" for name, checksum in list(sums.items())[:_FILES_SHOWN])
+    more = f" and {len(sums) - _FILES_SHOWN} more" if len(sums) > _FILES_SHOWN else ""
+    return f"{when}, {code}" + (f", data {files}{more}" if files else "")

@@ -2,11 +2,13 @@
 
 import traceback
 from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import Any
 
 import torch
 
 from benchmarks.config import Config, identity
+from benchmarks.run.inputs import inputs_of
 from benchmarks.run.records import Record
 from benchmarks.run.trainer import Trainer
 from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
@@ -32,6 +34,7 @@ def outline(config: Config) -> Record:
         "seed": config.seed,
         "scale": config.scale,
         "config_hash": identity(config),
+        "inputs": inputs_of(config).as_record(),
         "data": {"name": config.task.name, "kind": kind, "checksums": {}, "notes": {}},
         "best_epoch": 0,
         "best_step": 0,
@@ -48,6 +51,7 @@ def outline(config: Config) -> Record:
         "threads": config.trainer.threads or torch.get_num_threads(),
         "processes": 1,
         "versions": versions(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": head,
         "git_dirty": dirty,
     }

@@ -12,6 +12,7 @@ from benchmarks.run.alignment import alignment_metrics
 from benchmarks.run.build import build_model, build_rule, build_task, building, find_device, load_components
 from benchmarks.run.describe import description, failed, outline
 from benchmarks.run.distributed import Processes, join
+from benchmarks.run.inputs import inputs_of
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.trainer import Diverged, Trainer, evaluate
 from benchmarks.run.wandb import WandbCopy
@@ -38,9 +39,9 @@ def execute(config: Config, wait: bool = True) -> Record:
     processes = join(config.run.device)
     config = processes.own_config(config)
     folder = processes.own_folder(config)
-    if (record := processes.from_first(lambda: folder.kept(config.run.retry))) is not None:
+    load_components(config)  # a plug-in that has become unusable is told, whatever is recorded
+    if (record := processes.from_first(lambda: _kept(folder, config))) is not None:
         return record
-    load_components(config)
     device = find_device(processes.own_device(config.run.device))
     with ExitStack() as held:
         if (record := processes.from_first(lambda: _taken(held, folder, config, wait))) is not None:
@@ -93,7 +94,19 @@ def _carry_out(
 def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Record | None:
     """Take hold of a run; its record, where another process had it and has finished it in the meantime."""
     held.enter_context(folder.locked(wait))
-    return folder.kept(config.run.retry)
+    record = _kept(folder, config)
+    stale = folder.kept(config.run.retry)
+    if record is None and stale is not None:
+        place = folder.set_aside(stale)
+        reason = inputs_of(config).differs_from(stale)
+        print(f"'{folder.path}' was recorded with {reason}: run again; the earlier run is now in '{place}'", flush=True)
+    return record
+
+
+def _kept(folder: RunFolder, config: Config) -> Record | None:
+    """Return the record that makes running unnecessary: one that was made with the data and code that are here now."""
+    record = folder.kept(config.run.retry)
+    return None if record is None or inputs_of(config).differs_from(record) else record
 
 
 def _written(folder: RunFolder, record: Record) -> Record:

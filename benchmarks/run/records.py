@@ -1,5 +1,6 @@
 """Run records: the truth about a run, on disk."""
 
+import hashlib
 import json
 import sys
 import zipfile
@@ -115,6 +116,21 @@ class RunFolder:
         """The record that makes running unnecessary: any, or with `retry` only that of a run that ended well."""
         record = self.read()
         return None if record is None or (retry and record["status"] != "done") else record
+
+    def set_aside(self, record: Record) -> Path:
+        """Move a finished run's files to a folder of their own, for it was made with other data or other code.
+
+        Returns:
+            The folder; its name ends with a checksum of the data and code that the run was made with.
+        """
+        made_with = hashlib.sha256(json.dumps(record["inputs"], sort_keys=True).encode()).hexdigest()[:8]
+        place = self.path.parent / f"{self.path.name}.{made_with}"
+        with self._writing():
+            place.mkdir(exist_ok=True)
+            for file in self.path.iterdir():
+                if file.name != ".lock":
+                    file.replace(place / file.name)
+        return place
 
     def begin(self, config: Config) -> None:
         """Leave the resolved configuration for readers."""

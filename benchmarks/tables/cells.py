@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.errors import ConfigError
 from benchmarks.tables.schema import TableFile, matches
+from benchmarks.utils.overrides import value_of, with_value
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class Cell:
     @property
     def rule(self) -> str:
         """The training rule of the cell, from its overrides."""
-        rules = [override.split("=", 1)[1] for override in self.overrides if override.startswith("rule=")]
-        return rules[-1] if rules else ""
+        return value_of(self.overrides, "rule")
 
 
 def make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
@@ -111,7 +111,7 @@ def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, 
         column = _with_rule(file.column, cell.column, rule)
         if "{rule}" not in file.row + file.column:
             row = f"{cell.row}/{rule}"
-        overrides = tuple(f"rule={rule}" if item.startswith("rule=") else item for item in cell.overrides)
+        overrides = with_value(cell.overrides, "rule", rule)
         new = replace(cell, row=row, column=column, overrides=overrides, control=control, reference="")
         if new.name not in taken:
             taken.add(new.name)

@@ -8,6 +8,7 @@ from benchmarks.tables.cells import Cell
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, CellOutcome, Entry, Record
+from benchmarks.utils.overrides import without
 from benchmarks.utils.text import duration
 
 
@@ -226,7 +227,7 @@ def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:
 
 
 def _apart_from_rule(cell: Cell) -> tuple[str, ...]:
-    return tuple(item for item in (*cell.overrides, *cell.members) if not item.startswith("rule="))
+    return without((*cell.overrides, *cell.members), "rule")
 
 
 def _without_repeats(records: Iterable[Record]) -> list[Record]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from benchmarks.config import SCALES, Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.run.build import load_components
+from benchmarks.run.inputs import inputs_of
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
@@ -194,7 +195,10 @@ def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
 
 
 def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str, archive: Archive) -> PlannedRun:
-    record = RunFolder.of(config).read() or archive.record_of(config)
+    record = RunFolder.of(config).read()
+    if record is not None and inputs_of(config).differs_from(record):
+        record = None  # of other data or other code: to be run again
+    record = record or archive.record_of(config)
     if record is not None and record["status"] == "done":
         missing = ""
     cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)

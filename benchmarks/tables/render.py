@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
 from benchmarks.utils.files import write_result
+from benchmarks.utils.text import markdown_table
 
 CSV_COLUMNS = (
     "table", "row", "column", "metric", "paper", "mean", "std", "n",
@@ -65,7 +64,7 @@ def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = 
         header = [_markdown_cell(text) for text in ["", *heads]]
         lines = [[_markdown_cell(text) for text in line] for line in body]
         alignment = ["left"] + ["right"] * len(heads)
-        parts.append(tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=alignment))
+        parts.append(markdown_table(header, lines, alignment))
     notes = [*_gap_lines(rows), *footer]
     parts.append("\n".join(f"- {' '.join(line.split())}" for line in notes))
     return "\n\n".join(part for part in parts if part) + "\n"

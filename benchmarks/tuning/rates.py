@@ -9,8 +9,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from benchmarks.config import identity
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import Problem
@@ -21,7 +19,7 @@ from benchmarks.tables.schema import table_files
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tuning.trials import Trial, best, by_cell, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration
+from benchmarks.utils.text import duration, markdown_table
 
 
 def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
@@ -68,7 +66,7 @@ def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
     records = [record for config in runs_of(trials) if (record := RunFolder.of(config).read()) is not None]
     cost = duration(sum(float(record["seconds"]) for record in records))
-    table = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True)
+    table = markdown_table(heads, lines)
     notes = [describe_rates(rates_of(spec), scale), f"Cost: {cost} for {len(records)} runs."]
     return f"# Learning rates of {spec.heading}, {scale}\n\n{table}\n\n" + "\n".join(f"- {n}" for n in notes) + "\n"
 

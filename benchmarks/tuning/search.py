@@ -19,6 +19,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch
 from benchmarks.run.records import RunFolder, first_measured
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
+from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files
 
 _DIGITS = 3  # of a proposed number: more would be noise
@@ -68,7 +69,7 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     axes = {
         key: axis
         for key, axis in read_space(space).items()
-        if OmegaConf.select(composed, key) is not None and not any(item.startswith(f"{key}=") for item in choice)
+        if OmegaConf.select(composed, key) is not None and without(choice, key) == tuple(choice)
     }
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tabulate import tabulate
 
 from benchmarks.run.records import Record, first_measured
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, mean_and_spread
+from benchmarks.utils.text import duration, markdown_table, mean_and_spread
 
 CONFIGURED = 0
 """Number of the trial whose settings are those of the configuration files."""
@@ -116,7 +115,7 @@ def to_markdown(search: Search) -> str:
         ]
         for one in search.ranked()
     ]
-    table = tabulate(body, heads, tablefmt="pipe", disable_numparse=True, colalign=["right"] * len(heads))
+    table = markdown_table(heads, body, ["right"] * len(heads))
     lines = "\n".join(f"- {line}" for line in _footer(search))
     return f"# Search: {search.name}\n\n{table}\n\n{lines}\n"
 

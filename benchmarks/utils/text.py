@@ -1,8 +1,20 @@
 """Durations and means formatted for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from tabulate import tabulate
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], align: Sequence[str] | None = None) -> str:
+    """Lay out a Markdown table, values as they are written.
+
+    Args:
+        heads: of the columns.
+        rows: one value for each column.
+        align: "left" or "right" for each column; None: all left.
+    """
+    return tabulate(list(rows), heads, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ _CHILD += "print(execute.execute(config.from_dict(json.load(sys.stdin)))['status
 
 def _outcome(record: Record, folder: RunFolder) -> tuple[Record, str, dict[str, list[Tensor]]]:
     """All that must not depend on when and in how many sittings a run was carried out."""
-    varying = ("seconds", "steps_per_second", "peak_memory_mb")
+    varying = ("seconds", "steps_per_second", "peak_memory_mb", "finished")
     weights = {which: list(load_file(folder.weights(which)).values()) for which in ("best", "last")}
     return {key: value for key, value in record.items() if key not in varying}, folder.metrics.read_text(), weights
 

@@ -4,6 +4,6 @@ Importing the package registers its tasks, models, rules and figures.
 """
 
 from benchmarks.families.graphs import figures, models, rules, task
-from benchmarks.families.graphs.data import missing_data
+from benchmarks.families.graphs.data import data_files, missing_data
 
-__all__ = ["figures", "missing_data", "models", "rules", "task"]
+__all__ = ["data_files", "figures", "missing_data", "models", "rules", "task"]

@@ -4,7 +4,9 @@ The raw files are pickles, and unpickling runs code, so a file is opened only if
 PyTorch Geometric parses them in memory, so the data folder may be read-only.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch_geometric.data import Data
@@ -96,6 +98,13 @@ def missing_data(task: str, data_dir: Path) -> str:
         return ""
     wanted = _candidates(name, data_dir)[0]
     return f"{FOLDERS[name]} is not in {wanted}; run `python -m benchmarks fetch {name}` or place the files there"
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real data are read from, none where they are not here."""
+    name = task.removesuffix("_links")
+    folder = _find(name, data_dir) if name in FOLDERS else None
+    return [] if folder is None else [folder / file for file in raw_files(name)]
 
 
 def to_graph(data: Data, normalise: bool) -> Graph:

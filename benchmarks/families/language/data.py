@@ -1,4 +1,4 @@
-"""A tokenised text, and how it is cut into columns and windows."""
+"""Tokenised texts and their division into columns and windows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ Ids = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as token ids.
+    """Text as token ids.
 
     Attributes:
-        info: what it is.
-        ids: split → token ids in order, uint16 or uint32, possibly memory-mapped.
-        words: split → number of words, the unit of the perplexity per word: the whitespace-separated tokens of the
-            original text and one end of line for each line.
+        info: name, kind, checksums and notes of the data.
+        ids: split → token ids in order, (tokens,) uint16 or uint32, possibly memory-mapped.
+        words: split → number of words, the unit of the perplexity per word: whitespace-separated parts of the original
+            text, plus one for the end of each line.
         vocabulary: number of different tokens.
-        decode: token ids → text.
-        encode: text → token ids.
+        decode: function from token ids to text.
+        encode: function from text to token ids.
     """
 
     info: DataInfo
@@ -39,23 +39,28 @@ class Corpus:
 
 
 class Window(NamedTuple):
-    """Tokens (columns, length) and those that follow each of them."""
+    """Batch of tokens.
+
+    Attributes:
+        inputs: token ids, (columns, length).
+        targets: the token after each of them, the same shape.
+    """
 
     inputs: Tensor
     targets: Tensor
 
 
 class Columns:
-    """A text cut into columns of equal length that are read side by side, window after window.
+    """Text divided into columns of equal length, which are read in parallel, window after window.
 
     Column c holds the tokens c·L … (c + 1)·L - 1 with L the number of tokens over the number of columns, rounded down;
     the rest of the text is left out. The last window of an epoch may be shorter.
 
     Args:
-        ids: the text.
-        columns: how many.
+        ids: token ids of the text, (tokens,).
+        columns: number of columns.
         window: length of a window in tokens.
-        groups: the columns of a window are handed out in so many batches.
+        groups: number of batches into which the columns of a window are divided.
 
     Raises:
         DataError: the text is too short.
@@ -70,15 +75,15 @@ class Columns:
         self._resident: Tensor | None = None
 
     def to(self, device: torch.device) -> None:
-        """Keep the text on an accelerator; from main memory it is read piece by piece."""
+        """Copy the text to `device` unless it is the CPU, which reads it window by window."""
         self._resident = torch.from_numpy(self.ids.astype(np.int32)).to(device) if device.type != "cpu" else None
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-(self.length - 1) // self.window) * self.groups
 
     def batches(self, skip: int = 0) -> Iterator[Window]:
-        """All windows in order, each in `groups` batches of columns, without the first `skip` batches."""
+        """Yield all windows in order, each in `groups` batches of columns, without the first `skip` batches."""
         rows = len(self.ids) // self.groups
         for number in range(skip, len(self)):
             window, group = divmod(number, self.groups)
@@ -94,13 +99,18 @@ class Columns:
         return Window(tokens[:, :-1], tokens[:, 1:])
 
 
-def windows_in_turn(ids: Ids, window: int, rows: int) -> Iterator[Window]:
-    """The whole text, `rows` consecutive windows at a time; every token but the first is a target exactly once.
+def sequential_windows(ids: Ids, window: int, rows: int) -> Iterator[Window]:
+    """Yield the whole text in batches of `rows` consecutive windows; every token but the first is a target once.
 
-    The last windows come in a smaller batch, and what remains of the text in a shorter window of its own.
+    The last full windows may form a smaller batch; the rest of the text forms a shorter window.
+
+    Args:
+        ids: token ids of the text, (tokens,).
+        window: length of a window in tokens.
+        rows: windows per batch.
 
     Raises:
-        DataError: fewer than two tokens.
+        DataError: the text has fewer than two tokens.
     """
     if len(ids) < 2:
         raise DataError(f"a text of {len(ids)} tokens has nothing to predict")

@@ -1,4 +1,4 @@
-"""Learning curves: validation perplexity over the steps of several runs, as it is and relative to one of them."""
+"""Figures of validation perplexity over training and depth, absolute and relative to backpropagation."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -17,17 +17,20 @@ from benchmarks.registry import FIGURES
 from benchmarks.run.records import RunFolder
 
 _COLUMNS = 5
-"""Of the small panels, one a rule."""
+"""Alignment panels per row, one panel per rule."""
 _NEAR_BP = (0.85, 1.35)
-"""Ratios of perplexities that are shown once more."""
+"""Range of perplexity ratios in the enlarged panel."""
 
 
 @FIGURES.register("learning_curves")
 def learning_curves(runs: Mapping[str, Config]) -> Figure:
-    """One curve a run, from its history; a line marks the best possible perplexity where it is known.
+    """Draw validation perplexity over steps, one curve per run, with a line at the best possible one if it is known.
+
+    Args:
+        runs: label → configuration of a run.
 
     Raises:
-        ResultsError: the history of a run is missing or not whole.
+        ResultsError: the history of a run is missing or damaged.
     """
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     axes = figure.subplots()
@@ -53,11 +56,15 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
 
 @FIGURES.register("perplexity_ratios")
 def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
-    """Validation perplexity over the first run's (backpropagation) at the same step, and once more what is near to 1;
-    below, each rule's alignment at every point over training.
+    """Draw validation perplexities over the first run's (backpropagation) at the same step, and alignments below.
+
+    A second panel enlarges ratios near 1. Each rule with measured alignment has a panel of its cosines at every point.
+
+    Args:
+        runs: label → configuration of a run; the first is the reference.
 
     Raises:
-        ResultsError: the history of a run is missing or not whole, or has none of the first run's steps.
+        ResultsError: the history of a run is missing or damaged, or shares no step with the first run's.
     """
     curves = {label: _perplexities(config) for label, config in runs.items()}
     reference, *others = curves
@@ -93,11 +100,15 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
 
 @FIGURES.register("perplexity_ratio_by_depth")
 def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
-    """Best validation perplexity over that of the run "<first rule>, <blocks>", and once more what is near to 1; labels
-    end in the number of blocks.
+    """Draw each rule's best validation perplexity over the first rule's against depth.
+
+    A second panel enlarges ratios near 1.
+
+    Args:
+        runs: label "<rule>, <number of blocks>" → configuration of a run.
 
     Raises:
-        ResultsError: the history of a run is missing or not whole.
+        ResultsError: the history of a run is missing or damaged.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -120,7 +131,7 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
 
 
 def _finish_ratios(whole: Axes, near: Axes, reference: str, over: str) -> None:
-    """What the panels of ratios to a rule have in common: the line at 1, grid, labels and the legend beside them."""
+    """Add the line at 1, grid, labels and legend to the panels of ratios."""
     for axes in (whole, near):
         axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
         axes.grid(color="0.9")
@@ -131,12 +142,12 @@ def _finish_ratios(whole: Axes, near: Axes, reference: str, over: str) -> None:
 
 
 def _perplexities(config: Config) -> dict[int, float]:
-    """Validation perplexity by step."""
+    """Return step → validation perplexity."""
     return RunFolder.of(config).curve("valid/perplexity")
 
 
 def _alignments(config: Config) -> dict[str, dict[int, float]]:
-    """Cosine by point, from the input up, and step: after training at least, and at evaluations where measured."""
+    """Return point → step → cosine, points from the input up: after training, and at evaluations if measured there."""
     folder = RunFolder.of(config)
     history, record = folder.history(), folder.read() or {"metrics": {}}
     at_end = {name: value for name, value in record["metrics"].items() if fnmatchcase(name, "alignment/?*/mean")}
@@ -148,7 +159,7 @@ def _alignments(config: Config) -> dict[str, dict[int, float]]:
 
 
 def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) -> None:
-    """One curve a point, the darker the nearer to the input."""
+    """Draw one curve per point, darker towards the input."""
     for index, over_steps in enumerate(by_point.values()):
         shade = colormaps["viridis"](index / max(1, len(by_point) - 1) * 0.85)
         steps = sorted(over_steps)
@@ -161,7 +172,7 @@ def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) ->
 
 
 def _data(config: Config) -> dict[str, Any]:
-    """What the run's record says of its data: name, kind and notes."""
+    """Return the data entry of a run's record: name, kind and notes."""
     record = RunFolder.of(config).read() or {"data": {"name": config.task.name, "kind": "real", "notes": {}}}
     found: dict[str, Any] = record["data"]
     return found

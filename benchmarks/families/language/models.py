@@ -1,4 +1,4 @@
-"""A decoder-only Transformer for language, written once for all rules."""
+"""Decoder-only Transformer; one module for all training rules."""
 
 import math
 
@@ -11,31 +11,31 @@ from benchmarks.registry import MODELS
 
 NORMALISATIONS = ("post", "pre", "none")
 INITIAL_RANGE = 0.1
-"""Weights of embedding and decoder start uniform within ± this."""
+"""Bound of the uniform initialisation of embedding and decoder weights."""
 
 
 @MODELS.register("transformer")
 class Transformer(nn.Module):
     """Embedding, blocks of self-attention and feed-forward layers, linear decoder (Vaswani et al., 2017).
 
-    Stages that a configuration may want to name: `embedding`; of every block `attended` (after the attention's
-    LayerNorm), `hidden` (after the feed-forward's ReLU and dropout) and the block itself; `last`, the block before
-    the decoder, which stands apart from `blocks` because the error is usually taken at its output.
+    Modules that a configuration may name as feedback points: `embedding`; of every block `attended` (after the
+    attention's LayerNorm), `hidden` (after the feed-forward's ReLU and dropout) and the block itself; `last`, the block
+    before the decoder. It is not part of `blocks` because the error is usually taken at its output.
 
     Args:
         vocabulary: number of tokens.
         window: longest sequence, in tokens.
-        width: of embeddings and of every block's output.
-        blocks: number of blocks, the last one included.
-        heads: per attention.
+        width: width of embeddings and of every block's output.
+        blocks: number of blocks, `last` included.
+        heads: heads per attention.
         hidden: width of the feed-forward layers.
-        dropout: after embedding, attention weights, attention, ReLU and feed-forward.
+        dropout: dropout of embeddings, attention weights, attention output, hidden layer and feed-forward output.
         attention: "dot_product", "fixed" (four heads), "dense_synthesizer" or "random_synthesizer".
         normalisation: LayerNorm after each residual sum ("post"), before each layer ("pre"), or "none".
-        tied: use the embedding's weights in the decoder.
+        tied: whether the decoder shares the weights of the embedding.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is unknown or out of range.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
             self.decoder.weight = self.embedding.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (columns, length) → scores of the next token (columns, length, vocabulary)."""
+        """Map token ids (columns, length) to scores of the next token (columns, length, vocabulary)."""
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x)
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token embedding × √width plus sinusoidal positions, then dropout."""
+    """Token embedding × √width plus sinusoidal positions, then dropout (Vaswani et al., 2017)."""
 
     positions: Tensor
 
@@ -94,12 +94,12 @@ class Embedding(nn.Module):
         self.register_buffer("positions", sinusoids(window, width), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(columns, length) → (columns, length, width)."""
+        """Map token ids (columns, length) to (columns, length, width)."""
         return self.dropout(self.tokens(tokens) * self.scale + self.positions[: tokens.shape[1]])
 
 
 class Block(nn.Module):
-    """Self-attention and a feed-forward layer, each beside a residual path."""
+    """Self-attention and a feed-forward layer, each with a residual connection."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, dropout: float, attention: str, normalisation: str, window: int
@@ -112,13 +112,13 @@ class Block(nn.Module):
         self.norm_after = _norm(width, normalisation == "post")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(columns, length, width) → the same shape."""
+        """Map (columns, length, width) to the same shape."""
         x = self.attended(x)
         return self.norm_after(x + self.out(self.hidden(self.norm_before(x))))
 
 
 class Attended(nn.Module):
-    """Self-attention beside its residual path."""
+    """Self-attention with its residual connection."""
 
     def __init__(self, attention: nn.Module, width: int, dropout: float, normalisation: str) -> None:
         super().__init__()
@@ -128,12 +128,12 @@ class Attended(nn.Module):
         self.norm_after = _norm(width, normalisation == "post")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(columns, length, width) → the same shape."""
+        """Map (columns, length, width) to the same shape."""
         return self.norm_after(x + self.dropout(self.attention(self.norm_before(x))))
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Positions as (length, width): sine in even, cosine in odd dimensions, wavelengths from 2π to 10,000·2π."""
+    """Return positional encodings (length, width): sine in even, cosine in odd dimensions, wavelengths 2π to 2π·10⁴."""
     angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 

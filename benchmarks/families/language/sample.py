@@ -1,4 +1,4 @@
-"""Text drawn from a trained language model, token by token."""
+"""Sampling of text from a trained language model."""
 
 from pathlib import Path
 
@@ -14,11 +14,21 @@ from benchmarks.run.records import RunFolder
 
 
 def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: int) -> str:
-    """The prompt and `tokens` more tokens from the model of a finished run.
+    """Continue a prompt with the model of a finished run.
+
+    Args:
+        run: folder of the run.
+        prompt: beginning of the text; if empty, the first token of the validation text.
+        tokens: number of tokens to draw.
+        temperature: divisor of the scores before the softmax.
+        seed: determines the draws.
+
+    Returns:
+        The prompt and its continuation.
 
     Raises:
         ConfigError: the run is of another task, or an option is out of range.
-        DataError: its text, or a word of the prompt, is not here.
+        DataError: the run's text is missing, or the stand-in's vocabulary lacks a word of the prompt.
         ResultsError: the folder holds no finished run.
     """
     if tokens < 1 or not temperature > 0:
@@ -26,10 +36,9 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
     config = _configuration(run)
     task, model = restore(config, RunFolder(run))
     if not isinstance(task, LanguageModelling):
-        raise ConfigError(f"the run in {run} is of task '{config.task.name}', which is no text")
+        raise ConfigError(f"the run in {run} is of task '{config.task.name}', which is not a language task")
     device = next(model.parameters()).device
     corpus = task.corpus
-    # Without a prompt the text begins as the validation text does: WikiText's with the end of a line.
     start = corpus.encode(prompt) or [int(corpus.ids["valid"][0])]
     torch.manual_seed(seed)
     ids = continuation(model, torch.tensor(start, device=device), tokens, task.window, temperature)
@@ -37,7 +46,11 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
 
 
 def continuation(model: nn.Module, start: Tensor, tokens: int, window: int, temperature: float) -> Tensor:
-    """`start` and `tokens` ids drawn one by one, each from the model's prediction after the last `window` ids."""
+    """Draw tokens one by one, each from the model's prediction after the last `window` tokens.
+
+    Returns:
+        `start` (n,) followed by the drawn ids, (n + tokens,).
+    """
     ids = start
     with torch.no_grad():
         for _ in range(tokens):

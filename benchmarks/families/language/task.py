@@ -1,4 +1,4 @@
-"""Language modelling: predict the next token."""
+"""Task of language modelling: predict the next token."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.language.data import Columns, Corpus, Window, windows_in_turn
+from benchmarks.families.language.data import Columns, Corpus, Window, sequential_windows
 from benchmarks.families.language.stand_in.corpus import generate
 from benchmarks.families.language.texts import SOURCES, find_text
 from benchmarks.families.language.tokens import tokenised
@@ -22,24 +22,25 @@ ALIGNMENT_COLUMNS = 4
 
 
 class LanguageModelling(Task):
-    """Mean cross-entropy of the next token in windows that share nothing with each other.
+    """Next-token prediction in windows; no state is carried from one window to the next.
 
     Args:
         name: "wikitext103", "wikitext2" or "plain_text".
-        seed: of the run; text and order of the windows do not depend on it.
+        seed: seed of the run; text and order of the windows do not depend on it.
         source: "real" or "stand_in".
-        data_dir, download: where the text is, and whether to fetch it.
-        columns: the training text is cut into so many columns.
+        data_dir: folder of the data sets.
+        download: whether to fetch a missing text.
+        columns: number of columns of the training text, see `Columns`.
         window: tokens in a window.
-        groups: the columns come in so many batches, whose gradients are to be accumulated.
-        vocabulary: tokens of the byte-pair encoding, at most.
-        lowercase: whether the text is lower-cased first.
-        folder: of a plain text; relative ones are under `data_dir`.
-        cache_dir: where token ids are kept; "" for $DFA_CACHE_DIR or the user's cache folder.
-        stand_in_tokens, stand_in_seed: training tokens of the stand-in, and which one.
+        groups: number of batches per window, whose gradients are to be accumulated.
+        vocabulary: greatest number of tokens of the byte-pair encoding.
+        lowercase: whether to lower-case the text first.
+        folder: folder of a plain text, relative to `data_dir` or absolute.
+        cache_dir: folder of the cached token ids; "" for $DFA_CACHE_DIR or the user's cache folder.
+        stand_in_tokens, stand_in_seed: number of training tokens and seed of the stand-in.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
         DataError: the text is missing, unreadable or too short.
     """
 
@@ -68,7 +69,9 @@ class LanguageModelling(Task):
             if value < 1:
                 raise ConfigError(f"task option {option} must be at least 1, got {value}")
         if columns % groups:
-            raise ConfigError(f"task option groups (trainer.accumulate): {columns} columns do not make {groups} groups")
+            raise ConfigError(
+                f"task option groups (trainer.accumulate): {columns} columns cannot be divided into {groups} groups"
+            )
         if source == "stand_in":
             self.corpus: Corpus = generate(name, stand_in_tokens, window, stand_in_seed)
         else:
@@ -80,31 +83,34 @@ class LanguageModelling(Task):
         self.device = torch.device("cpu")
 
     def model_options(self) -> dict[str, Any]:
+        """Return the number of tokens and the length of a window."""
         return {"vocabulary": self.corpus.vocabulary, "window": self.window}
 
     def to(self, device: torch.device) -> None:
+        """Move the training text to `device`."""
         self.device = device
         self.train.to(device)
 
     def steps_per_epoch(self) -> int:
+        """Return the number of training batches."""
         return len(self.train)
 
     def train_batches(self, epoch: int, skip: int = 0) -> Iterator[Window]:
-        """The windows in the order of the text, the same in every epoch."""
+        """Yield the windows in the order of the text, the same in every epoch."""
         return self.train.batches(skip)
 
     def loss(self, model: nn.Module, batch: Window) -> Tensor:
-        """Mean cross-entropy in nats per token."""
+        """Return the mean cross-entropy in nats per token."""
         scores: Tensor = model(batch.inputs)
         return F.cross_entropy(scores.flatten(0, 1), batch.targets.flatten())
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Perplexity per token of the encoding and per word: every token but the first of the split is predicted.
+        """Return perplexity per token and per word, and loss (nats per token), over all tokens but the first.
 
-        The first token is taken for a word, as it is in WikiText, which starts with an empty line.
+        The first token counts as one word, as in WikiText, which starts with an empty line.
         """
         total, tokens = 0.0, 0
-        for inputs, targets in windows_in_turn(self.corpus.ids[split], self.window, self.rows):
+        for inputs, targets in sequential_windows(self.corpus.ids[split], self.window, self.rows):
             scores = model(inputs.to(self.device)).flatten(0, 1).float()
             total += float(F.cross_entropy(scores, targets.flatten().to(self.device), reduction="sum"))
             tokens += targets.numel()
@@ -115,19 +121,19 @@ class LanguageModelling(Task):
         }
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
-        """The loss on the first few windows of the validation text."""
-        windows = windows_in_turn(self.corpus.ids["valid"], self.window, ALIGNMENT_COLUMNS)
+        """Return the loss on the first `ALIGNMENT_COLUMNS` windows of the validation text."""
+        windows = sequential_windows(self.corpus.ids["valid"], self.window, ALIGNMENT_COLUMNS)
         inputs, targets = next(windows)
         return self.loss(model, Window(inputs.to(self.device), targets.to(self.device)))
 
     def share(self, batch: Window, rank: int, world: int) -> tuple[Window, float]:
-        """Some of the columns."""
+        """Return the columns of process `rank` and their share of the batch."""
         columns, weight = cut_rows(len(batch.inputs), rank, world)
         return Window(batch.inputs[columns], batch.targets[columns]), weight
 
 
 def _exp(loss: float) -> float:
-    """e to the loss; infinite where that is beyond a float."""
+    """Return e to the loss; infinite beyond the range of a float."""
     return math.exp(loss) if loss < 700 else math.inf
 
 

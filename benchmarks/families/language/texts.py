@@ -1,8 +1,9 @@
-"""Texts on disk: WikiText as token files, or any folder of plain text; found, or fetched when asked for."""
+"""Texts on disk, WikiText or any folder of plain text, and the download of WikiText."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import DataError
 from benchmarks.families.language.data import SPLITS
@@ -19,12 +20,12 @@ _SHARES = {"train": 0.9, "valid": 0.95, "test": 1.0}
 
 @dataclass(frozen=True)
 class Text:
-    """The files of a text.
+    """Files of a text.
 
     Attributes:
-        name: of the data set.
-        files: split → its files in order; the same files for every split where the text has no splits of its own.
-        split_by_line: whether the first 90 % of the lines are for training and 5 % each for validation and test.
+        name: name of the data set.
+        files: split → its files in order; the same files for every split if `split_by_line`.
+        split_by_line: whether the splits are the first 90 %, the next 5 % and the last 5 % of the lines.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Text:
     split_by_line: bool = False
 
     def lines(self, split: str) -> Iterator[str]:
-        """Lines of a split without their end.
+        """Yield the lines of a split without their line ends.
 
         Raises:
-            DataError: a file cannot be read, or is not UTF-8.
+            DataError: a file cannot be read or is not UTF-8.
         """
         if not self.split_by_line:
             return self._all_lines(split)
@@ -45,14 +46,14 @@ class Text:
         return iter(lines[first:last])
 
     def checksums(self) -> dict[str, str]:
-        """File name → sha256."""
+        """Return file name → sha256."""
         files = dict.fromkeys(file for split in SPLITS for file in self.files[split])
         return {file.name: sha256_of(file) for file in files}
 
     def _all_lines(self, split: str) -> Iterator[str]:
         for file in self.files[split]:
             try:
-                # Other characters that Unicode takes for the end of a line occur within lines.
+                # Only "\n" ends a line; WikiText has other Unicode line separators within lines.
                 with file.open(encoding="utf-8", newline="\n") as stream:
                     for line in stream:
                         yield line.rstrip("\r\n")
@@ -61,10 +62,16 @@ class Text:
 
 
 def find_text(name: str, data_dir: Path, folder: str, download: bool) -> Text:
-    """The text called `name`, fetched if it is not here and `download` says so.
+    """Find the files of a text, and download them if they are missing and `download` is set.
+
+    Args:
+        name: one of `SOURCES`.
+        data_dir: folder of the data sets.
+        folder: folder of a plain text, relative to `data_dir` or absolute.
+        download: whether to fetch a missing text.
 
     Raises:
-        DataError: files are missing, or cannot be fetched.
+        DataError: files are missing or cannot be downloaded.
     """
     if name == PLAIN_TEXT:
         return _plain_text(data_dir / folder)
@@ -77,7 +84,7 @@ def find_text(name: str, data_dir: Path, folder: str, download: bool) -> Text:
 
 
 def missing_data(name: str, data_dir: Path) -> str:
-    """Why the text of a task is not at hand, in one line; "" if it is."""
+    """Return why the text of a task is not available, or ""; no file is read or fetched."""
     if name not in FOLDERS:
         return ""  # plain text, whose folder is an option, or a task from elsewhere
     wanted = _places(name, data_dir)[0]
@@ -87,6 +94,18 @@ def missing_data(name: str, data_dir: Path) -> str:
         f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(_missing(wanted))};"
         f" run `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
     )
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real text is read from, none where they are not here."""
+    if task == PLAIN_TEXT:
+        own = data_dir / str(options.get("folder", ""))
+        texts = _plain_text(own).files if own.is_dir() else {}
+        return sorted({file for files in texts.values() for file in files})
+    if task not in FOLDERS:
+        return []
+    places = [place for place in _places(task, data_dir) if not _missing(place)]
+    return [place / _file(split) for place in places[:1] for split in SPLITS]
 
 
 def _places(name: str, data_dir: Path) -> list[Path]:
@@ -102,16 +121,16 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
-    """Write the splits of the hub's copy as token files, one line for each of its rows."""
+    """Download a text from the Hugging Face hub and write each split as a token file, one line per row."""
     if offline():
-        raise DataError(f"{missing_data(name, data_dir)}; DFA_OFFLINE forbids to fetch them")
+        raise DataError(f"{missing_data(name, data_dir)}; DFA_OFFLINE forbids the download")
     import datasets
 
     places = _places(name, data_dir)
     folder = next((place for place in places if writable(place)), None)
     if folder is None:
         tried = " nor ".join(map(str, places))
-        raise DataError(f"{FOLDERS[name]} can be written neither to {tried}; DFA_CACHE_DIR chooses another folder")
+        raise DataError(f"{FOLDERS[name]} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder")
     written = {split: folder / _file(split) for split in SPLITS}
     try:
         splits = datasets.load_dataset(HUB, f"{FOLDERS[name]}-v1")
@@ -122,12 +141,12 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
     except OSError as error:
         raise DataError(f"cannot fetch {HUB} into {folder}: {error}") from error
     except Exception as error:  # hub, network and format errors share no base class
-        raise DataError(f"Hugging Face data set '{HUB}' ({FOLDERS[name]}-v1) cannot be had: {error}") from error
+        raise DataError(f"Hugging Face data set '{HUB}' ({FOLDERS[name]}-v1) cannot be downloaded: {error}") from error
     return written
 
 
 def _plain_text(folder: Path) -> Text:
-    """Files named after their split (train.txt, my.valid.txt), or else all `*.txt` as one text."""
+    """Find files named after their split (train.txt, my.valid.txt), or else take all `*.txt` as one text."""
     files = sorted(path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
     named = {split: tuple(file for file in files if split in file.name.lower().split(".")) for split in SPLITS}
     if all(named.values()):
@@ -135,5 +154,5 @@ def _plain_text(folder: Path) -> Text:
     texts = tuple(file for file in files if file.suffix == ".txt")
     if any(named.values()) or not texts:
         needed = ", ".join(f"{split}.txt" for split in SPLITS if not named[split])
-        raise DataError(f"no text in {folder}: it has to hold {needed}, or *.txt files not named after a split")
+        raise DataError(f"no text in {folder}: put {needed} there, or *.txt files not named after a split")
     return Text(PLAIN_TEXT, dict.fromkeys(SPLITS, texts), split_by_line=True)

@@ -1,4 +1,4 @@
-"""Byte-pair encoding of a text, trained on its training split and kept: a folder that is complete or not there."""
+"""Byte-pair encoding of a text, trained on its training split, and the cache of its token ids."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -25,20 +25,20 @@ _LINES_AT_ONCE = 4096
 
 
 def tokenised(text: Text, vocabulary: int, lowercase: bool = True, cache: str = "") -> Corpus:
-    """A text as token ids, encoded now or taken from the cache.
+    """Encode a text as token ids, or take them from the cache.
 
-    Every line is a sequence of words, the parts between white space, each encoded by itself, and a token of its own for
-    its end, also where it is empty. Bytes are the smallest units, so that nothing is unknown.
+    Whitespace-separated words are encoded independently; every line, also an empty one, ends with a token of its own.
+    The smallest units are bytes, so there are no unknown tokens.
 
     Args:
-        text: what to encode.
-        vocabulary: tokens in all, at most: the end of a line, 256 bytes, and merges learned on the training split.
-        lowercase: whether to lower-case first.
+        text: text to encode.
+        vocabulary: greatest number of tokens: the end of a line, 256 bytes, and merges learned on the training split.
+        lowercase: whether to lower-case the text first.
         cache: folder of the cache; "" for $DFA_CACHE_DIR or the user's cache folder. The name of the entry derives from
-            the checksums of the files and the options.
+            the checksums of the files and the options; an entry appears complete or not at all.
 
     Raises:
-        ConfigError: the vocabulary cannot even hold the bytes.
+        ConfigError: `vocabulary` is smaller than the number of bytes and the end of a line.
         DataError: the text is unreadable or empty, or the cache is damaged or cannot be written.
     """
     smallest = len(pre_tokenizers.ByteLevel.alphabet()) + 1
@@ -59,16 +59,16 @@ def tokenised(text: Text, vocabulary: int, lowercase: bool = True, cache: str = 
 
 
 def normalise(line: str, lowercase: bool) -> str:
-    """Words separated by one space."""
+    """Return the words of a line, separated by one space."""
     return " ".join((line.lower() if lowercase else line).split())
 
 
 def train_encoding(lines: Iterator[str], vocabulary: int) -> Tokenizer:
-    """Byte-pair encoding of normalised lines, words apart."""
+    """Train a byte-pair encoding on normalised lines; merges do not cross words."""
     tokenizer = Tokenizer(models.BPE())
-    apart = pre_tokenizers.WhitespaceSplit()
+    split_words = pre_tokenizers.WhitespaceSplit()
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([apart, as_bytes])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split_words, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -81,13 +81,13 @@ def train_encoding(lines: Iterator[str], vocabulary: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[int]:
-    """Ids of normalised lines, each with its end."""
+    """Return the ids of normalised lines, each followed by the end of a line."""
     encoded = tokenizer.encode_batch_fast(list(lines))
     return [token for line in encoded for token in (*line.ids, LINE_END_ID)]
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Inverse of `encode` on normalised text: lines separated by line ends."""
+    """Return the text of token ids, the inverse of `encode` on normalised lines."""
     lines: list[list[int]] = [[]]
     for token in ids:
         lines.append([]) if token == LINE_END_ID else lines[-1].append(token)
@@ -111,7 +111,7 @@ def _build(text: Text, folder: Path, vocabulary: int, lowercase: bool) -> None:
 
 
 def _encode_all(tokenizer: Tokenizer, lines: Iterator[str]) -> tuple[Ids, int]:
-    """Ids of normalised lines, in the smallest type that holds them, and the number of words."""
+    """Return the ids of normalised lines in the smallest unsigned type that holds them, and the number of words."""
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
     blocks, words = [np.empty(0, dtype)], 0
     while block := list(islice(lines, _LINES_AT_ONCE)):
@@ -128,10 +128,10 @@ def _open(text: Text, folder: Path, checksums: dict[str, str], lowercase: bool) 
         counts = {split: len(array) for split, array in ids.items()}
         words = {split: int(manifest["words"][split]) for split in SPLITS}
         fits = counts == manifest["tokens"] and tokenizer.get_vocab_size() == manifest["vocabulary"]
-    except Exception as error:  # the tokenizer's errors are plain exceptions
-        raise DataError(f"the cache {folder} is damaged ({error}); delete it to build it anew") from None
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise DataError(f"the cache {folder} is damaged ({error}); delete it to rebuild it") from None
     if not fits:
-        raise DataError(f"the cache {folder} does not fit its manifest; delete it to build it anew")
+        raise DataError(f"the cache {folder} does not match its manifest; delete it to rebuild it")
     notes: dict[str, float | str] = {"vocabulary": float(manifest["vocabulary"])}
     for split in SPLITS:
         notes[f"{split}_tokens_per_word"] = counts[split] / words[split]

@@ -1,6 +1,9 @@
-"""Recommenders: click prediction on Criteo, MovieLens and a generated log; importing registers tasks and models."""
+"""Recommenders: click-through rate prediction on Criteo, MovieLens and a synthetic log.
+
+Importing the package registers its tasks and models.
+"""
 
 from benchmarks.families.recommenders import models, task
-from benchmarks.families.recommenders.task import missing_data
+from benchmarks.families.recommenders.task import data_files, missing_data
 
-__all__ = ["missing_data", "models", "task"]
+__all__ = ["data_files", "missing_data", "models", "task"]

@@ -1,4 +1,4 @@
-"""A click log in memory or memory-mapped, its random split, and batches cut from it by array operations."""
+"""Click logs in memory or memory-mapped, their random split, and their batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ClickLog:
-    """Ids and labels.
+    """Categorical ids and click labels.
 
     Attributes:
-        groups: (columns, array of shape (rows, len(columns))) for each storage type; together they cover every field
-            once. Fields are kept in the narrowest unsigned type that holds their ids.
-        labels: (rows,) of 0 and 1.
-        field_sizes: number of values of each field.
+        groups: (columns, ids of shape (rows, len(columns))) for each storage type; together they cover every field
+            once. A field is stored in the narrowest unsigned type that holds its ids.
+        labels: 0 or 1, (rows,).
+        field_sizes: number of ids of each field.
     """
 
     groups: tuple[tuple[tuple[int, ...], NDArray[np.unsignedinteger]], ...]
@@ -33,7 +33,7 @@ class ClickLog:
         return len(self.labels)
 
     def take(self, rows: Rows) -> Batch:
-        """Rows by number: ids (n, fields) int32 and labels (n,) float32."""
+        """Return the ids (n, fields) int32 and labels (n,) float32 of rows given by index (n,)."""
         ids = np.empty((len(rows), len(self.field_sizes)), dtype=np.int32)
         for columns, array in self.groups:
             ids[:, columns] = np.take(array, rows, axis=0)
@@ -41,24 +41,50 @@ class ClickLog:
 
     @staticmethod
     def from_ids(ids: NDArray[np.integer], labels: NDArray[np.integer], field_sizes: Sequence[int]) -> "ClickLog":
-        """A log in memory.
+        """Build a log in memory.
+
+        Args:
+            ids: (rows, fields), counted from 0 within each field.
+            labels: 0 or 1, (rows,).
+            field_sizes: number of ids of each field.
 
         Raises:
-            DataError: no rows, or an id outside its field.
+            DataError: there are no rows, or an id exceeds its field.
         """
         sizes = tuple(int(size) for size in field_sizes)
         if len(ids) == 0:
             raise DataError("the click log has no rows")
         if ids.min() < 0 or (ids.max(axis=0) >= np.asarray(sizes)).any():
-            raise DataError("an id lies outside its field")
+            raise DataError("an id is outside the range of its field")
         groups = tuple(
             (columns, np.ascontiguousarray(ids[:, columns]).astype(dtype)) for dtype, columns in storage_groups(sizes)
         )
         return ClickLog(groups, labels.astype(np.uint8), sizes)
 
 
+@dataclass(frozen=True)
+class LoadedLog:
+    """Click log with its provenance.
+
+    Attributes:
+        log: the log.
+        name: name of the real data set, with the number of rows if it is a part; "" for a synthetic log.
+        checksums: file name → sha256 of the files read.
+        notes: facts for the record.
+    """
+
+    log: ClickLog
+    name: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, float | str] = field(default_factory=dict)
+
+
 def storage_groups(field_sizes: Sequence[int]) -> list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]]:
-    """Fields by the narrowest unsigned type that holds their ids, narrowest first; empty groups left out."""
+    """Group fields by the narrowest unsigned type that holds their ids.
+
+    Returns:
+        (type, columns) of each group that is not empty, narrowest type first.
+    """
     found: list[tuple[np.dtype[np.unsignedinteger], tuple[int, ...]]] = []
     types: tuple[tuple[type[np.unsignedinteger], int], ...] = ((np.uint8, 0), (np.uint16, 2**8), (np.uint32, 2**16))
     for dtype, low in types:
@@ -71,14 +97,18 @@ def storage_groups(field_sizes: Sequence[int]) -> list[tuple[np.dtype[np.unsigne
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts, in random order."""
+    """Row indices of the three parts, in random order, (rows,) each."""
 
     train: Rows
     valid: Rows
     test: Rows
 
     def part(self, name: str) -> Rows:
-        """Raises ConfigError where `name` is not "train", "valid" or "test"."""
+        """Return the row indices of a part.
+
+        Raises:
+            ConfigError: `name` is not "train", "valid" or "test".
+        """
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         if name not in parts:
             raise ConfigError(f"unknown split '{name}'; known: {', '.join(parts)}")
@@ -86,10 +116,14 @@ class Split:
 
 
 def random_split(rows: int, seed: int = 42) -> Split:
-    """80 / 10 / 10 % at random; with seed 42 the permutation that `torch.utils.data.random_split` draws.
+    """Split rows 80 / 10 / 10 % at random, by the same permutation as `torch.utils.data.random_split`.
+
+    Args:
+        rows: number of rows.
+        seed: of the permutation; the published runs used 42.
 
     Raises:
-        DataError: too few rows for three parts.
+        DataError: fewer than 10 rows.
     """
     if rows < 10:
         raise DataError(f"{rows} rows are too few to split 80 / 10 / 10 %; at least 10 are needed")
@@ -99,7 +133,7 @@ def random_split(rows: int, seed: int = 42) -> Split:
 
 
 def epoch_order(rows: Rows, seed: int, epoch: int, shuffle: bool) -> Rows:
-    """The order of an epoch, a pure function of its arguments; without `shuffle` the same for all epochs."""
+    """Return the rows in the order of an epoch, a function of seed and epoch; unchanged if `shuffle` is off."""
     if not shuffle:
         return rows
     draw = np.random.default_rng([seed, epoch])
@@ -109,23 +143,6 @@ def epoch_order(rows: Rows, seed: int, epoch: int, shuffle: bool) -> Rows:
 
 
 def batches(log: ClickLog, order: Rows, batch_size: int, skip: int = 0) -> Iterator[Batch]:
-    """Consecutive slices of `order`, without the first `skip`; the last may be shorter."""
+    """Yield batches of consecutive rows of `order`, without the first `skip`; the last may be smaller."""
     for start in range(skip * batch_size, len(order), batch_size):
         yield log.take(order[start : start + batch_size])
-
-
-@dataclass(frozen=True)
-class LoadedLog:
-    """A click log with its provenance.
-
-    Attributes:
-        log: the rows.
-        name: of the real data set, which says so where it is only a part of one; "" for a generated log.
-        checksums: file name → sha256 of the files read.
-        notes: facts worth showing.
-    """
-
-    log: ClickLog
-    name: str = ""
-    checksums: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, float | str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The parts that the click models share; every place where feedback can enter is a module of its own.
+"""Layers of the click models; every possible feedback point is a module of its own.
 
 Formulas: factorisation machine, Rendle 2010; cross layer, Wang et al. 2017; logarithmic neurons, Cheng et al. 2020;
 self-attention over fields, Song et al. 2019. Ids have shape (batch, fields) and count from 0 within each field.
@@ -15,14 +15,15 @@ from benchmarks.errors import ConfigError
 
 
 class FieldTable(nn.Module):
-    """One embedding table for all fields: the rows of a field follow those of the field before it.
+    """Embedding table shared by all fields; the rows of a field follow those of the field before it.
 
     Args:
-        field_sizes: number of values of each field.
-        dim: entries per value.
-        std: standard deviation of a normal start (0 = zeros); None = Xavier-uniform over the whole table.
+        field_sizes: number of ids of each field.
+        dim: width of an embedding.
+        std: standard deviation of the normal initialisation, 0 for zeros; None for Xavier-uniform over the whole table.
 
-    Shape: (batch, fields) integers → (batch, fields, dim).
+    Raises:
+        ConfigError: a size or `dim` is out of range.
     """
 
     offsets: Tensor
@@ -35,7 +36,7 @@ class FieldTable(nn.Module):
         if dim < 1:
             raise ConfigError(f"embedding_dim must be at least 1, got {dim}")
         self.table = nn.Embedding(sum(sizes), dim)
-        # int32 is what the caches hold; the lookup takes it as it is.
+        # int32 like the ids, so that a look-up needs no conversion.
         offsets = torch.tensor([0, *np.cumsum(sizes)[:-1]], dtype=torch.int32)
         self.register_buffer("offsets", offsets, persistent=False)
         if std is None:
@@ -44,11 +45,17 @@ class FieldTable(nn.Module):
             nn.init.normal_(self.table.weight, std=std)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to embeddings (batch, fields, dim)."""
         return self.table(ids + self.offsets)
 
 
 class FirstOrder(nn.Module):
-    """A scalar weight for every value, summed over fields, plus a bias. Shape: (batch, fields) → (batch, 1)."""
+    """Linear term: the sum over fields of one weight per id, plus a bias.
+
+    Args:
+        field_sizes: number of ids of each field.
+        std: standard deviation of the initial weights.
+    """
 
     def __init__(self, field_sizes: Sequence[int], std: float) -> None:
         super().__init__()
@@ -56,22 +63,32 @@ class FirstOrder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to (batch, 1)."""
         return self.weights(ids).sum(dim=1) + self.bias
 
 
-class Pairs(nn.Module):
-    """Sum of the inner products of all pairs of fields, as ½((Σv)² − Σv²). Shape: (batch, fields, dim) → (batch, 1)."""
+class PairwiseProducts(nn.Module):
+    """Sum of the inner products of all pairs of fields, computed as ½((Σv)² − Σv²) (Rendle 2010)."""
 
     def forward(self, embedded: Tensor) -> Tensor:
+        """Map embeddings (batch, fields, dim) to (batch, 1)."""
         difference = embedded.sum(dim=1).square() - embedded.square().sum(dim=1)
         return 0.5 * difference.sum(dim=1, keepdim=True)
 
 
 class Mlp(nn.Module):
-    """Blocks of Linear → BatchNorm → ReLU → Dropout; with `output`, a last Linear to one number.
+    """Multi-layer perceptron: blocks of Linear → BatchNorm → ReLU → Dropout, then optionally a Linear to one number.
 
-    Submodules for feedback: `input` (what the first block reads) and `blocks.*`.
-    Shape: (batch, in_features) → (batch, 1), or (batch, widths[-1]) without an output layer.
+    Feedback points are `input` (the input of the first block) and `blocks.*`.
+
+    Args:
+        in_features: width of the input.
+        widths: widths of the blocks.
+        dropout: dropout probability.
+        output: whether to add the output layer.
+
+    Raises:
+        ConfigError: a width or the probability is out of range.
     """
 
     def __init__(self, in_features: int, widths: Sequence[int], dropout: float, output: bool = True) -> None:
@@ -88,6 +105,7 @@ class Mlp(nn.Module):
         self.output = nn.Linear(sizes[-1], 1) if output else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in_features) to (batch, 1), or to (batch, widths[-1]) without output layer."""
         x = self.input(x)
         for block in self.blocks:
             x = block(x)
@@ -95,7 +113,7 @@ class Mlp(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """x ↦ x₀ (w·x) + b + x. Shape: two of (batch, features) → (batch, features)."""
+    """Cross layer x ↦ x₀ (w·x) + b + x (Wang et al. 2017)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -103,11 +121,16 @@ class CrossLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x0: Tensor, x: Tensor) -> Tensor:
+        """Map two (batch, features) to (batch, features)."""
         return torch.addcmul(self.bias + x, x0, self.project(x))
 
 
 class CrossNetwork(nn.Module):
-    """Cross layers one after the other: `layers.*` are all but the last, which is `last`."""
+    """Sequence of `depth` cross layers; all but the last are `layers.*`, the last is `last`.
+
+    Raises:
+        ConfigError: `depth` is below 1.
+    """
 
     def __init__(self, features: int, depth: int) -> None:
         super().__init__()
@@ -117,24 +140,28 @@ class CrossNetwork(nn.Module):
         self.last = CrossLayer(features)
 
     def forward(self, x0: Tensor) -> Tensor:
+        """Map (batch, features) to the same shape."""
         x = x0
         for layer in self.layers:
             x = layer(x0, x)
         return self.last(x0, x)
 
 
-class Stack(nn.Module):
-    """Concatenation along the features, as a module so that feedback can enter there."""
+class Concatenation(nn.Module):
+    """Concatenation of features, a module so that it can be a feedback point."""
 
     def forward(self, *parts: Tensor) -> Tensor:
+        """Concatenate tensors (batch, …) along dimension 1."""
         return torch.cat(parts, dim=1)
 
 
 class Logarithmic(nn.Module):
-    """Logarithmic neurons: relu(expm1(W log1p(|v| + 1e-7))) over the fields, flattened.
+    """Logarithmic neurons (Cheng et al. 2020): relu(expm1(W log1p(|v| + 1e-7))) over the fields v.
 
-    W is (neurons, fields), uniform in ±1/sqrt(fields), without bias.
-    Shape: (batch, fields, dim) → (batch, neurons * dim).
+    W is (neurons, fields), initialised uniformly in ±1/sqrt(fields); there is no bias.
+
+    Raises:
+        ConfigError: `neurons` is below 1.
     """
 
     def __init__(self, fields: int, neurons: int) -> None:
@@ -145,25 +172,31 @@ class Logarithmic(nn.Module):
         self.weight = nn.Parameter(torch.empty(neurons, fields).uniform_(-bound, bound))
 
     def forward(self, embedded: Tensor) -> Tensor:
-        # 1e-7 keeps the derivative of log1p∘|·| as in the published model; log1p itself is finite at 0.
+        """Map embeddings (batch, fields, dim) to (batch, neurons * dim)."""
+        # 1e-7 as in the published model, whose derivative it affects; log1p is finite at 0 without it.
         logarithms = torch.log1p(embedded.abs() + 1e-7)
         return torch.relu(torch.expm1(self.weight @ logarithms)).flatten(1)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention across fields. Shape: (batch, fields, dim) → the same."""
+    """Multi-head self-attention over fields (Song et al. 2019)."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, fields, dim) to the same shape."""
         attended: Tensor = self.attention(x, x, x, need_weights=False)[0]
         return attended
 
 
 class AttentionStack(nn.Module):
-    """Self-attention layers one after the other: `layers.*` are all but the last, which is `last`."""
+    """Sequence of `depth` self-attention layers; all but the last are `layers.*`, the last is `last`.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
 
     def __init__(self, dim: int, heads: int, depth: int, dropout: float) -> None:
         super().__init__()
@@ -175,19 +208,25 @@ class AttentionStack(nn.Module):
         self.last = SelfAttention(dim, heads, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, fields, dim) to the same shape."""
         for layer in self.layers:
             x = layer(x)
         return self.last(x)
 
 
 class Attended(nn.Module):
-    """ReLU of the attention output plus its residual, flattened over fields. Shape: → (batch, fields * dim)."""
+    """ReLU of attention output plus residual, a module so that it can be a feedback point."""
 
     def forward(self, attended: Tensor, residual: Tensor) -> Tensor:
+        """Map two (batch, fields, dim) to (batch, fields * dim)."""
         return torch.relu(attended + residual).flatten(1)
 
 
 def check_probability(name: str, value: float) -> None:
-    """Raises ConfigError unless 0 ≤ value < 1."""
+    """Check that 0 ≤ value < 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not 0 <= value < 1:
         raise ConfigError(f"{name} must be in [0, 1), got {value}")

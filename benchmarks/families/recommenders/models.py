@@ -1,7 +1,7 @@
-"""The five click models: integer ids of shape (batch, fields) → logits of shape (batch,).
+"""Click models, from integer ids (batch, fields) to logits (batch,).
 
-Each logit passes through a module called `logit` with shape (batch, 1), where the error is taken.
-`first_order_std` is the spread of the first-order weights at the start: 1 in the published runs, 0 in a fresh design.
+The logits pass through a module `logit` with shape (batch, 1), where the error is taken. `first_order_std` is the
+standard deviation of the initial first-order weights: 1 in the published runs, 0 is the usual choice.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from benchmarks.families.recommenders.layers import (
     Attended,
     AttentionStack,
+    Concatenation,
     CrossNetwork,
     FieldTable,
     FirstOrder,
     Logarithmic,
     Mlp,
-    Pairs,
-    Stack,
+    PairwiseProducts,
     check_probability,
 )
 from benchmarks.registry import MODELS
@@ -25,22 +25,23 @@ from benchmarks.registry import MODELS
 
 @MODELS.register("fm")
 class FactorizationMachine(nn.Module):
-    """First-order weights plus pairwise inner products (Rendle 2010)."""
+    """Factorisation machine: first-order weights plus pairwise inner products (Rendle 2010)."""
 
     def __init__(self, field_sizes: Sequence[int], embedding_dim: int = 16, first_order_std: float = 1.0) -> None:
         super().__init__()
         self.first_order = FirstOrder(field_sizes, first_order_std)
         self.embedding = FieldTable(field_sizes, embedding_dim)
-        self.pairs = Pairs()
+        self.pairs = PairwiseProducts()
         self.logit = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to logits (batch,)."""
         return self.logit(self.first_order(ids) + self.pairs(self.embedding(ids))).squeeze(1)
 
 
 @MODELS.register("deepfm")
 class DeepFM(nn.Module):
-    """A factorisation machine and an MLP on the same embeddings, summed (Guo et al. 2017)."""
+    """DeepFM: the sum of a factorisation machine and an MLP on the same embeddings (Guo et al. 2017)."""
 
     def __init__(
         self,
@@ -53,18 +54,19 @@ class DeepFM(nn.Module):
         super().__init__()
         self.first_order = FirstOrder(field_sizes, first_order_std)
         self.embedding = FieldTable(field_sizes, embedding_dim)
-        self.pairs = Pairs()
+        self.pairs = PairwiseProducts()
         self.mlp = Mlp(len(field_sizes) * embedding_dim, hidden, dropout)
         self.logit = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to logits (batch,)."""
         embedded = self.embedding(ids)
         return self.logit(self.first_order(ids) + self.pairs(embedded) + self.mlp(embedded.flatten(1))).squeeze(1)
 
 
 @MODELS.register("dcn")
 class DeepCrossNetwork(nn.Module):
-    """Cross layers beside an MLP, concatenated into one linear output (Wang et al. 2017)."""
+    """Deep & Cross Network: parallel cross layers and MLP, concatenated for a linear output (Wang et al. 2017)."""
 
     def __init__(
         self,
@@ -80,18 +82,19 @@ class DeepCrossNetwork(nn.Module):
         self.flat = nn.Flatten(1)
         self.cross = CrossNetwork(features, cross_layers)
         self.mlp = Mlp(features, hidden, dropout, output=False)
-        self.stack = Stack()
+        self.stack = Concatenation()
         self.output = nn.Linear(features + hidden[-1], 1)
         self.logit = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to logits (batch,)."""
         flat = self.flat(self.embedding(ids))
         return self.logit(self.output(self.stack(self.cross(flat), self.mlp(flat)))).squeeze(1)
 
 
 @MODELS.register("autoint")
 class AutoInt(nn.Module):
-    """Self-attention across fields, first-order weights and an MLP, summed (Song et al. 2019)."""
+    """AutoInt: the sum of self-attention over fields, first-order weights and an MLP (Song et al. 2019)."""
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class AutoInt(nn.Module):
         self.logit = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to logits (batch,)."""
         embedded = self.embedding(ids)
         attended = self.attended(self.attention(self.project(embedded)), self.residual(embedded))
         return self.logit(self.first_order(ids) + self.output(attended) + self.mlp(embedded.flatten(1))).squeeze(1)
@@ -125,7 +129,7 @@ class AutoInt(nn.Module):
 
 @MODELS.register("afn")
 class AdaptiveFactorization(nn.Module):
-    """Logarithmic neurons, which learn the order of their interactions, under an MLP (Cheng et al. 2020)."""
+    """AFN: an MLP on logarithmic neurons, which learn the order of interactions (Cheng et al. 2020)."""
 
     def __init__(
         self,
@@ -144,4 +148,5 @@ class AdaptiveFactorization(nn.Module):
         self.logit = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Map ids (batch, fields) to logits (batch,)."""
         return self.logit(self.first_order(ids) + self.mlp(self.logarithmic(self.embedding(ids)))).squeeze(1)

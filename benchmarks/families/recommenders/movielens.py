@@ -1,4 +1,4 @@
-"""MovieLens-100k and -1M: a rating above 3 is a click; the fields are user and item."""
+"""MovieLens-100k and -1M as click logs: a rating above 3 is a click; the fields are user and item."""
 
 import zipfile
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ RELEASES = {
 
 
 def load_movielens(release: str, data_dir: Path, download: bool = False) -> LoadedLog:
-    """Read `ml-100k/u.data` or `ml-1m/ratings.dat` in `data_dir`.
+    """Load `ml-100k/u.data` or `ml-1m/ratings.dat` from `data_dir`.
 
     Args:
         release: "100k" or "1m".
         data_dir: folder of the data sets.
-        download: fetch and unpack what is missing.
+        download: whether to fetch a missing file.
 
     Raises:
-        DataError: the file is missing or malformed.
+        DataError: the file is missing or malformed, or cannot be downloaded.
     """
     known = RELEASES[release]
     path = data_dir / known.folder / known.file
@@ -51,7 +51,7 @@ def load_movielens(release: str, data_dir: Path, download: bool = False) -> Load
 
 
 def missing_movielens(release: str, data_dir: Path) -> str:
-    """Why the ratings cannot be read in `data_dir`, or ""."""
+    """Return why the ratings are not available in `data_dir`, or ""."""
     known = RELEASES[release]
     path = data_dir / known.folder / known.file
     if path.is_file():
@@ -62,12 +62,13 @@ def missing_movielens(release: str, data_dir: Path) -> str:
 
 
 def read_ratings(path: Path) -> ClickLog:
-    """Lines of user, item, rating, time; ids count from 1, and a field has as many values as its largest id.
+    """Read lines of user, item, rating and time.
 
-    Separated by tabs or "::" as published, or by "|" or commas with a header line as in copies of them.
+    Columns are separated by tabs or "::" as published, or by "|" or commas after a header line as in some copies. Ids
+    count from 1; a field has as many ids as its largest one.
 
     Raises:
-        DataError: a line that is not of that form.
+        DataError: a line does not have this form.
     """
     try:
         lines = pl.read_csv(path, has_header=False, separator="\x01", new_columns=["line"], quote_char=None)
@@ -89,7 +90,7 @@ def read_ratings(path: Path) -> ClickLog:
 
 def _download(release: _Release, path: Path) -> None:
     archive = path.parent / Path(release.url).name
-    # Ratings are text, so that an archive whose checksum is not known beforehand can do no harm.
+    # Only text is read from the archive, so it needs no known checksum.
     fetch([release.url], archive, None)
     try:
         with zipfile.ZipFile(archive) as packed, atomic_path(path) as temporary:

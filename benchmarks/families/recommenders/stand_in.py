@@ -1,14 +1,16 @@
-"""A generated click log whose true click probabilities, and so the best possible scores, are known.
+"""Stand-in: a synthetic click log with known click probabilities, hence known best possible scores.
 
-Fields are Criteo's: 13 integers and 26 categories, with missing values and heavy-tailed vocabularies. A row's
-true logit is
+The fields are those of Criteo, 13 integers and 26 categories with missing values and heavy-tailed vocabularies. Rows
+are independent, and the true logit of a row is
 
     bias + Σ_f a_f z_f  +  Σ_triples [ β Σ_pairs z z' + γ z z' z'' ],
 
-with z_f a fixed random factor of the value that field f shows. Every row is drawn independently. A triple's
-order-three part has no projection on sums of pairs, so that a factorisation machine cannot represent it; because
-the same factors also act to first and second order, a network is led to them step by step rather than facing a parity.
-Values too rare to survive preprocessing, and missing ones, have the factor 0, so that preprocessing costs nothing.
+with z_f a random factor of the value of field f, drawn once per value. The third-order term of a triple is orthogonal
+to all sums of pairwise terms, so a factorisation machine cannot represent it. The same factors also have first- and
+second-order terms, which make the third-order term learnable by gradient descent, unlike a pure parity. Missing values
+and those too rare to survive preprocessing have the factor 0, so preprocessing loses no information.
+
+`write_text_log` writes such a log as text in Criteo's format.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +27,7 @@ INTEGERS = 13
 CATEGORIES = 26
 FIELDS = INTEGERS + CATEGORIES
 
-# Categories that interact, three by three; their vocabularies are in `_vocabularies`.
+# Triples of interacting category fields; `_vocabularies` sets their sizes.
 TRIPLES = ((13, 14, 15), (16, 17, 18), (19, 20, 21), (22, 23, 24))
 _INTERACTING = sorted(field for triple in TRIPLES for field in triple)
 _PILOT_ROWS = 50_000
@@ -33,14 +35,14 @@ _PILOT_ROWS = 50_000
 
 @dataclass(frozen=True)
 class ClickRows:
-    """Generated rows.
+    """Synthetic rows.
 
     Attributes:
-        labels: (rows,) 0 or 1.
-        integers: (rows, 13), as they would stand in the file.
-        categories: (rows, 26), rank of the value in its field's vocabulary, 0 the commonest.
-        missing: (rows, 39), which cells are empty.
-        probability: (rows,) true probability of a click.
+        labels: 0 or 1, (rows,).
+        integers: values of the integer fields, (rows, 13).
+        categories: rank of the value in its field's vocabulary, 0 the most frequent, (rows, 26).
+        missing: whether each cell is empty, (rows, 39).
+        probability: true probability of a click, (rows,).
     """
 
     labels: NDArray[np.uint8]
@@ -51,13 +53,16 @@ class ClickRows:
 
 
 class ClickModel:
-    """The law that rows are drawn from.
+    """Distribution of rows.
 
     Args:
-        seed: of the factors and of the rows.
-        vocabulary: values in each of the large categorical fields; interacting fields have a few dozen.
-        first, second, third: strength of the terms of each order.
+        seed: determines the factors and the rows.
+        vocabulary: number of values of each large category field; interacting fields have 20.
+        first, second, third: scale of the terms of each order.
         click_rate: mean click probability.
+
+    Raises:
+        ConfigError: `vocabulary` or `click_rate` is out of range.
     """
 
     def __init__(
@@ -90,14 +95,14 @@ class ClickModel:
         self.bias = _bias_for(pilot, click_rate)
 
     def chunks(self, rows: int, chunk: int = 250_000) -> Iterator[ClickRows]:
-        """`rows` rows in pieces of at most `chunk`; a pure function of seed, rows and chunk."""
+        """Yield `rows` rows in pieces of at most `chunk`, as a function of seed, rows and chunk."""
         if rows < 1:
             raise ConfigError(f"rows must be at least 1, got {rows}")
         for start in range(0, rows, chunk):
             yield self.draw(min(chunk, rows - start), stream=start // chunk)
 
     def draw(self, rows: int, stream: int = 0) -> ClickRows:
-        """`rows` rows of an independent stream of random numbers."""
+        """Draw `rows` rows from the random stream with the given number."""
         draw = np.random.default_rng([self.seed, 2, stream])
         integers, categories, missing = self._cells(draw, rows)
         probability = 1 / (1 + np.exp(-self._logit(integers, categories, missing)))
@@ -107,8 +112,8 @@ class ClickModel:
     def _cells(
         self, draw: np.random.Generator, rows: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        spread = draw.normal(self.integer_centre, 1.3, (rows, INTEGERS))
-        integers = np.floor(np.exp(spread)).astype(np.int64) - 1
+        logarithms = draw.normal(self.integer_centre, 1.3, (rows, INTEGERS))
+        integers = np.floor(np.exp(logarithms)).astype(np.int64) - 1
         uniform = draw.random((rows, CATEGORIES))
         columns = [np.searchsorted(steps, uniform[:, f]) for f, steps in enumerate(self.cumulative)]
         shares = np.concatenate([self.integer_missing, self.category_missing])
@@ -119,7 +124,7 @@ class ClickModel:
         self, integers: NDArray[np.int64], categories: NDArray[np.int64], missing: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         z = np.empty((len(integers), FIELDS))
-        # Constant within a bucket of the preprocessing, which therefore loses nothing.
+        # Constant within each bucket of the preprocessing, which therefore loses no information.
         buckets = np.floor(np.log(np.maximum(integers, 3)) ** 2)
         z[:, :INTEGERS] = np.where(integers > 2, np.clip((buckets - 8) / 8, -1, 2), (integers - 2) / 3)
         for f, factors in enumerate(self.factors):
@@ -133,9 +138,13 @@ class ClickModel:
 
 
 def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | None = None) -> float:
-    """AUC that ranking by `score` (by default the probability itself: Bayes) has in expectation over the labels.
+    """Return the AUC of a score in expectation over the labels.
 
-    Ratio of expectations: Σ_ij p_i (1 − p_j) ([s_i > s_j] + ½ [s_i = s_j]) / Σ_ij p_i (1 − p_j), i ≠ j.
+    A ratio of expectations: Σ_ij p_i (1 − p_j) ([s_i > s_j] + ½ [s_i = s_j]) / Σ_ij p_i (1 − p_j), i ≠ j.
+
+    Args:
+        probability: p, the true click probabilities, (rows,).
+        score: s, (rows,); None for p itself, which gives the Bayes AUC.
     """
     score = probability if score is None else score
     order = np.argsort(score, kind="stable")
@@ -143,7 +152,7 @@ def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | 
     _, starts, counts = np.unique(s, return_index=True, return_counts=True)
     clicks = np.add.reduceat(p, starts)
     others = np.add.reduceat(1 - p, starts)
-    both = np.add.reduceat(p * (1 - p), starts)  # a row is not compared with itself
+    both = np.add.reduceat(p * (1 - p), starts)  # to be subtracted: i = j
     below = np.cumsum(others) - others
     wins = np.sum(clicks * below + 0.5 * (clicks * others - both))
     total = p.sum() * (1 - p).sum() - np.sum(p * (1 - p))
@@ -152,13 +161,34 @@ def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | 
 
 
 def expected_log_loss(probability: NDArray[np.float64]) -> float:
-    """Mean entropy of the labels (nats): the least log loss possible in expectation."""
+    """Return the mean entropy of the labels in nats, the least possible expected log loss."""
     p = np.clip(probability, 1e-15, 1 - 1e-15)
     return float(np.mean(-p * np.log(p) - (1 - p) * np.log1p(-p)))
 
 
+def write_text_log(model: ClickModel, rows: int, path: Path, chunk: int = 250_000) -> NDArray[np.float64]:
+    """Write rows in Criteo's format: label, 13 integers and 26 categories of 8 hexadecimal digits, separated by tabs.
+
+    Args:
+        model: distribution of the rows.
+        rows: number of rows.
+        path: file to write.
+        chunk: rows drawn at once.
+
+    Returns:
+        The true click probabilities, (rows,).
+    """
+    tokens = [_tokens(field, size) for field, size in enumerate(model.vocabularies)]
+    probabilities = []
+    with path.open("wb") as file:
+        for piece in model.chunks(rows, chunk):
+            _frame(piece, tokens).write_csv(file, include_header=False, separator="\t", null_value="")
+            probabilities.append(piece.probability)
+    return np.concatenate(probabilities)
+
+
 def _vocabularies(large: int) -> list[int]:
-    """Values per categorical field, from a handful to `large`; the interacting ones come first."""
+    """Return the number of values of each category field, from 3 to `large`; interacting fields come first."""
     interacting = [20] * len(_INTERACTING)
     rest = [3, 8, 15, 30, 100, 300, large // 10 + 1, large // 3 + 1, large, large, large, large]
     sizes = interacting + rest
@@ -166,7 +196,7 @@ def _vocabularies(large: int) -> list[int]:
 
 
 def _zipf(size: int, exponent: float) -> NDArray[np.float64]:
-    """Cumulative probabilities of ranks 0..size-1, ∝ (rank + 3)^-exponent."""
+    """Return the cumulative probabilities of ranks 0 … size − 1, where P(rank) ∝ (rank + 3)^−exponent."""
     weights = np.arange(3, size + 3) ** -exponent
     cumulative = np.cumsum(weights / weights.sum())
     cumulative[-1] = 1.0
@@ -174,9 +204,9 @@ def _zipf(size: int, exponent: float) -> NDArray[np.float64]:
 
 
 def _factors(draw: np.random.Generator, probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A factor for every value, of zero mean and unit variance over the draws of common values; 0 for the rare.
+    """Draw a factor for each value: mean 0 and variance 1 over the 100 most frequent values, 0 for the others.
 
-    Three values in ten stand out and the others differ little, as with real categories.
+    Three in ten of the factors are large and the others similar, as in real categories.
     """
     common = min(len(probability), 100)
     place = draw.permutation((np.arange(common) + 0.5) / common)
@@ -189,7 +219,7 @@ def _factors(draw: np.random.Generator, probability: NDArray[np.float64]) -> NDA
 
 
 def _bias_for(logit: NDArray[np.float64], rate: float) -> float:
-    """The number to add so that the mean probability is `rate`, by bisection."""
+    """Find by bisection the bias for which the mean click probability is `rate`."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -198,21 +228,6 @@ def _bias_for(logit: NDArray[np.float64], rate: float) -> float:
         else:
             high = middle
     return (low + high) / 2
-
-
-def write_text_log(model: ClickModel, rows: int, path: Path, chunk: int = 250_000) -> NDArray[np.float64]:
-    """Write `rows` rows to `path`: label, 13 integers, 26 categories of 8 hexadecimal digits, separated by tabs.
-
-    Returns:
-        (rows,) the true click probabilities.
-    """
-    tokens = [_tokens(field, size) for field, size in enumerate(model.vocabularies)]
-    probabilities = []
-    with path.open("wb") as file:
-        for piece in model.chunks(rows, chunk):
-            _frame(piece, tokens).write_csv(file, include_header=False, separator="\t", null_value="")
-            probabilities.append(piece.probability)
-    return np.concatenate(probabilities)
 
 
 def _frame(rows: ClickRows, tokens: list[pl.Series]) -> pl.DataFrame:
@@ -232,8 +247,8 @@ def _category_columns(rows: ClickRows, tokens: list[pl.Series]) -> Iterable[pl.S
 
 
 def _tokens(field: int, size: int) -> pl.Series:
-    """Distinct 8-digit hexadecimal names of a field's values."""
-    # An odd multiplier permutes the 32-bit numbers, so that no two ranks share a name.
+    """Return distinct 8-digit hexadecimal names for a field's values, (size,)."""
+    # Multiplication by an odd number permutes the 32-bit integers, so names are distinct.
     ranks = np.arange(size, dtype=np.uint64) + np.uint64(field * 0x01000193)
     numbers = (ranks * np.uint64(2654435761)) & np.uint64(0xFFFFFFFF)
     digits = (numbers[:, None] >> np.arange(28, -4, -4, dtype=np.uint64)) & np.uint64(15)

@@ -1,6 +1,6 @@
-"""Click prediction as a task: binary cross-entropy, AUC and log loss."""
+"""Task of click prediction: binary cross-entropy loss, AUC and log loss as metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.recommenders.criteo.load import load_criteo, load_stand_in, missing_criteo
+from benchmarks.families.recommenders.criteo.load import (
+    CRITEO_FILES,
+    CRITEO_SAMPLE,
+    load_criteo,
+    load_stand_in,
+    missing_criteo,
+)
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
 from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
 from benchmarks.registry import TASKS
@@ -22,16 +28,20 @@ ALIGNMENT_ROWS = 512
 
 
 class ClickTask(Task):
-    """Learn to predict clicks from a log of ids.
+    """Click prediction from categorical ids.
 
     Args:
         log: all rows.
-        info: what they are.
-        seed: of the order of the batches and of the alignment rows.
-        split_seed: of the 80 / 10 / 10 % split.
+        info: name, kind, checksums and notes of the data.
+        seed: determines the order of batches and the rows for alignment.
+        split_seed: determines the 80 / 10 / 10 % split.
         batch_size: rows per training batch.
-        evaluation_batch: rows per batch of an evaluation.
-        shuffle: a new order every epoch; False keeps that of the split, as the published runs did.
+        evaluation_batch: rows per evaluation batch.
+        shuffle: whether to shuffle in every epoch; the published runs kept the order of the split.
+
+    Raises:
+        ConfigError: a batch size is out of range.
+        DataError: the log has fewer than 10 rows.
     """
 
     metric = "auc"
@@ -57,30 +67,35 @@ class ClickTask(Task):
         self._alignment = log.take(self.split.train[chosen])
 
     def model_options(self) -> dict[str, Any]:
+        """Return the number of ids of each field."""
         return {"field_sizes": self.log.field_sizes}
 
     def to(self, device: torch.device) -> None:
+        """Move batches to `device` from now on."""
         self.device = device
         self._alignment = self._move(self._alignment)
 
     def steps_per_epoch(self) -> int:
+        """Return the number of training batches; a last batch of one row is left out."""
         full, rest = divmod(len(self.split.train), self.batch_size)
         # Batch normalisation cannot train on a single row.
         return full + (rest > 1)
 
     def train_batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield batches of ids (batch, fields) and labels (batch,), without the first `skip`."""
         order = epoch_order(self.split.train, self.seed, epoch, self.shuffle)
         order = order[: self.steps_per_epoch() * self.batch_size]
         for batch in batches(self.log, order, self.batch_size, skip):
             yield self._move(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean binary cross-entropy in nats."""
         ids, labels = batch
         return binary_cross_entropy_with_logits(model(ids), labels)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Exact AUC and mean log loss (nats), both NaN once the model puts out numbers that are not finite."""
-        rows = np.sort(self.split.part(split))  # neighbours in the file: fewer pages to read
+        """Return exact AUC and mean log loss (nats); both are NaN if an output is not finite."""
+        rows = np.sort(self.split.part(split))  # in file order, so that fewer memory-mapped pages are read
         logits, labels = [], []
         for ids, clicked in batches(self.log, rows, self.evaluation_batch):
             logits.append(model(ids.to(self.device)).float().cpu())
@@ -88,9 +103,11 @@ class ClickTask(Task):
         return click_metrics(torch.cat(logits), torch.cat(labels))
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
+        """Return the loss on `ALIGNMENT_ROWS` training rows, drawn by the seed."""
         return self.loss(model, self._alignment)
 
     def share(self, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+        """Return the rows of process `rank` and their share of the batch."""
         rows, weight = cut_rows(len(batch[1]), rank, world)
         return (batch[0][rows], batch[1][rows]), weight
 
@@ -102,7 +119,10 @@ class ClickTask(Task):
 
 
 def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """AUC (exact, not binned) and log loss of logits (n,) against labels (n,) of 0 and 1."""
+    """Return exact AUC and log loss (nats) of logits (n,) for labels (n,) of 0 and 1.
+
+    Both are NaN if a logit is not finite; the AUC is NaN if all labels are equal.
+    """
     if not torch.isfinite(logits).all():
         return {"auc": float("nan"), "log_loss": float("nan")}
     log_loss = binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
@@ -130,17 +150,20 @@ def _click_task(
     min_count: int = 10,
     max_malformed: float = 0.001,
 ) -> ClickTask:
-    """The factory behind every task name of this family.
+    """Build a task of this family.
 
     Args:
+        name: name of the task.
+        load_real: loader of the real log; None if there is only the stand-in.
         seed, batch_size, evaluation_batch, shuffle, split_seed: see `ClickTask`.
         source: "real" or "stand_in".
         data_dir: folder of the data sets.
-        download: fetch what is missing.
-        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the generated log.
-        hugging_face: a copy on the Hugging Face hub, or a local folder in its layout, to read instead of the text file.
-        min_count: a value seen less often in a field becomes its rare value.
-        max_malformed: share of malformed rows above which a Criteo file is refused.
+        download: whether to fetch missing data.
+        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the synthetic log.
+        hugging_face: data set on the Hugging Face hub, or a local folder in its layout, to read instead of the text
+            file of Criteo.
+        min_count: values that occur less often in a field share its rare id.
+        max_malformed: greatest share of malformed rows in a Criteo file.
     """
     if source == "stand_in" or load_real is None:
         loaded = load_stand_in(stand_in_rows, stand_in_vocabulary, stand_in_seed, split_seed, min_count)
@@ -159,11 +182,23 @@ def _click_task(
 
 
 def missing_data(task: str, data_dir: Path) -> str:
-    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    """Return why the real data of a task are not available, or ""; no file is read or fetched."""
     release = task.removeprefix("movielens_")
     if release in RELEASES:
         return missing_movielens(release, data_dir)
     return missing_criteo(data_dir) if task == "criteo" else ""
+
+
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files that a task's real data are read from, none where they are not here."""
+    release = task.removeprefix("movielens_")
+    if release in RELEASES:
+        known = [data_dir / RELEASES[release].folder / RELEASES[release].file]
+    elif task == "criteo" and not options.get("hugging_face"):
+        known = [data_dir / "criteo" / name for name in (*CRITEO_FILES, CRITEO_SAMPLE)]
+    else:
+        known = []
+    return [path for path in known if path.is_file()][:1]
 
 
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))

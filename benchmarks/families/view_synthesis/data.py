@@ -1,13 +1,14 @@
-"""Scenes by name: found, fetched if asked for, or rendered by the project itself."""
+"""Scenes by name: loaded from disk, downloaded on request, or rendered by the project (stand-in)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
-from benchmarks.families.view_synthesis.scenes.download import obtain, obtain_file
+from benchmarks.families.view_synthesis.scenes.download import download_file, download_scene
 from benchmarks.families.view_synthesis.scenes.scene import Scene
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
 from benchmarks.utils.paths import cache_dir
@@ -25,7 +26,7 @@ SCENE_OF_TASK = {
 }
 
 _TASK_OF_SCENE = {scene: task for task, scene in SCENE_OF_TASK.items()}
-_TINY_FROM = "lego"
+_TINY_SUBSTITUTE = "lego"
 
 
 def load_scene(
@@ -38,22 +39,22 @@ def load_scene(
     allow_partial: bool = False,
     stand_in_views: int = stand_in.VIEWS,
 ) -> Scene:
-    """The scene called `name`.
+    """Load a scene.
 
     Args:
         name: one of `SCENES`: a scene of NeRF-Synthetic or LLFF-Real, "tiny_lego" (the array of Tiny-NeRF, or the
-            Blender Lego at its size), or one that the project renders: "stand_in" from all around, "stand_in_front".
+            Blender Lego at its size), or a synthetic one: "stand_in" seen from all sides, "stand_in_front" from one.
         data_dir: the collections lie in `<data_dir>/nerf_synthetic` and `<data_dir>/nerf_llff_data`.
-        source: "real" or "stand_in"; the latter gives the rendered scene that resembles the real one most.
-        download: fetch a real scene that is not there, or only a part of it.
-        width: of the pictures in pixels; None or 0: 800 (Blender), a quarter of the full width (LLFF), 100 (Tiny-NeRF),
-            50 (stand-in).
-        allow_partial: leave out, and note, frames of a Blender scene whose picture is not there.
-        stand_in_views: training views of a rendered scene.
+        source: "real" or "stand_in"; the latter replaces a real scene by the synthetic one with similar cameras.
+        download: whether to download a real scene that is missing or incomplete.
+        width: width of the pictures in pixels; None or 0 for 800 (Blender), a quarter of the full width (LLFF), 100
+            (Tiny-NeRF) or 50 (stand-in).
+        allow_partial: whether to leave out (and record) frames of a Blender scene whose picture is missing.
+        stand_in_views: training views of a synthetic scene.
 
     Raises:
-        ConfigError: an unknown name, or an option that the scene does not allow.
-        DataError: the scene is not there, malformed, incomplete, or cannot be fetched.
+        ConfigError: unknown name, or an option that does not fit the scene.
+        DataError: the scene is missing, malformed or incomplete, or cannot be downloaded.
     """
     if name not in SCENES:
         raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
@@ -71,38 +72,48 @@ def load_scene(
 
 
 def missing_data(task: str, data_dir: Path) -> str:
-    """Why the real data of a task cannot be had here, or ""; nothing is read or fetched."""
+    """Return why the real data of a task are not available, or ""; no file is read or fetched."""
     if task not in SCENE_OF_TASK:
         return ""  # a task from elsewhere, which looks for its data itself
     scene = SCENE_OF_TASK[task]
     if scene == TINY and _find_array(data_dir):
         return ""
-    name = _TINY_FROM if scene == TINY else scene
+    name = _TINY_SUBSTITUTE if scene == TINY else scene
     if _find(name, data_dir) is not None:
         return ""
     wanted = _candidates(name, data_dir)[0]
     return f"{name} is not in {wanted}; run `python -m benchmarks fetch {task}` or place it there"
 
 
+def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
+    """List the files of a task's real scene, none where it is not here."""
+    scene = SCENE_OF_TASK.get(task, "")
+    array = _find_array(data_dir) if scene == TINY else None
+    if array is not None:
+        return [array]
+    folder = _find(_TINY_SUBSTITUTE if scene == TINY else scene, data_dir) if scene else None
+    return [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _stand_in(name: str, width: int, views: int) -> Scene:
     if width < 4 or views < 2:
-        raise ConfigError(f"a rendered scene needs a width of 4 and 2 views at least, got {width} and {views}")
+        raise ConfigError(f"a stand-in scene needs width of at least 4 and at least 2 views, got {width} and {views}")
     if name in (*LLFF, GENERATED[1]):
         return stand_in.load_front(name, width, views)
-    return stand_in.load_around(name, width, views, white_background=name != TINY)
+    return stand_in.load_surround(name, width, views, white_background=name != TINY)
 
 
 def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool) -> Scene:
-    path, folder = _find_array(data_dir), _find(_TINY_FROM, data_dir)
+    path, folder = _find_array(data_dir), _find(_TINY_SUBSTITUTE, data_dir)
     if path is None and download:
-        with _spare("the Blender Lego takes its place", folder is not None):
-            path = obtain_file(tiny.FILE, data_dir)
+        with _tolerated("using the Blender Lego instead", folder is not None):
+            path = download_file(tiny.FILE, data_dir)
     if path is not None:
         return tiny.load_tiny(TINY, path, width=width)
     if folder is not None:
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
-        f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_FROM, data_dir)[0]} is there;"
+        f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_SUBSTITUTE, data_dir)[0]} exists;"
         f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one there"
     )
 
@@ -120,13 +131,13 @@ def _candidates(name: str, data_dir: Path) -> list[Path]:
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
-    """The first folder with the whole scene, else the first with a part of it."""
+    """Return the first folder with the whole scene, else the first with a part of it, else None."""
     folders = [folder for folder in _candidates(name, data_dir) if _is_scene(name, folder)]
     return next((folder for folder in folders if _is_whole(name, folder)), folders[0] if folders else None)
 
 
 def _is_scene(name: str, folder: Path) -> bool:
-    return blender.is_scene(folder) if name in BLENDER else llff.is_complete(folder)
+    return blender.has_frame_lists(folder) if name in BLENDER else llff.is_complete(folder)
 
 
 def _is_whole(name: str, folder: Path) -> bool:
@@ -136,8 +147,8 @@ def _is_whole(name: str, folder: Path) -> bool:
 def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> Path:
     folder = _find(name, data_dir)
     if download and (folder is None or not _is_whole(name, folder)):
-        with _spare("the part that is here is taken", folder is not None and allow_partial):
-            folder = obtain(_collection(name), name, data_dir)
+        with _tolerated("using the pictures that are present", folder is not None and allow_partial):
+            folder = download_scene(_collection(name), name, data_dir)
     if folder is None:
         raise DataError(
             f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run"
@@ -147,11 +158,11 @@ def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> P
 
 
 @contextmanager
-def _spare(instead: str, possible: bool) -> Iterator[None]:
-    """Where there is something to go on with, a failed download is reported and no more."""
+def _tolerated(fallback: str, possible: bool) -> Iterator[None]:
+    """Report a failed download in this block without raising it, if `possible`: there are other data to use."""
     try:
         yield
     except DataError as error:
         if not possible:
             raise
-        print(f"{error}; {instead}", file=sys.stderr)
+        print(f"{error}; {fallback}", file=sys.stderr)

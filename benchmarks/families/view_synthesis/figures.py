@@ -1,4 +1,4 @@
-"""Renders side by side: the truth, what each run shows, and where it is wrong (Figures 1 and A1 to A3)."""
+"""Figures 1 and A1 to A3: renders of finished runs beside the true pictures, and learning curves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,22 +10,30 @@ from torch import Tensor, nn
 
 from benchmarks.config import Config
 from benchmarks.errors import ResultsError
-from benchmarks.families.view_synthesis.render.image import as_bytes, lattice, psnr
+from benchmarks.families.view_synthesis.render.image import as_bytes, psnr, subsample
 from benchmarks.families.view_synthesis.task import ViewSynthesis
 from benchmarks.registry import FIGURES
 from benchmarks.run.build import restore
 from benchmarks.run.records import RunFolder
 
-PANEL = 2.3
-"""Width of a picture in inches."""
+PANEL_INCHES = 2.3
+"""Width of a panel in inches."""
 DUAL = "NeRF-Dual"
 SEPARATOR = ": "
-"""A panel is called "scene: method", or by its method alone where there is one scene."""
+"""Between scene and method in the label of a run; a label without it is a method, and there is one scene."""
+STYLES = {"bp": "-", "dfa": "--", "shallow": ":"}
+"""Line style of a rule in learning curves; other rules are dash-dotted."""
 
 
 @dataclass
 class Scene:
-    """One test view, (height, width, 3), and how the runs of its scene show it."""
+    """Test view of a scene with its renders.
+
+    Attributes:
+        title: heading of the scene's panels.
+        truth: the true picture, (height, width, 3) in [0, 1].
+        renders: method → render of the same shape.
+    """
 
     title: str
     truth: Tensor
@@ -34,32 +42,82 @@ class Scene:
 
 @FIGURES.register("renders")
 def renders(runs: Mapping[str, Config]) -> Figure:
-    """For each scene the first test view, as it is and as each run renders it, with PSNR, and the errors below.
+    """Draw the first test view of each scene, each run's render of it with its PSNR, and the absolute errors below.
 
-    Runs that were tested on a part of the pixels show that part.
+    Runs that were evaluated on a part of the pixels show that part.
+
+    Args:
+        runs: label ("scene: method") → configuration of a finished run.
     """
     return draw_scenes(collect(runs))
 
 
 @FIGURES.register("coarse_renders")
 def coarse_renders(runs: Mapping[str, Config]) -> Figure:
-    """The same with the render of each run's coarse network in place of the fine one's."""
+    """Draw `renders` with each run's coarse network instead of its fine one."""
     return draw_scenes(collect(runs, coarse=True))
 
 
 @FIGURES.register("renders_and_dual")
 def renders_and_dual(runs: Mapping[str, Config]) -> Figure:
-    """The same with the render of the mean of coarse and fine network beside each run's own."""
+    """Draw `renders` with NeRF-Dual, the mean of coarse and fine network, beside each run's own render."""
     return draw_scenes(collect(runs, dual=True))
 
 
-def collect(runs: Mapping[str, Config], dual: bool = False, coarse: bool = False) -> list[Scene]:
-    """Render the first test view with the tested weights of every run, scene by scene.
+@FIGURES.register("psnr_curves")
+def psnr_curves(runs: Mapping[str, Config]) -> Figure:
+    """Draw the validation PSNR of runs over iterations and over hours of training, one row per scene.
 
     Args:
-        runs: by what their panels are called.
-        dual: with NeRF-Dual's render beside each.
-        coarse: show the coarse network's render.
+        runs: label ("scene: method") → configuration of a run.
+    """
+    scenes: dict[str, dict[str, Config]] = {}
+    for label, config in runs.items():
+        heading, _, method = label.rpartition(SEPARATOR)
+        scenes.setdefault(heading or config.task.name, {})[method] = config
+    figure = Figure(figsize=(11, 3.4 * len(scenes)), layout="constrained")
+    panels = figure.subplots(len(scenes), 2, squeeze=False, sharey="row")
+    for row, (heading, methods) in zip(panels, scenes.items(), strict=True):
+        colors = {
+            model: f"C{index}" for index, model in enumerate(dict.fromkeys(c.model.name for c in methods.values()))
+        }
+        for method, config in methods.items():
+            steps, hours, values = _curve(config)
+            look = {
+                "color": colors[config.model.name],
+                "linestyle": STYLES.get(config.rule.name, "-."),
+                "label": method,
+            }
+            row[0].plot(steps, values, **look)
+            row[1].plot(hours, values, **look)
+        row[0].set(ylabel="validation PSNR (dB)", xlabel="iterations")
+        row[0].set_title(heading, fontsize=10)
+        row[1].set(xlabel="hours of training, at each run's mean speed")
+        row[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        for panel in row:
+            panel.grid(alpha=0.3)
+    return figure
+
+
+def restore_views(config: Config) -> tuple[ViewSynthesis, nn.Module]:
+    """Return task and trained model of a run, see `restore`.
+
+    Raises:
+        ResultsError: the run has not finished, or its task is of another family.
+    """
+    task, model = restore(config)
+    if not isinstance(task, ViewSynthesis):
+        raise ResultsError(f"task '{config.task.name}' has no views to render")
+    return task, model
+
+
+def collect(runs: Mapping[str, Config], dual: bool = False, coarse: bool = False) -> list[Scene]:
+    """Render the first test view of every run, grouped by scene.
+
+    Args:
+        runs: label → configuration.
+        dual: whether to add NeRF-Dual's render of each run.
+        coarse: whether to render the coarse network instead of the fine one.
     """
     scenes: dict[str, Scene] = {}
     for label, config in runs.items():
@@ -72,7 +130,7 @@ def collect(runs: Mapping[str, Config], dual: bool = False, coarse: bool = False
             source = task.info.kind if task.info.kind != "real" else "real pictures"
             facts = f"{source}, {task.scene.width} × {task.scene.height}"
             facts += f", one pixel of {step} × {step}" if (step := task.pixel_step) > 1 else ""
-            truth = lattice(task.truth("test", view), step)
+            truth = subsample(task.truth("test", view), step)
             scenes[heading] = Scene(f"{heading or task.info.name} ({facts})", truth)
         both = dual and task.settings.fine_samples > 0
         pictures = task.render(model, task.poses["test"][view], both, task.pixel_step)
@@ -84,10 +142,10 @@ def collect(runs: Mapping[str, Config], dual: bool = False, coarse: bool = False
 
 
 def draw_scenes(scenes: list[Scene]) -> Figure:
-    """Two rows of panels for each scene: pictures, and their distance from the truth."""
+    """Draw two rows of panels per scene: pictures, and their absolute errors."""
     columns = 1 + max(len(scene.renders) for scene in scenes)
-    heights = [PANEL * scene.truth.shape[0] / scene.truth.shape[1] for scene in scenes]
-    figure = Figure(figsize=(PANEL * columns, sum(2 * height + 1.0 for height in heights)), layout="constrained")
+    heights = [PANEL_INCHES * scene.truth.shape[0] / scene.truth.shape[1] for scene in scenes]
+    figure = Figure(figsize=(PANEL_INCHES * columns, sum(2 * height + 1.0 for height in heights)), layout="constrained")
     bands = figure.subfigures(len(scenes), 1, height_ratios=[2 * height + 1.0 for height in heights], squeeze=False)
     for band, scene in zip(bands[:, 0], scenes, strict=True):
         _draw_scene(band, scene, columns)
@@ -119,55 +177,8 @@ def _show(panel: Axes, picture: Tensor, title: str) -> None:
     panel.set_title(title, fontsize=9)
 
 
-def restore_views(config: Config) -> tuple[ViewSynthesis, nn.Module]:
-    """Task and model of the run that `config` describes; see `restore`.
-
-    Raises:
-        ResultsError: besides, a task of another family.
-    """
-    task, model = restore(config)
-    if not isinstance(task, ViewSynthesis):
-        raise ResultsError(f"task '{config.task.name}' has no views to render")
-    return task, model
-
-
-STYLES = {"bp": "-", "dfa": "--", "shallow": ":"}
-"""How the line of a rule is drawn; others are dash-dotted."""
-
-
-@FIGURES.register("psnr_curves")
-def psnr_curves(runs: Mapping[str, Config]) -> Figure:
-    """One row for each scene: its runs over iterations, and over hours at each run's mean speed."""
-    scenes: dict[str, dict[str, Config]] = {}
-    for label, config in runs.items():
-        heading, _, method = label.rpartition(SEPARATOR)
-        scenes.setdefault(heading or config.task.name, {})[method] = config
-    figure = Figure(figsize=(11, 3.4 * len(scenes)), layout="constrained")
-    panels = figure.subplots(len(scenes), 2, squeeze=False, sharey="row")
-    for row, (heading, methods) in zip(panels, scenes.items(), strict=True):
-        colors = {
-            model: f"C{index}" for index, model in enumerate(dict.fromkeys(c.model.name for c in methods.values()))
-        }
-        for method, config in methods.items():
-            steps, hours, values = _curve(config)
-            look = {
-                "color": colors[config.model.name],
-                "linestyle": STYLES.get(config.rule.name, "-."),
-                "label": method,
-            }
-            row[0].plot(steps, values, **look)
-            row[1].plot(hours, values, **look)
-        row[0].set(ylabel="validation PSNR (dB)", xlabel="iterations")
-        row[0].set_title(heading, fontsize=10)
-        row[1].set(xlabel="hours of training, at each run's mean speed")
-        row[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        for panel in row:
-            panel.grid(alpha=0.3)
-    return figure
-
-
 def _curve(config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Iterations, hours and PSNR of the evaluations of a run."""
+    """Return iterations, hours (at the run's mean speed) and PSNR (dB) of a run's evaluations."""
     folder = RunFolder.of(config)
     curve, record = folder.curve("valid/psnr"), folder.read()
     steps, values = np.array(list(curve), dtype=float), np.array(list(curve.values()), dtype=float)

@@ -1,4 +1,4 @@
-"""Radiance fields: from a position and a viewing direction to a raw colour and density."""
+"""Radiance fields: networks from a position and a viewing direction to a raw colour and density."""
 
 import math
 from collections.abc import Sequence
@@ -12,25 +12,24 @@ from torch.nn import functional as F
 from benchmarks.registry import MODELS
 
 OUTPUTS = 4
-"""Red, green, blue and density, before sigmoid and ReLU."""
-
-
-FOG = 0.1
-"""Raw density at the start. Deep networks start nearly constant; below 0 everywhere, ReLU would pass no gradient."""
+"""Channels of the raw output: red, green, blue (before the sigmoid) and density (before the ReLU)."""
+INITIAL_DENSITY = 0.1
+"""Initial bias of the density. A deep network starts nearly constant; if it were negative, the ReLU would block all
+gradients."""
 
 
 class Encoding(nn.Module):
-    """x ↦ (x, sin 2⁰x, cos 2⁰x, …, sin 2^{L−1}x, cos 2^{L−1}x), component-wise on the rows x; no gradient to x.
+    """Positional encoding x ↦ (x, sin 2⁰x, cos 2⁰x, …, sin 2^{L−1}x, cos 2^{L−1}x) (Mildenhall et al., 2020, eq. 4).
 
-    The cosine is the sine a quarter turn on: one pass over all frequencies. In float32 that is off by less than the
-    rounding of x itself makes of the highest frequency.
+    Applied to each component of the rows x; passes no gradient to x. The cosine is computed as a shifted sine, so that
+    one pass covers all frequencies; in float32 the error is below that of rounding x at the highest frequency.
 
     Args:
         frequencies: L.
-        components: of x.
+        components: number of components of x.
     """
 
-    turns: Tensor
+    phases: Tensor
     factors: Tensor
 
     def __init__(self, frequencies: int, components: int = 3) -> None:
@@ -38,51 +37,57 @@ class Encoding(nn.Module):
         self.width = components * (1 + 2 * frequencies)
         self.frequencies = frequencies
         factors = (2.0 ** torch.arange(frequencies)).repeat_interleave(2 * components)
-        turns = torch.tensor([0.0, 0.5 * math.pi]).repeat_interleave(components).repeat(frequencies)
+        phases = torch.tensor([0.0, 0.5 * math.pi]).repeat_interleave(components).repeat(frequencies)
         self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("turns", turns, persistent=False)
+        self.register_buffer("phases", phases, persistent=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        """Encode rows (rows, components) → (rows, components · (1 + 2 L))."""
         repeated = x.repeat(1, 2 * self.frequencies)
-        return torch.cat((x, torch.addcmul(self.turns, repeated, self.factors).sin_()), dim=-1)
+        return torch.cat((x, torch.addcmul(self.phases, repeated, self.factors).sin_()), dim=-1)
 
 
 class Layer(nn.Module):
-    """Linear and ReLU. What a further input adds joins as if it were concatenated to the first, without the copy.
+    """Linear layer and ReLU on one input, or on the concatenation of two without copying them together.
 
     Args:
         inputs: width of the first input.
         outputs: width of the output.
-        extra: width of the further input; 0: there is none.
+        extra: width of the second input; 0 for none.
     """
 
     def __init__(self, inputs: int, outputs: int, extra: int = 0) -> None:
         super().__init__()
         self.inputs = inputs
         self.linear = nn.Linear(inputs + extra, outputs)
-        # In place on what a linear layer puts out, never on a view of it, for which autograd would copy everything.
+        # In place on the output of the linear layer, never on a view of it, which autograd would copy.
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Rows (rays · samples, outputs) of rows x, and of rows `extra` or, one for all samples of a ray, (rays, …)."""
+        """Map x (rays · samples, inputs) to (rays · samples, outputs).
+
+        `extra` has a row for each row of x, or one for each ray, shared by its samples: (rays, extra).
+        """
         if extra is None:
             return self.act(self.linear(x))
         weight, more = self.linear.weight.split((self.inputs, extra.shape[1]), dim=1)
         hidden = F.linear(x, weight, self.linear.bias)
         if len(extra) == len(x):
-            return self.act(hidden.addmm_(extra.to(hidden.dtype), more.T.to(hidden.dtype)))  # reduced under autocast
+            return self.act(
+                hidden.addmm_(extra.to(hidden.dtype), more.T.to(hidden.dtype))
+            )  # hidden is bfloat16 under autocast
         by_ray = hidden.unflatten(0, (len(extra), -1)) + F.linear(extra, more)[:, None]
         return self.act(by_ray).flatten(0, 1)
 
 
 class Field(nn.Module):
-    """The network of Mildenhall et al. (2020): a trunk for the position, density from it, colour also by direction.
+    """Network of Mildenhall et al. (2020): density from the position, colour from position and viewing direction.
 
     Args:
-        depth, width: of the trunk.
-        skip: the position is given again to the layer after this one (counted from 1); 0: to none.
-        position_frequencies, direction_frequencies: of the encodings.
+        depth, width: layers of the trunk, which sees the position only, and their width.
+        skip: number of the layer (from 1) after which the encoded position is concatenated again; 0 for none.
+        position_frequencies, direction_frequencies: L of the encodings.
     """
 
     def __init__(
@@ -97,13 +102,13 @@ class Field(nn.Module):
         self.trunk = nn.ModuleList(layers)
         self.skip = skip
         self.density = nn.Linear(width, 1)
-        nn.init.constant_(self.density.bias, FOG)
+        nn.init.constant_(self.density.bias, INITIAL_DENSITY)
         self.feature = Layer(width, width)
         self.view = Layer(width, width // 2, self.encode_direction.width)
         self.color = nn.Linear(width // 2, 3)
 
     def forward(self, positions: Tensor, directions: Tensor) -> Tensor:
-        """Raw (rays, samples, 4) at positions (rays, samples, 3) seen along unit directions (rays, 3)."""
+        """Map positions (rays, samples, 3) and unit directions (rays, 3) to raw outputs (rays, samples, 4)."""
         encoded = self.encode_position(positions.flatten(0, 1))
         hidden = encoded
         for number, layer in enumerate(self.trunk):
@@ -113,11 +118,11 @@ class Field(nn.Module):
 
 
 class TinyField(nn.Module):
-    """A perceptron from the position alone (Tiny-NeRF).
+    """Perceptron of the position only (Tiny-NeRF).
 
     Args:
-        widths: of the hidden layers.
-        position_frequencies: of the encoding.
+        widths: widths of the hidden layers.
+        position_frequencies: L of the encoding.
     """
 
     def __init__(self, widths: Sequence[int], position_frequencies: int = 10) -> None:
@@ -128,7 +133,7 @@ class TinyField(nn.Module):
         self.output = nn.Linear(sizes[-1], OUTPUTS)
 
     def forward(self, positions: Tensor, directions: Tensor) -> Tensor:
-        """Raw (rays, samples, 4) at positions (rays, samples, 3); the directions play no part."""
+        """Map positions (rays, samples, 3) to raw outputs (rays, samples, 4); the directions are ignored."""
         hidden = self.encode_position(positions.flatten(0, 1))
         for layer in self.trunk:
             hidden = layer(hidden)
@@ -137,10 +142,10 @@ class TinyField(nn.Module):
 
 
 class RadianceFields(nn.Module):
-    """A coarse and, mostly, a fine field.
+    """Model of a scene: a coarse field and, if rays are sampled twice, a fine one.
 
     Args:
-        coarse, fine: fields; no fine one for models that are asked once per ray.
+        coarse, fine: fields; `fine` is None for models without importance sampling.
     """
 
     def __init__(self, coarse: nn.Module, fine: nn.Module | None = None) -> None:
@@ -149,10 +154,10 @@ class RadianceFields(nn.Module):
         self.fine = fine
 
     def forward(self, level: str, positions: Tensor, directions: Tensor) -> Tensor:
-        """Raw outputs of the field of that level, "coarse" or "fine", see `Field.forward`.
+        """Return the raw outputs of the field `level`, "coarse" or "fine"; see `Field.forward`.
 
         Raises:
-            ValueError: there is no field of that level.
+            ValueError: the model has no fine field.
         """
         field = {"coarse": self.coarse, "fine": self.fine}[level]
         if field is None:
@@ -163,16 +168,16 @@ class RadianceFields(nn.Module):
 
 @MODELS.register("nerf")
 def nerf(depth: int = 8, width: int = 256, fine_width: int | None = None, skip: int = 5) -> nn.Module:
-    """Two networks of 8 layers of 256, the position given again after the fifth; `fine_width` widens the fine one."""
+    """Build NeRF (Mildenhall et al., 2020); `fine_width` is the width of the fine network if it differs."""
     return RadianceFields(Field(depth, width, skip), Field(depth, fine_width or width, skip))
 
 
-# The network that the paper's authors released, 4 layers of 128; and their NeRF-XL, with a wider fine network.
+# The network in the paper's released code, 4 layers of 128, and its NeRF-XL, with a wider fine network.
 MODELS.register("nerf_release")(partial(nerf, depth=4, width=128, skip=0))
 MODELS.register("nerf_xl")(partial(nerf, fine_width=512))
 
 
 @MODELS.register("tiny_nerf")
 def tiny_nerf(widths: Sequence[int] = (128, 128)) -> nn.Module:
-    """One perceptron 63-128-128-4."""
+    """Build the single perceptron of Tiny-NeRF, 63-128-128-4."""
     return RadianceFields(TinyField(widths))

@@ -1,10 +1,10 @@
-"""The models that the paper's authors released, evaluated by this suite.
+"""Evaluation of the models that the paper's authors released.
 
     python -m benchmarks.families.view_synthesis.released FILE task=blender_lego
 
-FILE is one of their checkpoints, e.g. synth_lego_dfa.ckpt: PyTorch's format, read as tensors only. Further arguments
-are overrides of the configuration. Their rays went through the corners of the pixels of full pictures, 800 wide
-(`task.options.pixel_centre=0`); `+task.options.pixel_step=8` looks at one pixel of 64.
+FILE is a released checkpoint, e.g. synth_lego_dfa.ckpt; only tensors are read from it. Further arguments are overrides
+of the configuration. The models were trained with rays through the corners of pixels (`task.options.pixel_centre=0`) of
+pictures 800 wide; `+task.options.pixel_step=8` evaluates one pixel in 64.
 """
 
 import argparse
@@ -40,21 +40,21 @@ LAYERS = {
     "layers_dir.0": "view.linear",
     "fc_rgb": "color",
 }
-"""Their name of a layer → ours."""
+"""Name of a layer in the released code → name in `models.Field`."""
 
 
 def load_released(path: Path, model: nn.Module) -> None:
-    """Fill a `nerf_release` model with the weights of a released file.
+    """Load the weights of a released checkpoint into a `nerf_release` model.
 
     Raises:
-        DataError: the file cannot be read, or is no such model.
+        DataError: the file cannot be read, or holds another model.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} is not a checkpoint of tensors: {str(error).splitlines()[0]}") from None
     weights = rename(content, str(path))
     try:
         model.load_state_dict(weights)
@@ -63,35 +63,43 @@ def load_released(path: Path, model: nn.Module) -> None:
 
 
 def rename(content: Any, where: str) -> dict[str, Tensor]:
-    """The released weights by the names of `nerf_release`.
+    """Return the weights of a released checkpoint under the names of `nerf_release`.
+
+    Args:
+        content: the loaded checkpoint.
+        where: name of the file for error messages.
 
     Raises:
-        DataError: a part is missing.
+        DataError: a weight is missing.
     """
     weights: dict[str, Tensor] = {}
     for key, level in LEVELS.items():
         part = content.get(key) if isinstance(content, dict) else None
         if not isinstance(part, dict):
-            raise DataError(f"{where} holds no {key}")
-        for theirs, ours in LAYERS.items():
+            raise DataError(f"{where} has no entry {key}")
+        for released, own in LAYERS.items():
             for kind in ("weight", "bias"):
-                if not isinstance(part.get(f"{theirs}.{kind}"), Tensor):
-                    raise DataError(f"{where}: {key} has no {theirs}.{kind}")
-                weights[f"{level}.{ours}.{kind}"] = part[f"{theirs}.{kind}"].float()
+                if not isinstance(part.get(f"{released}.{kind}"), Tensor):
+                    raise DataError(f"{where}: {key} has no {released}.{kind}")
+                weights[f"{level}.{own}.{kind}"] = part[f"{released}.{kind}"].float()
     return weights
 
 
 def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """A released model on the test views, in the configuration that the overrides give.
+    """Evaluate a released model on the test views.
+
+    Args:
+        path: the checkpoint.
+        overrides: of the configuration, with a task.
 
     Returns:
-        `metrics`, and what they were measured on.
+        `metrics`, and the checkpoint, data, device, versions and commit.
 
     Raises:
         DataError: see `load_released`.
-        ConfigError: a configuration that does not fit.
+        ConfigError: the configuration is not valid.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     config = resolve(compose_config([*overrides, "model=nerf_release"]))
     load_components(config)
     device = find_device(config.run.device)
@@ -108,7 +116,7 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "overrides": list(overrides),
         "data": asdict(task.info),
         "metrics": metrics,
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - start,
         "device": device_name(device),
         "versions": versions(),
         "commit": commit()[0],
@@ -116,7 +124,7 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run `python -m benchmarks.families.view_synthesis.released`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.families.view_synthesis.released",
         description=__doc__,
@@ -124,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("file", type=Path, help="a released checkpoint")
     parser.add_argument("overrides", nargs="*", help="task=blender_lego and further overrides")
-    parser.add_argument("--out", type=Path, help="write what was measured here, e.g. results/released/lego_800.json")
+    parser.add_argument("--out", type=Path, help="JSON file to write, e.g. results/released/lego_800.json")
     options = parser.parse_intermixed_args(arguments)
 
     def command() -> int:

@@ -1,4 +1,4 @@
-"""The task: learn a scene from pictures with known cameras, be judged on views that were held out."""
+"""Task of view synthesis: learn a scene from pictures with known cameras, evaluate it on held-out views."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,21 +13,27 @@ from torch.nn import functional as F
 
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, load_scene
-from benchmarks.families.view_synthesis.render.image import Picture, lattice, lpips, psnr, render_picture, ssim
+from benchmarks.families.view_synthesis.render.image import Picture, lpips, psnr, render_picture, ssim, subsample
 from benchmarks.families.view_synthesis.render.rays import Rays, camera_rays
 from benchmarks.families.view_synthesis.render.volume import Draws, RenderSettings, render_rays
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task, cut_rows
 
-EPOCH = 1_000
-"""Iterations that make an epoch; the length of a run is `trainer.steps`."""
+EPOCH_ITERATIONS = 1_000
+"""Iterations per epoch; `trainer.steps` sets the length of a run."""
 ALIGNMENT_RAYS = 64
-"""Rays of the batch that alignment is measured on."""
+"""Rays of the batch on which alignment is measured."""
 
 
 @dataclass(frozen=True)
 class RayBatch:
-    """Rays, the colours they should show, (rays, 3) in [0, 1], and the random numbers for their samples."""
+    """Batch of rays.
+
+    Attributes:
+        rays: the rays.
+        colors: their true colours, (rays, 3) in [0, 1].
+        draws: random numbers for their samples.
+    """
 
     rays: Rays
     colors: Tensor
@@ -41,30 +47,25 @@ class RayBatch:
 
 
 class ViewSynthesis(Task):
-    """Radiance fields of one scene; an iteration sees rays of one random training view.
+    """Radiance fields of one scene; an iteration uses rays of one random training view.
 
     Args:
-        name: of the task, e.g. "blender_lego".
-        scene: see `load_scene`.
-        seed: draws views, rays and samples.
-        source: "real" or "stand_in".
-        data_dir, download: where the real pictures are, and whether to fetch missing ones.
-        width: pictures are reduced to this width in pixels; 0: as they come.
-        allow_partial: leave out views whose picture is missing, instead of refusing the scene.
-        stand_in_views: training views of a stand-in.
-        rays: per iteration; 0: all of the view.
-        parts: batches that an iteration is cut into, of equal size; with `trainer.accumulate` set to the same number
-            they make one step, in less memory and with the same gradient.
+        name: name of the task, e.g. "blender_lego".
+        scene, source, data_dir, download, width, allow_partial, stand_in_views: see `load_scene`.
+        seed: determines views, rays and samples.
+        rays: rays per iteration; 0 for all of the view.
+        parts: number of equal batches that an iteration is divided into. With `trainer.accumulate` set to the same
+            number they make one step with the same gradient in less memory.
         coarse_samples, fine_samples, chunk: see `RenderSettings`.
-        noise: standard deviation of the noise on the raw density in training.
+        noise: standard deviation of the noise added to the raw density in training.
         pixel_centre: see `camera_rays`.
-        valid_views, test_views: evenly spread views of these splits to evaluate on; 0: all.
-        dual: evaluate the mean of both fields too, on the test split.
-        pixel_step: evaluate only every `pixel_step`-th pixel in either direction: an estimate of the PSNR of large
-            pictures in a fraction of the time. Measures of neighbourhoods (SSIM, LPIPS) are then left out.
+        valid_views, test_views: number of evenly spaced views of these splits to evaluate on; 0 for all.
+        dual: whether to evaluate the mean of both fields too, on the test split.
+        pixel_step: evaluate only every `pixel_step`-th pixel in either direction, which estimates the PSNR of large
+            pictures in a fraction of the time; SSIM and LPIPS are then left out.
 
     Raises:
-        ConfigError: an option that does not fit.
+        ConfigError: an option is out of range or does not fit the scene.
         DataError: see `load_scene`.
     """
 
@@ -125,8 +126,8 @@ class ViewSynthesis(Task):
         self.settings = RenderSettings(near, far, white, coarse_samples, fine_samples, chunk)
         splits = self.scene.splits
         self.chosen = {
-            "valid": _spread(len(splits["valid"]), valid_views),
-            "test": _spread(len(splits["test"]), test_views),
+            "valid": _evenly_spaced(len(splits["valid"]), valid_views),
+            "test": _evenly_spaced(len(splits["test"]), test_views),
         }
         self.device = torch.device("cpu")
         self.poses = {split: views.poses for split, views in splits.items()}
@@ -134,27 +135,30 @@ class ViewSynthesis(Task):
         self.info = DataInfo(name, self.scene.kind, self.scene.checksums, self.scene.notes)
 
     def model_options(self) -> dict[str, Any]:
+        """Return no options: models of this family do not depend on the scene."""
         return {}
 
     def to(self, device: torch.device) -> None:
+        """Move poses to `device`, and the training pictures too if it is not the CPU."""
         self.device = device
         self.poses = {split: poses.to(device) for split, poses in self.poses.items()}
         if device.type != "cpu":
             self.pictures = torch.from_numpy(np.array(self.pictures)).to(device)
 
     def steps_per_epoch(self) -> int:
-        return EPOCH * self.parts
+        """Return the number of batches of `EPOCH_ITERATIONS` iterations."""
+        return EPOCH_ITERATIONS * self.parts
 
     def train_batches(self, epoch: int, skip: int = 0) -> Iterator[RayBatch]:
-        """The batches of 1,000 iterations, `parts` of each."""
-        for iteration in range(skip // self.parts, EPOCH):
+        """Yield the batches of an epoch, `parts` per iteration, without the first `skip`."""
+        for iteration in range(skip // self.parts, EPOCH_ITERATIONS):
             batch = self.draw_batch(epoch, iteration)
             size = self.rays // self.parts
             for part in range(max(0, skip - iteration * self.parts), self.parts):
                 yield batch[part * size : (part + 1) * size]
 
     def draw_batch(self, epoch: int, iteration: int) -> RayBatch:
-        """Rays of a random training view, a pure function of seed, epoch and iteration; all of the view in order."""
+        """Draw rays of a random training view, as a function of seed, epoch and iteration alone."""
         words = np.random.SeedSequence([self.seed, epoch, iteration])
         numbers = np.random.default_rng(words)
         view = int(numbers.integers(len(self.poses["train"])))
@@ -170,19 +174,22 @@ class ViewSynthesis(Task):
         return RayBatch(rays, colors, Draws.draw(self.rays, self.settings, self.noise, generator))
 
     def loss(self, model: nn.Module, batch: RayBatch) -> Tensor:
-        """Mean squared error of the coarse render plus that of the fine one."""
+        """Return the mean squared error of the coarse render plus that of the fine one."""
         renders = render_rays(model, batch.rays, self.settings, batch.draws)
         losses = [F.mse_loss(render.colors, batch.colors) for render in renders.values()]
         return torch.stack(losses).sum()
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Means over views: `psnr` and `ssim` of the fine render (coarse where there is no other), `psnr_coarse`, …"""
+        """Return means over views: `psnr` (dB), `ssim` and `lpips` of the best render, `psnr_<level>` of the others.
+
+        The best render is the fine one, or the coarse one of a model without it.
+        """
         found: dict[str, list[float]] = {}
         for view in self.chosen[split]:
             pictures = self.render(
                 model, self.poses[split][view], dual=self.dual and split == "test", step=self.pixel_step
             )
-            truth = lattice(self.truth(split, view), self.pixel_step)
+            truth = subsample(self.truth(split, view), self.pixel_step)
             best = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
             measured: dict[str, float | None] = {"psnr": psnr(best, truth)}
             if self.pixel_step == 1:
@@ -196,29 +203,29 @@ class ViewSynthesis(Task):
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
-        """The loss of a fixed batch of 64 rays; spread over the view where a batch is all of it, corner to corner."""
+        """Return the loss of a fixed batch of 64 rays, evenly spaced over the view if batches are whole views."""
         batch = self.draw_batch(0, 0)
         whole = self.rays == self.scene.height * self.scene.width
         step = max(1, len(batch) // ALIGNMENT_RAYS) if whole else 1
         return self.loss(model, batch[: step * ALIGNMENT_RAYS : step])
 
     def share(self, batch: RayBatch, rank: int, world: int) -> tuple[RayBatch, float]:
-        """Some of the rays."""
+        """Return the rays of process `rank` and their share of the batch."""
         rays, weight = cut_rows(len(batch), rank, world)
         return batch[rays], weight
 
     def render(self, model: nn.Module, pose: Tensor, dual: bool = False, step: int = 1) -> dict[str, Picture]:
-        """A picture from a camera, (3, 4); see `render_picture`."""
+        """Render the view of a camera with the given pose, (3, 4); see `render_picture`."""
         model.eval()
         return render_picture(model, self.scene, pose.to(self.device), self.settings, self.pixel_centre, dual, step)
 
     def truth(self, split: str, view: int) -> Tensor:
-        """The picture of a view, (height, width, 3) in [0, 1], on the CPU."""
+        """Return the picture of a view, (height, width, 3) in [0, 1], on the CPU."""
         return torch.from_numpy(np.array(self.scene.splits[split].images[view])).float() / 255
 
 
-def _spread(views: int, wanted: int) -> list[int]:
-    """Numbers of `wanted` views, evenly spread; all of them for 0."""
+def _evenly_spaced(views: int, wanted: int) -> list[int]:
+    """Return the indices of `wanted` evenly spaced views; all of them for 0."""
     if wanted == 0 or wanted >= views:
         return list(range(views))
     return [int(view) for view in np.linspace(0, views - 1, wanted + 2)[1:-1].round()]

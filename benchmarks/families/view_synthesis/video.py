@@ -1,9 +1,9 @@
-"""A video of a finished run: the scene from a path of cameras around it (or, facing it, on a spiral).
+"""Video of a finished run: the scene along a camera path, a circle around it or a spiral in front of it.
 
     python -m benchmarks.families.view_synthesis.video lego.gif task=blender_lego model=nerf rule=dfa
 
-The first argument is the file, a GIF or, where the package imageio-ffmpeg is there, an MP4; the others are the
-overrides that the run was trained with.
+The first argument is the file to write, a GIF or, with the package imageio-ffmpeg, an MP4; the others are the overrides
+that the run was trained with.
 """
 
 import sys
@@ -26,16 +26,19 @@ FRAMES_PER_SECOND = 20
 
 
 def make_video(target: Path, overrides: Sequence[str]) -> int:
-    """Render the path of a run's scene and write it; returns the number of frames.
+    """Render the camera path of a run's scene and write it to `target`.
+
+    Returns:
+        The number of frames.
 
     Raises:
-        ConfigError: neither a GIF nor an MP4 that can be written.
+        ConfigError: `target` is neither a GIF nor an MP4, or an MP4 cannot be written here.
         ResultsError: the run has not finished.
     """
     if target.suffix not in (".gif", ".mp4"):
-        raise ConfigError(f"a video is a .gif or an .mp4, not '{target.name}'")
+        raise ConfigError(f"unknown format of '{target.name}'; known: .gif, .mp4")
     if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
-        raise ConfigError("an .mp4 needs the package imageio-ffmpeg; without it, make a .gif")
+        raise ConfigError("an .mp4 needs the package imageio-ffmpeg; install it or write a .gif")
     config = resolve(compose_config(list(overrides)))
     task, model = restore_views(config)
     frames = []
@@ -55,7 +58,7 @@ def _write(path: Path, suffix: str, frames: np.ndarray) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run `python -m benchmarks.families.view_synthesis.video`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def command() -> int:

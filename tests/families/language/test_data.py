@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.errors import DataError
-from benchmarks.families.language.data import Columns, windows_in_turn
+from benchmarks.families.language.data import Columns, sequential_windows
 from benchmarks.families.language.texts import find_text, missing_data
 from tests.families.language.conftest import LINES
 
@@ -62,7 +62,7 @@ def test_an_accelerator_gets_the_same_windows(monkeypatch: pytest.MonkeyPatch) -
 def test_in_turn_every_token_but_the_first_is_a_target_once(count: int) -> None:
     ids = _numbers(count)
     seen: list[int] = []
-    for inputs, targets in windows_in_turn(ids, window=4, rows=3):
+    for inputs, targets in sequential_windows(ids, window=4, rows=3):
         assert inputs.shape == targets.shape and len(inputs) <= 3 and inputs.shape[1] <= 4
         for row, follows in zip(inputs.tolist(), targets.tolist(), strict=True):
             assert follows == [token + 1 for token in row]
@@ -75,7 +75,7 @@ def test_a_text_that_is_too_short_is_refused() -> None:
     with pytest.raises(DataError, match="5 tokens is too short for 3 columns"):
         Columns(_numbers(5), columns=3, window=4)
     with pytest.raises(DataError, match="nothing to predict"):
-        next(windows_in_turn(_numbers(1), 4, 4))
+        next(sequential_windows(_numbers(1), 4, 4))
 
 
 def test_lines_end_at_line_feeds_only(text_folder: Path) -> None:
@@ -132,13 +132,13 @@ def test_folders_that_cannot_be_written_are_told(tmp_path: Path, monkeypatch: py
         find_text("wikitext2", data, "", True)
     message = str(raised.value)
     assert f"can be written neither to {data / 'wikitext-2'} nor {cache / 'wikitext-2'};" in message
-    assert "DFA_CACHE_DIR chooses another" in message
+    assert "set DFA_CACHE_DIR to a writable folder" in message
 
 
 def test_a_failing_hub_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets, "load_dataset", Hub(fail=True))
-    with pytest.raises(DataError, match="cannot be had: the hub is down"):
+    with pytest.raises(DataError, match="cannot be downloaded: the hub is down"):
         find_text("wikitext103", tmp_path, "", True)
     assert not list(tmp_path.rglob("*.tokens")) and missing_data("wikitext103", tmp_path)
 
@@ -146,7 +146,7 @@ def test_a_failing_hub_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_any_folder_of_text(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    with pytest.raises(DataError, match=r"no text in .*mine: it has to hold train.txt, valid.txt, test.txt, or \*.txt"):
+    with pytest.raises(DataError, match=r"no text in .*mine: put train.txt, valid.txt, test.txt there, or \*.txt"):
         find_text("plain_text", tmp_path, "mine", False)
     (folder / "b.txt").write_text("\n".join(f"line {n}" for n in range(60, 100)) + "\n")
     (folder / "a.txt").write_text("\n".join(f"line {n}" for n in range(60)) + "\n")
@@ -157,7 +157,7 @@ def test_any_folder_of_text(tmp_path: Path) -> None:
     assert set(text.checksums()) == {"a.txt", "b.txt"}
     for split in ("train", "valid"):
         (folder / f"book.{split}.txt").write_text(f"{split}\n")
-    with pytest.raises(DataError, match=r"has to hold test.txt, or"):
+    with pytest.raises(DataError, match=r"put test.txt there, or"):
         find_text("plain_text", tmp_path, "mine", False)
     (folder / "test.txt").write_text("test\n")
     named = find_text("plain_text", tmp_path, str(folder), False)

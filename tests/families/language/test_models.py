@@ -186,7 +186,7 @@ def test_dropout_is_where_it_belongs_and_off_in_evaluation() -> None:
         ({"normalisation": "batch"}, "unknown normalisation 'batch'; known: post, pre, none"),
         ({"heads": 3}, "multiple of 2·heads"),
         ({"blocks": 0}, "0 blocks"),
-        ({"attention": "fixed", "heads": 2}, "has 4 heads, one for each pattern, not 2"),
+        ({"attention": "fixed", "heads": 2}, "needs 4 heads, one for each pattern, not 2"),
     ],
 )
 def test_impossible_options_are_named(options: dict[str, Any], message: str) -> None:

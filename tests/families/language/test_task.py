@@ -16,7 +16,7 @@ from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.language.data import Window
 from benchmarks.families.language.models import Transformer
 from benchmarks.families.language.stand_in.grammar import Grammar, Recipe
-from benchmarks.families.language.stand_in.markov import Source
+from benchmarks.families.language.stand_in.markov import MarkovSource
 from benchmarks.families.language.task import LanguageModelling
 from benchmarks.run.build import build_rule
 from benchmarks.run.execute import execute
@@ -44,7 +44,7 @@ class Table(nn.Module):
 class Oracle(nn.Module):
     """The best predictions of the generated language from the tokens of a window."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: MarkovSource) -> None:
         super().__init__()
         self.source = source
 
@@ -54,9 +54,9 @@ class Oracle(nn.Module):
         for row, window in enumerate(tokens.tolist()):
             belief = source.stationary
             for position, word in enumerate(window):
-                weights = belief * source.chances[:, word]
-                belief = np.bincount(source.following[:, word], weights, minlength=len(weights)) / weights.sum()
-                scores[row, position] = torch.from_numpy(np.log(belief @ source.chances + 1e-300))
+                weights = belief * source.probabilities[:, word]
+                belief = np.bincount(source.next_state[:, word], weights, minlength=len(weights)) / weights.sum()
+                scores[row, position] = torch.from_numpy(np.log(belief @ source.probabilities + 1e-300))
         return scores
 
 
@@ -110,7 +110,7 @@ def test_evaluation_sees_windows_and_nothing_before_them() -> None:
 def test_the_oracle_reaches_the_best_perplexity_in_the_notes() -> None:
     # 16,001 training tokens leave 800 for validation: 49 whole windows of 16 and a shorter one, not in the notes' mean.
     task = _build(stand_in_tokens=16_020)
-    found = _evaluate(task, Oracle(Source(Grammar(Recipe()))))
+    found = _evaluate(task, Oracle(MarkovSource(Grammar(Recipe()))))
     best = float(task.info.notes["best_perplexity"])
     assert found["perplexity"] == pytest.approx(best, rel=0.01)
     assert found["perplexity"] == found["word_perplexity"]
@@ -182,7 +182,7 @@ def test_windows_do_not_depend_on_seed_or_epoch() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"columns": 0}, "columns must be at least 1"), ({"groups": 3}, "4 columns do not make 3 groups")],
+    [({"columns": 0}, "columns must be at least 1"), ({"groups": 3}, "4 columns cannot be divided into 3 groups")],
 )
 def test_impossible_options_are_named(options: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -134,7 +134,7 @@ def test_a_damaged_cache_is_told(text_folder: Path) -> None:
     tokenised(text, 300, cache=str(text_folder))
     (folder,) = (text_folder / "language").glob("bpe-*")
     np.save(folder / "valid.npy", np.zeros(3, np.uint16))
-    with pytest.raises(DataError, match="does not fit its manifest; delete it"):
+    with pytest.raises(DataError, match="does not match its manifest; delete it"):
         tokenised(text, 300, cache=str(text_folder))
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match="is damaged"):

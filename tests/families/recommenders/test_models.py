@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.recommenders.layers import CrossLayer, CrossNetwork, FieldTable, Logarithmic, Mlp, Pairs
+from benchmarks.families.recommenders.layers import (
+    CrossLayer,
+    CrossNetwork,
+    FieldTable,
+    Logarithmic,
+    Mlp,
+    PairwiseProducts,
+)
 from benchmarks.families.recommenders.models import (
     AdaptiveFactorization,
     AutoInt,
@@ -72,7 +79,7 @@ def test_fm_is_the_sum_over_all_pairs_of_fields(ids: torch.Tensor) -> None:
 
 
 def test_pairs_of_one_field_are_nothing() -> None:
-    assert Pairs()(torch.randn(3, 1, 4)).abs().max() < 1e-6
+    assert PairwiseProducts()(torch.randn(3, 1, 4)).abs().max() < 1e-6
 
 
 def test_cross_network_matches_its_recurrence() -> None:

@@ -19,7 +19,7 @@ from benchmarks.families.recommenders.criteo import cache
 from benchmarks.families.recommenders.criteo.blocks import TextSource, parse_text
 from benchmarks.families.recommenders.criteo.cache import open_cache, prepare, read_manifest
 from benchmarks.families.recommenders.criteo.parse import Parsed, parse_table
-from benchmarks.families.recommenders.criteo.parse_fast import parse_plain, read_integers
+from benchmarks.families.recommenders.criteo.parse_fast import parse_fast, read_integers
 from benchmarks.families.recommenders.data import ClickLog
 from benchmarks.families.recommenders.stand_in import ClickModel, write_text_log
 
@@ -173,7 +173,7 @@ def rows_of(parsed: Parsed) -> list[tuple[int, ...]]:
 def test_ordinary_blocks_get_the_same_keys_with_and_without_the_parser(generated: Path) -> None:
     short = "\t".join(["1", "-3", "", "0", "007", "-0", *["12345678"] * 8, "a", "é", "", *["abcdefgh"] * 23]) + "\n"
     block = generated.read_bytes()[:300_000].rpartition(b"\n")[0] + b"\n" + short.encode() * 3
-    quick = parse_plain(block)
+    quick = parse_fast(block)
     assert quick is not None and quick.malformed == 0
     assert rows_of(quick) == rows_of(parse_table(*parse_text(block)))
 
@@ -191,11 +191,11 @@ def test_texts_are_read_as_integers_one_by_one() -> None:
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_blocks_with_a_malformed_line_are_left_to_the_parser(generated: Path, bad: str) -> None:
     lines = generated.read_text().splitlines()[:50]
-    assert parse_plain(("\n".join(lines) + "\n").encode()) is not None
-    assert parse_plain(("\n".join([*lines, bad, lines[0]]) + "\n").encode()) is None
+    assert parse_fast(("\n".join(lines) + "\n").encode()) is not None
+    assert parse_fast(("\n".join([*lines, bad, lines[0]]) + "\n").encode()) is None
     # Columns that two lines have too few and too many of do not make up for each other.
     cells = lines[0].split("\t")
-    assert parse_plain("\n".join(["\t".join(cells[:-1]), "\t".join([*cells, "a"]), ""]).encode()) is None
+    assert parse_fast("\n".join(["\t".join(cells[:-1]), "\t".join([*cells, "a"]), ""]).encode()) is None
 
 
 def test_logarithms_match_the_standard_library() -> None:
@@ -270,7 +270,7 @@ def test_bad_options_and_files(tmp_path: Path, generated: Path) -> None:
         prepare(TextSource(generated), tmp_path / "a", min_count=0)
     empty = tmp_path / "empty.txt"
     empty.touch()
-    with pytest.raises(DataError, match="no good row"):
+    with pytest.raises(DataError, match="no well-formed row"):
         prepare(TextSource(empty), tmp_path / "b")
     with pytest.raises(DataError, match="cannot be written"):
         prepare(TextSource(generated), Path("/proc/nowhere"))

@@ -38,7 +38,7 @@ def test_another_scene_is_not_taken_for_the_one_wanted(scenes: Path, tmp_path: P
 @pytest.mark.parametrize("name", ["lego/../../escaped.png", "lego/C:\\escaped.png", "lego/a/../../../escaped.png"])
 def test_members_that_lead_out_are_refused_and_nothing_is_unpacked(scenes: Path, tmp_path: Path, name: str) -> None:
     content = zipped({**members_of(scenes / "lego", "lego/"), name: b"gotcha"})
-    with pytest.raises(DataError, match="leads out of its folder; nothing was unpacked"):
+    with pytest.raises(DataError, match="folder; nothing was unpacked"):
         unpack(content, tmp_path)
     assert written(tmp_path) == ["archive.zip"]
 
@@ -67,10 +67,10 @@ def test_links_are_refused(scenes: Path, tmp_path: Path) -> None:
 def test_archives_that_would_fill_the_disk_are_refused(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 1 << 20)
     bomb = {**members_of(scenes / "lego", "lego/"), "lego/train/zeros.png": bytes(2 << 20)}
     assert len(zipped(bomb)) < 1 << 19
-    with pytest.raises(DataError, match="more than a scene can take up"):
+    with pytest.raises(DataError, match="more than any scene needs"):
         unpack(zipped(bomb), tmp_path)
     assert written(tmp_path) == ["archive.zip"]
 
@@ -92,7 +92,7 @@ def test_damaged_archives_are_refused(scenes: Path, tmp_path: Path, damage: str)
         content[200] ^= 0xFF
     else:
         content = bytearray(b"<html>Quota exceeded</html>")
-    with pytest.raises(DataError, match="no sound zip file"):
+    with pytest.raises(DataError, match="not a valid zip file"):
         unpack(bytes(content), tmp_path)
     assert written(tmp_path) == ["archive.zip"]
 

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from benchmarks.errors import ConfigError, DataError
-from benchmarks.families.view_synthesis.scenes.blender import is_complete, is_scene, load_blender
+from benchmarks.families.view_synthesis.scenes.blender import has_frame_lists, is_complete, load_blender
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
 
 LEGO = Path(os.environ.get("DFA_DATA_DIR", "")) / "nerf_synthetic" / "lego"
 needs_lego = pytest.mark.skipif(
-    "DFA_DATA_DIR" not in os.environ or not is_scene(LEGO), reason="DFA_DATA_DIR does not hold Lego"
+    "DFA_DATA_DIR" not in os.environ or not has_frame_lists(LEGO), reason="DFA_DATA_DIR does not hold Lego"
 )
 
 
@@ -44,7 +44,7 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 def test_what_is_rendered_reads_back_equal(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
-    rendered = stand_in.load_around("toys", width=16, views=10)
+    rendered = stand_in.load_surround("toys", width=16, views=10)
     read = load_blender("toys", folder, width=None, allow_partial=False)
     for split, views in rendered.splits.items():
         np.testing.assert_array_equal(read.splits[split].images, views.images)
@@ -76,7 +76,7 @@ def test_missing_pictures_are_an_error_or_left_out_with_a_note(folder: Path) -> 
     assert "left_out" not in whole.notes
     for name in ("train/r_2.png", "train/r_7.png", "test/r_0.png"):
         (folder / name).unlink()
-    assert is_scene(folder) and not is_complete(folder)
+    assert has_frame_lists(folder) and not is_complete(folder)
     with pytest.raises(DataError, match=r"2 of 10 train, 1 of 2 test frames.*train/r_2.png.*allow_partial"):
         load_blender("toys", folder, width=None, allow_partial=False)
     partial = load_blender("toys", folder, width=None, allow_partial=True)
@@ -90,7 +90,7 @@ def test_missing_pictures_are_an_error_or_left_out_with_a_note(folder: Path) -> 
 
 def test_a_split_without_any_picture_is_an_error_even_where_parts_are_allowed(folder: Path) -> None:
     shutil.rmtree(folder / "val")
-    with pytest.raises(DataError, match="no pictures at all for: valid"):
+    with pytest.raises(DataError, match="has no pictures for: valid"):
         load_blender("toys", folder, width=None, allow_partial=True)
 
 
@@ -103,7 +103,7 @@ def test_corrupted_picture_is_named(folder: Path) -> None:
 
 
 MALFORMED: dict[str, Callable[[Any], None]] = {
-    "no list of frames": lambda content: content.pop("frames"),
+    "not a list of frames": lambda content: content.pop("frames"),
     "lists no frames": lambda content: content.update(frames=[]),
     "must lie between 0 and pi": lambda content: content.update(camera_angle_x=4.0),
     "not 4 by 4": lambda content: content["frames"][2]["transform_matrix"].pop(),
@@ -129,7 +129,7 @@ def test_other_faults_of_lists(folder: Path) -> None:
     with pytest.raises(DataError, match="differ in camera_angle_x"):
         load_blender("toys", folder, width=None, allow_partial=False)
     (folder / "transforms_val.json").write_text("{")
-    with pytest.raises(DataError, match=r"transforms_val\.json is no list of frames"):
+    with pytest.raises(DataError, match=r"transforms_val\.json is not a list of frames"):
         load_blender("toys", folder, width=None, allow_partial=False)
     (folder / "transforms_val.json").unlink()
     with pytest.raises(DataError, match=r"transforms_val\.json cannot be read"):

@@ -7,8 +7,8 @@ from benchmarks.families.view_synthesis.scenes.cameras import (
     average_pose,
     forward_facing,
     hemisphere,
-    improper,
     look_at,
+    pose_error,
     recentre,
     spiral,
     turntable,
@@ -30,7 +30,7 @@ def test_look_at_by_hand() -> None:
 
 def test_turntable_circles_the_origin_at_one_height_and_looks_at_it() -> None:
     poses = turntable(frames=12, elevation=30.0, radius=4.0)
-    assert poses.shape == (12, 3, 4) and improper(poses) == ""
+    assert poses.shape == (12, 3, 4) and pose_error(poses) == ""
     np.testing.assert_allclose(poses[:, 2, 3], 2.0)  # 4 sin 30°
     np.testing.assert_allclose(np.linalg.norm(poses[:, :, 3], axis=1), 4.0)
     # Looking at the origin: it lies on the viewing axis -z, 4 ahead.
@@ -43,7 +43,7 @@ def test_turntable_circles_the_origin_at_one_height_and_looks_at_it() -> None:
 def test_average_after_recentring_is_the_identity() -> None:
     recentred = recentre(some_poses())
     np.testing.assert_allclose(average_pose(recentred), np.eye(3, 4), atol=1e-12)
-    assert improper(recentred) == ""
+    assert pose_error(recentred) == ""
 
 
 def test_recentring_moves_all_cameras_rigidly() -> None:
@@ -71,7 +71,7 @@ def test_forward_facing_scales_the_nearest_depth_to_four_thirds() -> None:
 def test_spiral_looks_at_one_point_ahead_and_stays_near() -> None:
     poses, bounds = forward_facing(some_poses(20), np.tile([[3.0, 30.0]], (20, 1)))
     path = spiral(poses, bounds, frames=60)
-    assert path.shape == (60, 3, 4) and improper(path) == ""
+    assert path.shape == (60, 3, 4) and pose_error(path) == ""
     radii = np.percentile(np.abs(poses[:, :, 3]), 90, axis=0)
     assert (np.abs(path[:, :, 3]) <= radii + 1e-9).all()
     np.testing.assert_allclose(path[0, :, 3], [radii[0], 0.0, 0.0], atol=1e-9)
@@ -84,7 +84,7 @@ def test_spiral_looks_at_one_point_ahead_and_stays_near() -> None:
 @pytest.mark.parametrize("fault", ["nan", "stretched", "mirrored", "sheared"])
 def test_improper_poses_are_found(fault: str) -> None:
     poses = np.stack([hemisphere(np.array([0.6, 0.0, 0.8]), 4.0)] * 3)
-    assert improper(poses) == ""
+    assert pose_error(poses) == ""
     if fault == "nan":
         poses[1, 0, 3] = np.nan
     elif fault == "stretched":
@@ -93,4 +93,4 @@ def test_improper_poses_are_found(fault: str) -> None:
         poses[1, :, 0] *= -1
     else:
         poses[1, :, 0] += 0.2 * poses[1, :, 1]
-    assert improper(poses).startswith("camera 1")
+    assert pose_error(poses).startswith("camera 1")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes import cache as picture_cache
-from benchmarks.families.view_synthesis.scenes.cache import cached, decoded, place_beside
+from benchmarks.families.view_synthesis.scenes.cache import cached, decoded, image_cache_dir
 from benchmarks.families.view_synthesis.scenes.images import (
     area_filter,
     picture_size,
@@ -166,7 +166,7 @@ def test_cache_lies_beside_the_scene_unless_that_is_read_only(tmp_path: Path, mo
     monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "mine"))
     scene = tmp_path / "lego"
     scene.mkdir()
-    assert place_beside(scene) == scene / "cache"
+    assert image_cache_dir(scene) == scene / "cache"
     (scene / "cache").rmdir()
     scene.chmod(0o555)
-    assert place_beside(scene) == tmp_path / "mine" / "view_synthesis" / "lego"
+    assert image_cache_dir(scene) == tmp_path / "mine" / "view_synthesis" / "lego"

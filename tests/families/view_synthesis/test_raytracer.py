@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.families.view_synthesis.scenes.cameras import hemisphere, improper, look_at
+from benchmarks.families.view_synthesis.scenes.cameras import hemisphere, look_at, pose_error
 from benchmarks.families.view_synthesis.stand_in.raytracer import (
     Box,
     Disc,
@@ -69,7 +69,7 @@ def test_points_of_a_surface_satisfy_its_equation_and_normals_are_units() -> Non
     directions = np.array([0.0, 5.0, -2.0]) + draw.normal(0, 0.3, (500, 3)) - draw.normal(0, 0.1, (500, 3))
     shapes: list[Shape] = [Sphere((0.1, 0.2, 0.1), 1.0, WHITE), Box((0, 0, 0), (0.7, 0.5, 0.6), 33.0, WHITE)]
     for shape in shapes:
-        t = shape.meet(origins, directions)
+        t = shape.intersect(origins, directions)
         hit = np.isfinite(t)
         assert hit.sum() > 100
         points = origins[hit] + t[hit, None] * directions[hit]
@@ -79,7 +79,7 @@ def test_points_of_a_surface_satisfy_its_equation_and_normals_are_units() -> Non
         if isinstance(shape, Sphere):
             np.testing.assert_allclose(np.linalg.norm(points - np.array(shape.center), axis=1), 1.0)
         else:
-            np.testing.assert_allclose(np.abs(shape.own(points) / np.array([0.7, 0.5, 0.6])).max(axis=1), 1.0)
+            np.testing.assert_allclose(np.abs(shape.to_local(points) / np.array([0.7, 0.5, 0.6])).max(axis=1), 1.0)
 
 
 def test_the_nearer_shape_hides_the_farther() -> None:
@@ -144,5 +144,5 @@ def test_more_samples_converge() -> None:
 
 def test_the_room_leaves_no_gap() -> None:
     pose = look_at(np.array([0.5, -3.7, 0.8]), np.array([0.0, 0.3, 0.0]), UP)
-    assert improper(pose[None]) == ""
+    assert pose_error(pose[None]) == ""
     assert (render(furnished_room(), pose, 30, 40, 46.0).coverage == 1).all()

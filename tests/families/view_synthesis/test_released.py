@@ -82,11 +82,11 @@ def test_files_that_are_no_released_model(tmp_path: Path) -> None:
         released.load_released(tmp_path / "none.ckpt", model)
     text = tmp_path / "text.ckpt"
     text.write_text("not a checkpoint")
-    with pytest.raises(DataError, match="is no file of tensors"):
+    with pytest.raises(DataError, match="is not a checkpoint of tensors"):
         released.load_released(text, model)
     lacking = a_release()
     del lacking["model_fine_state_dict"]["fc_rgb.bias"]
-    for content, message in (({}, "holds no model_coarse"), (lacking, "model_fine_state_dict has no fc_rgb.bias")):
+    for content, message in (({}, "has no entry model_coarse"), (lacking, "model_fine_state_dict has no fc_rgb.bias")):
         torch.save(content, text)
         with pytest.raises(DataError, match=message):
             released.load_released(text, model)

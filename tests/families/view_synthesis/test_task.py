@@ -14,7 +14,7 @@ from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.render.image import psnr, ssim
 from benchmarks.families.view_synthesis.render.rays import camera_rays
-from benchmarks.families.view_synthesis.task import RayBatch, ViewSynthesis, _spread
+from benchmarks.families.view_synthesis.task import RayBatch, ViewSynthesis, _evenly_spaced
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
@@ -157,9 +157,9 @@ def test_psnr_and_ssim_of_known_pictures() -> None:
 
 
 def test_evaluated_views_are_spread_evenly() -> None:
-    assert _spread(10, 0) == list(range(10)) == _spread(10, 12)
-    assert _spread(10, 1) in ([4], [5]) and _spread(9, 2) == [3, 5]
-    assert len(set(_spread(200, 25))) == 25
+    assert _evenly_spaced(10, 0) == list(range(10)) == _evenly_spaced(10, 12)
+    assert _evenly_spaced(10, 1) in ([4], [5]) and _evenly_spaced(9, 2) == [3, 5]
+    assert len(set(_evenly_spaced(200, 25))) == 25
 
 
 def test_forward_facing_scenes_are_rendered_in_ndc() -> None:

@@ -52,7 +52,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     r"poses should have shape \(106, 4, 4\)": lambda content: content.update(poses=content["poses"][:, :3]),
     "camera 0 has axes that are no rotation": lambda content: content.update(poses=content["poses"] * 2),
     "focal length must be positive": lambda content: content.update(focal=np.array(-1.0)),
-    "no array file of views": lambda content: content.pop("focal"),
+    "not an array file of views": lambda content: content.pop("focal"),
 }
 
 
@@ -72,7 +72,7 @@ def test_broken_files_are_named_and_nothing_is_unpickled(tmp_path: Path, damage:
     elif damage != "missing":
         content = write(path, arrays()).read_bytes()
         path.write_bytes(b"PK no zip" if damage == "text" else content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"a\.npz is no array file of views"):
+    with pytest.raises(DataError, match=r"a\.npz is not an array file of views"):
         load_tiny("tiny_lego", path, width=None)
 
 

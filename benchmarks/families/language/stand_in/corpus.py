@@ -1,4 +1,4 @@
-"""The stand-in: a text of the generated language, with what the best possible predictions of it would score."""
+"""Stand-in: a synthetic text with the perplexities of the best possible predictions."""
 
 import math
 from collections.abc import Mapping
@@ -10,22 +10,27 @@ from numpy.typing import NDArray
 from benchmarks.errors import DataError
 from benchmarks.families.language.data import SPLITS, Corpus, Ids
 from benchmarks.families.language.stand_in.grammar import Grammar, Recipe
-from benchmarks.families.language.stand_in.markov import Source
+from benchmarks.families.language.stand_in.markov import MarkovSource
 from benchmarks.task import DataInfo
 
 HELD_OUT_SHARE = 0.05
 
 
 def generate(name: str, tokens: int, window: int, seed: int) -> Corpus:
-    """A text of `tokens` words for training and 5 % of that each for validation and test.
+    """Generate a text; every word is a token, so perplexities per token and per word are equal.
 
-    Every word is a token, so that perplexities per token and per word are the same. The notes hold perplexities:
-    `best_perplexity` of the oracle that sees what a model sees on validation, windows of `window` tokens;
-    `entropy_perplexity`, e to the entropy rate, which it would reach with all words before; and those of the best
-    predictions from the word before (`bigram_perplexity`) and from nothing (`unigram_perplexity`).
+    The notes hold the perplexities of optimal predictors: `best_perplexity`, on the validation text, from the words
+    before in a window; `entropy_perplexity`, e to the entropy rate, from all words before; `bigram_perplexity`, from
+    one word before; and `unigram_perplexity`, without context.
+
+    Args:
+        name: name of the data set that the text stands for.
+        tokens: training tokens; validation and test have 5 % of that each.
+        window: length of the windows in tokens.
+        seed: determines the text; the language is always the same.
 
     Raises:
-        DataError: too few tokens to make windows of.
+        DataError: the held-out texts are not longer than a window.
     """
     held_out = int(tokens * HELD_OUT_SHARE)
     if held_out <= window:
@@ -59,16 +64,16 @@ def generate(name: str, tokens: int, window: int, seed: int) -> Corpus:
 
 def _number(word: str, numbers: Mapping[str, int]) -> int:
     if word not in numbers:
-        raise DataError(f"the generated language has no word '{word}'; it has {', '.join(list(numbers)[:8])}, …")
+        raise DataError(f"the stand-in has no word '{word}'; its words are {', '.join(list(numbers)[:8])}, …")
     return numbers[word]
 
 
 @cache
-def _language() -> tuple[Grammar, Source]:
+def _language() -> tuple[Grammar, MarkovSource]:
     grammar = Grammar(Recipe())
-    return grammar, Source(grammar)
+    return grammar, MarkovSource(grammar)
 
 
 def _whole_windows(ids: Ids, window: int) -> NDArray[np.integer]:
-    """(windows, window + 1): each window with the word after it."""
+    """Return all whole windows, each with the word after it, (windows, window + 1)."""
     return np.lib.stride_tricks.sliding_window_view(ids, window + 1)[::window]

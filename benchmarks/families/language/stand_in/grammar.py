@@ -1,11 +1,11 @@
-"""The grammar of the stand-in: Zipfian words, a topic that lingers, agreement over a distance.
+"""Grammar of the stand-in: Zipfian word frequencies, persistent topics, long-distance agreement.
 
-A sentence is a noun phrase, perhaps with a relative clause inside, a verb phrase and a full stop. With English words:
+A sentence is a noun phrase, optionally with a relative clause, a verb phrase and a full stop. With English words:
 
     the old lanes that a bird sees cross many fields quickly .
 
-The main verb agrees in number with its subject across the clause. Nouns and verbs belong to a topic, which mostly stays
-the same from noun to noun and from sentence to sentence.
+The main verb agrees in number with its subject across the clause. Nouns and verbs belong to a topic, which usually
+persists from noun to noun and from sentence to sentence.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,17 +23,17 @@ _SYLLABLES = [consonant + vowel for vowel in "aeiou" for consonant in "bdfgklmnp
 
 @dataclass(frozen=True)
 class Recipe:
-    """The size of a language and how often its constructions occur.
+    """Sizes of the lexicon and probabilities of the constructions.
 
     Attributes:
-        topics: each has nouns and verbs of its own.
+        topics: number of topics.
         nouns, verbs: stems per topic; each has a singular and a plural form.
-        adjectives, adverbs, determiners: shared by all topics; determiners per number.
-        linger: probability that a noun takes over the topic of the noun before it; else all topics are equally likely.
+        adjectives, adverbs, determiners: words shared by all topics; determiners for each number (singular, plural).
+        same_topic: probability that a noun keeps the topic of the noun before it; else all topics are equally likely.
         plural, adjective, clause, object, adverb: probability of each where it can occur.
 
     Raises:
-        ConfigError: an empty lexicon, or a probability that is not between 0 and 1.
+        ConfigError: a size is below 1, or a probability is not strictly between 0 and 1.
     """
 
     topics: int = 12
@@ -42,7 +42,7 @@ class Recipe:
     adjectives: int = 16
     adverbs: int = 8
     determiners: int = 3
-    linger: float = 0.9
+    same_topic: float = 0.9
     plural: float = 0.5
     adjective: float = 0.4
     clause: float = 0.4
@@ -51,20 +51,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = (self.topics, self.nouns, self.verbs, self.adjectives, self.adverbs, self.determiners)
-        chances = (self.linger, self.plural, self.adjective, self.clause, self.object, self.adverb)
-        if min(counts) < 1 or not all(0 < chance < 1 for chance in chances):
-            raise ConfigError(f"no language can be made of {self}")
+        probabilities = (self.same_topic, self.plural, self.adjective, self.clause, self.object, self.adverb)
+        if min(counts) < 1 or not all(0 < probability < 1 for probability in probabilities):
+            raise ConfigError(f"sizes must be at least 1 and probabilities between 0 and 1 in {self}")
 
 
 class State(NamedTuple):
-    """What the words so far tell about the next one.
+    """State of the grammar, which determines the distribution of the next word.
 
     Attributes:
-        slot: "determiner", "noun", "clause_or_verb", "verb", "object_or_end", "end" or "stop".
-        role: of the noun phrase under way: "subject", "inner" (of the relative clause) or "object".
-        topic: of the last noun.
-        number: of the noun phrase under way.
-        subject: number of the main subject, which the main verb will have to agree with.
+        slot: what comes next: "determiner", "noun", "clause_or_verb", "verb", "object_or_end", "end" or "stop".
+        topic: topic of the last noun.
+        role: role of the current noun phrase: "subject", "inner" (of the relative clause) or "object".
+        number: number (singular, plural) of the current noun phrase.
+        subject: number of the main subject, with which the main verb agrees.
     """
 
     slot: str
@@ -75,15 +75,26 @@ class State(NamedTuple):
 
 
 class Emission(NamedTuple):
-    """A word, its probability, and the state after it."""
+    """Transition of the grammar.
+
+    Attributes:
+        word: index of the word.
+        probability: its probability.
+        after: state after it.
+    """
 
     word: int
-    chance: float
+    probability: float
     after: State
 
 
 class Grammar:
-    """The words of a recipe, and what may follow a state; each word leads from one state to one other."""
+    """Lexicon and transitions of a recipe; state and word determine the next state.
+
+    Attributes:
+        words: the lexicon; a word's index is its token id.
+        start: state at the beginning of a text.
+    """
 
     start = State("determiner", topic=0)
 
@@ -99,7 +110,7 @@ class Grammar:
         self.verbs = [[self._lexicon(_stems(_stem(t), recipe.verbs, ("et", "en")[n])) for n in NUMBERS] for t in topics]
 
     def emissions(self, state: State) -> Iterator[Emission]:
-        """What can come next."""
+        """Yield the transitions from a state; their probabilities sum to 1."""
         recipe, then = self.recipe, partial(State, topic=state.topic)
         if state.slot == "determiner":
             yield from self._determiner(state, 1.0)
@@ -123,35 +134,35 @@ class Grammar:
         else:
             yield from _choose(self.stop, 1.0, then("determiner"))
 
-    def _determiner(self, state: State, chance: float) -> Iterator[Emission]:
+    def _determiner(self, state: State, probability: float) -> Iterator[Emission]:
         for number, share in zip(NUMBERS, (1 - self.recipe.plural, self.recipe.plural), strict=True):
             subject = {"subject": number, "inner": state.subject, "object": SINGULAR}[state.role]
             noun = State("noun", state.topic, state.role, number, subject)
-            yield from _choose(self.determiners[number], chance * share, noun)
+            yield from _choose(self.determiners[number], probability * share, noun)
 
-    def _noun(self, state: State, chance: float) -> Iterator[Emission]:
+    def _noun(self, state: State, probability: float) -> Iterator[Emission]:
         recipe = self.recipe
         slot = {"subject": "clause_or_verb", "inner": "verb", "object": "end"}[state.role]
         for topic in range(recipe.topics):
-            share = recipe.linger * (topic == state.topic) + (1 - recipe.linger) / recipe.topics
+            share = recipe.same_topic * (topic == state.topic) + (1 - recipe.same_topic) / recipe.topics
             after = State("end", topic) if slot == "end" else state._replace(slot=slot, topic=topic)
-            yield from _choose(self.nouns[topic][state.number], chance * share, after)
+            yield from _choose(self.nouns[topic][state.number], probability * share, after)
 
-    def _end(self, state: State, chance: float) -> Iterator[Emission]:
-        yield from _choose(self.adverbs, chance * self.recipe.adverb, State("stop", state.topic))
-        yield from _choose(self.stop, chance * (1 - self.recipe.adverb), State("determiner", state.topic))
+    def _end(self, state: State, probability: float) -> Iterator[Emission]:
+        yield from _choose(self.adverbs, probability * self.recipe.adverb, State("stop", state.topic))
+        yield from _choose(self.stop, probability * (1 - self.recipe.adverb), State("determiner", state.topic))
 
     def _lexicon(self, words: list[str]) -> dict[int, float]:
-        """Numbers of new words, with Zipf's frequencies 1 / rank."""
+        """Add words to the lexicon; return index → frequency, proportional to 1 / rank (Zipf)."""
         numbers = range(len(self.words), len(self.words) + len(words))
         self.words += words
         weights = 1 / np.arange(1, len(words) + 1)
         return dict(zip(numbers, (weights / weights.sum()).tolist(), strict=True))
 
 
-def _choose(lexicon: Mapping[int, float], chance: float, after: State) -> Iterator[Emission]:
+def _choose(lexicon: Mapping[int, float], probability: float, after: State) -> Iterator[Emission]:
     for word, share in lexicon.items():
-        yield Emission(word, chance * share, after)
+        yield Emission(word, probability * share, after)
 
 
 def _stems(prefix: str, count: int, suffix: str) -> list[str]:
@@ -159,6 +170,6 @@ def _stems(prefix: str, count: int, suffix: str) -> list[str]:
 
 
 def _stem(rank: int) -> str:
-    """A pronounceable stem of its own for each number."""
+    """Return a distinct pronounceable stem for each rank."""
     rest, first = divmod(rank, len(_SYLLABLES))
     return (_stem(rest - 1) if rest else "") + _SYLLABLES[first]

@@ -1,7 +1,7 @@
-"""Blocks of a Criteo-like log as columns: from a text file, plain or gzip, or from other tables.
+"""Reading of a log in Criteo's format block by block, from a text file, plain or gzipped.
 
-The text is cut into blocks at line ends, and pyarrow parses each block in a thread of its own (it releases the
-interpreter's lock). Why pyarrow: see the measurements in the README of this folder.
+The text is divided into blocks at line ends, which pyarrow parses in parallel threads, since it releases the
+interpreter lock. The family's README compares pyarrow with other parsers.
 """
 
 import hashlib
@@ -15,40 +15,44 @@ import pyarrow.csv as pc_csv
 
 from benchmarks.errors import DataError
 from benchmarks.families.recommenders.criteo.parse import FIELDS, INTEGERS, Parsed, parse_table
-from benchmarks.families.recommenders.criteo.parse_fast import parse_plain
+from benchmarks.families.recommenders.criteo.parse_fast import parse_fast
 
 COLUMNS = [str(column) for column in range(FIELDS + 1)]
-BLOCK_BYTES = 4 * 2**20  # fits a core's cache with what is made of it
+BLOCK_BYTES = 4 * 2**20  # a block and its parsed columns fit a core's cache
 _TEXTS = dict.fromkeys(COLUMNS, pa.binary())
 _NUMBERS = {**_TEXTS, COLUMNS[0]: pa.uint8(), **dict.fromkeys(COLUMNS[1 : INTEGERS + 1], pa.int64())}
 
 
 class Source(Protocol):
-    """Where rows come from; `blocks` gives the same pieces in the same order each time it is called."""
+    """Source of rows; every call of `blocks` yields the same blocks in the same order."""
 
     name: str
 
     def blocks(self) -> Iterator[object]:
-        """Pieces in file order, each ready for `parse` in any thread."""
+        """Yield blocks in file order, each to be passed to `parse` in any thread."""
 
     def parse(self, block: object) -> Parsed:
-        """A piece as keys, its malformed rows left out and counted."""
+        """Parse a block; malformed rows are left out and counted."""
 
     def checksum(self) -> str:
-        """What identifies the content, known once `blocks` has been used up."""
+        """Return the checksum of the content, which is known after all blocks have been read."""
 
     def progress_total(self) -> int | None:
-        """Size of the whole in the unit of `progress_of`; None where unknown."""
+        """Return the total size in the unit of `progress_of`; None if unknown."""
 
     def progress_of(self, block: object) -> int:
-        """Size of a piece."""
+        """Return the size of a block."""
 
 
 class TextSource:
-    """Criteo's `train.txt`, or the same gzipped.
+    """Text file in Criteo's format, plain or gzipped.
+
+    Args:
+        path: file; gzipped if it ends in ".gz".
+        block_bytes: approximate size of a block.
 
     Raises:
-        DataError: no such file.
+        DataError: the file does not exist.
     """
 
     def __init__(self, path: Path, block_bytes: int = BLOCK_BYTES) -> None:
@@ -58,7 +62,11 @@ class TextSource:
         self._checksum = ""
 
     def blocks(self) -> Iterator[bytes]:
-        """Pieces of about `block_bytes` that end where a line ends. Raises DataError where the file cannot be read."""
+        """Yield blocks of about `block_bytes` that end at a line end.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
         digest = hashlib.sha256()
         remainder = b""
         try:
@@ -80,21 +88,25 @@ class TextSource:
         self._checksum = digest.hexdigest()
 
     def parse(self, block: object) -> Parsed:
+        """Parse a block; malformed rows are left out and counted."""
         text = cast(bytes, block)
-        return parse_plain(text) or parse_table(*parse_text(text))
+        return parse_fast(text) or parse_table(*parse_text(text))
 
     def checksum(self) -> str:
+        """Return the sha256 of the file, which is known after all blocks have been read."""
         return self._checksum
 
     def progress_total(self) -> int | None:
+        """Return the size of the file in bytes; None if it is gzipped."""
         return self.path.stat().st_size if self.path.suffix != ".gz" else None
 
     def progress_of(self, block: object) -> int:
+        """Return the size of a block in bytes."""
         return len(cast(bytes, block))
 
 
 class _HashingReader:
-    """A file that digests what is read from it, so that the checksum costs no second reading."""
+    """File object that hashes what is read, so that the checksum needs no second pass."""
 
     def __init__(self, raw: BinaryIO, digest: "hashlib._Hash") -> None:
         self.raw, self.digest, self.closed = raw, digest, False
@@ -117,8 +129,8 @@ class _HashingReader:
         self.closed = True
 
 
-class _Skipped:
-    """Counts the lines that the parser hands over because their number of columns is wrong."""
+class _SkippedRows:
+    """Handler of rows with a wrong number of columns: skips and counts them."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -131,13 +143,15 @@ class _Skipped:
 
 
 def parse_text(block: bytes) -> tuple[pa.Table, int]:
-    """Tab-separated lines as 40 columns, and how many lines had another number of columns.
+    """Parse tab-separated lines.
 
-    Label and integers become numbers where all of the block's are numbers; otherwise they stay text, for
-    `vocabulary` to tell the good from the bad. Categories stay bytes.
+    Returns:
+        A table of 40 columns, and the number of lines with another number of columns. Label and integers are numbers if
+        all of the block's are numbers, otherwise text, in which `vocabulary` finds the malformed cells. Categories are
+        bytes.
 
     Raises:
-        DataError: text that is no table at all.
+        DataError: the text is not a table.
     """
     try:
         return _read(block, _NUMBERS)
@@ -150,7 +164,7 @@ def parse_text(block: bytes) -> tuple[pa.Table, int]:
 
 
 def _read(block: bytes, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:
-    skipped = _Skipped()
+    skipped = _SkippedRows()
     table = pc_csv.read_csv(
         pa.BufferReader(block),
         read_options=pc_csv.ReadOptions(column_names=COLUMNS, use_threads=False, block_size=len(block) + 16),

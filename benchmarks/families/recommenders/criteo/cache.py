@@ -1,4 +1,4 @@
-"""The cache of a preprocessed log: a folder of memory-mapped arrays and a manifest, complete or not there at all."""
+"""Cache of preprocessed logs: folders of memory-mapped arrays with a manifest, which appear complete or not at all."""
 
 import hashlib
 import json
@@ -21,17 +21,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a cache holds.
+    """Description of a cache.
 
     Attributes:
         source: name of the file or data set.
         sha256: checksum of the source.
-        min_count: a value seen less often became its field's rare value.
-        field_sizes: ids per field, the rare value included.
-        distinct_values: of all fields, before rare ones became one.
-        rows: good rows.
-        malformed: rows left out.
-        version: of the cache's layout.
+        min_count: values that occur less often share their field's rare id.
+        field_sizes: number of ids of each field, the rare id included.
+        distinct_values: number of distinct values of all fields, rare ones included.
+        rows: number of well-formed rows.
+        malformed: number of rows left out.
+        version: version of the cache's layout.
     """
 
     source: str
@@ -45,14 +45,19 @@ class Manifest:
 
 
 def prepare(source: Source, root: Path, min_count: int = 10, max_malformed: float = 0.001, workers: int = 0) -> Path:
-    """Folder of the cache of `source` under `root`, built unless it is there.
+    """Return the folder with the cache of `source`, which is built if it does not exist.
 
-    The folder's name derives from the checksum of the source and the options. For a text file whose size and time
-    have not changed since, the checksum is not computed again. Two processes do not build at the same time.
+    The folder's name derives from the checksum of the source and the options. The checksum of a text file is computed
+    again only if its size or modification time has changed. A lock excludes concurrent builds.
+
+    Args:
+        source: the log.
+        root: folder of all caches.
+        min_count, max_malformed, workers: see `count_values`.
 
     Raises:
-        ConfigError: an option out of range.
-        DataError: the source is unreadable or has too many malformed rows, or `root` cannot be written to.
+        ConfigError: an option is out of range.
+        DataError: the source is unreadable or has too many malformed rows, or `root` is not writable.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ def prepare(source: Source, root: Path, min_count: int = 10, max_malformed: floa
                 folder = _build(source, root, min_count, max_malformed, workers)
     except OSError as error:
         raise DataError(
-            f"the cache under {root} cannot be written: {error}; choose another folder (DFA_CACHE_DIR)"
+            f"the cache under {root} cannot be written: {error}; set DFA_CACHE_DIR to a writable folder"
         ) from error
     manifest = read_manifest(folder)
     check_malformed(manifest.source, manifest.rows, manifest.malformed, max_malformed)
@@ -71,19 +76,23 @@ def prepare(source: Source, root: Path, min_count: int = 10, max_malformed: floa
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises DataError where the manifest is missing or damaged."""
+    """Read the manifest of a cache.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         return Manifest(**content)
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{folder} is no cache of a click log ({error}); delete it to build it anew") from None
+        raise DataError(f"{folder} is not a cache of a click log ({error}); delete it to rebuild it") from None
 
 
 def open_cache(folder: Path) -> ClickLog:
-    """The log in `folder`, memory-mapped.
+    """Open a cache as a memory-mapped log.
 
     Raises:
-        DataError: a file is missing or does not fit the manifest.
+        DataError: a file is missing or does not match the manifest.
     """
     manifest = read_manifest(folder)
     try:
@@ -93,10 +102,10 @@ def open_cache(folder: Path) -> ClickLog:
             for dtype, columns in storage_groups(manifest.field_sizes)
         )
     except (OSError, ValueError) as error:
-        raise DataError(f"the cache {folder} is damaged ({error}); delete it to build it anew") from None
+        raise DataError(f"the cache {folder} is damaged ({error}); delete it to rebuild it") from None
     shapes = [(array.shape, (manifest.rows, len(columns))) for columns, array in groups]
     if labels.shape != (manifest.rows,) or any(found != expected for found, expected in shapes):
-        raise DataError(f"the cache {folder} does not fit its manifest; delete it to build it anew")
+        raise DataError(f"the cache {folder} does not match its manifest; delete it to rebuild it")
     return ClickLog(groups, labels, tuple(manifest.field_sizes))
 
 

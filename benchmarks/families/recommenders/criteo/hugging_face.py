@@ -1,4 +1,4 @@
-"""Copies of the Criteo log on the Hugging Face hub, read as a stream of Arrow tables through `datasets`."""
+"""Criteo logs on the Hugging Face hub, streamed as Arrow tables through `datasets`."""
 
 import hashlib
 import re
@@ -17,16 +17,16 @@ _LABELS = ("label", "click", "clicked", "target")
 
 
 class HuggingFaceSource:
-    """A data set with a label, 13 integers and 26 categories, by name or as a local folder.
+    """Data set with a label, 13 integers and 26 categories.
 
-    Columns are found by name (`label` or `click`; I1…I13; C1…C26, in any case) or, where these names are absent
-    and there are exactly 40 columns, by position. All splits are read one after the other.
+    Columns are identified by name (`label`, `click`, `clicked` or `target`; I1…I13; C1…C26, in any case) or, if these
+    names are absent and there are exactly 40 columns, by position. All splits are read in turn.
 
     Args:
-        name: hub name such as "reczoo/Criteo_x4", or a folder.
+        name: hub name such as "reczoo/Criteo_x4", or a local folder.
 
     Raises:
-        DataError: it cannot be opened.
+        DataError: the data set cannot be opened.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,6 +41,11 @@ class HuggingFaceSource:
         self._checksum = ""
 
     def blocks(self) -> Iterator[pa.Table]:
+        """Yield tables of `ROWS_PER_BLOCK` rows with 40 text columns.
+
+        Raises:
+            DataError: the columns are not those of Criteo.
+        """
         digest = hashlib.sha256()
         for split in self._splits:
             for table in split.iter(batch_size=ROWS_PER_BLOCK):
@@ -53,24 +58,27 @@ class HuggingFaceSource:
         self._checksum = digest.hexdigest()
 
     def parse(self, block: object) -> Parsed:
+        """Parse a block; malformed rows are left out and counted."""
         return parse_table(cast(pa.Table, block))
 
     def checksum(self) -> str:
-        """Digest of the columns' content, known after a full reading."""
+        """Return the sha256 of the columns' content, which is known after all blocks have been read."""
         return self._checksum
 
     def progress_total(self) -> int | None:
+        """Return None: the number of rows is unknown."""
         return None
 
     def progress_of(self, block: object) -> int:
+        """Return the number of rows of a block."""
         return cast(pa.Table, block).num_rows
 
 
 def as_criteo(table: pa.Table, name: str) -> pa.Table:
-    """40 string columns, missing values empty.
+    """Convert a table to 40 text columns in Criteo's order, with missing values empty.
 
     Raises:
-        DataError: columns that are not Criteo's.
+        DataError: the columns are not those of Criteo.
     """
     order = _column_order(table.column_names, name)
     columns = [_strings(table.column(source), number <= INTEGERS) for number, source in enumerate(order)]
@@ -91,7 +99,7 @@ def _column_order(names: list[str], data_set: str) -> list[str]:
 
 def _strings(column: pa.ChunkedArray, number: bool) -> pa.ChunkedArray:
     if number and pa.types.is_floating(column.type):
-        # Copies made with pandas hold 5.0 where the original has 5, because of missing values beside it.
+        # pandas turns integer columns with missing values into floats: 5.0 stands for 5.
         whole = pc.equal(column, pc.floor(column))
         if pc.all(whole).as_py() is not False:
             column = column.cast(pa.int64())

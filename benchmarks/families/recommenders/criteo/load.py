@@ -1,4 +1,4 @@
-"""Criteo, real or generated, as a click log."""
+"""Loading of Criteo's log, or of its synthetic stand-in, through the cache of preprocessed logs."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ from benchmarks.utils.paths import cache_dir, writable
 
 CRITEO_ROWS = 45_840_617
 CRITEO_FILES = ("train.txt", "train.txt.gz")
-CRITEO_SAMPLE = "train_8000.txt"  # the first rows, enough to see everything work
+CRITEO_SAMPLE = "train_8000.txt"  # a sample of the first rows
 
 
 def load_criteo(
@@ -28,10 +28,16 @@ def load_criteo(
     max_malformed: float = 0.001,
     download: bool = False,
 ) -> LoadedLog:
-    """Criteo's log through its cache, which is built on first use.
+    """Load Criteo's log; its cache is built on first use.
+
+    Args:
+        data_dir: the log is expected in `<data_dir>/criteo`.
+        hugging_face: data set on the Hugging Face hub, or a local folder, to read instead.
+        min_count, max_malformed: see `count_values`.
+        download: whether the hub may be used.
 
     Raises:
-        DataError: no log, or a broken one (see `cache.prepare`).
+        DataError: the log is missing or malformed, see `cache.prepare`.
     """
     source = _criteo_source(data_dir, hugging_face, download)
     folder = prepare(source, _cache_root(data_dir / "criteo"), min_count, max_malformed)
@@ -47,23 +53,29 @@ def load_criteo(
 
 
 def missing_criteo(data_dir: Path) -> str:
-    """Why there is no whole Criteo log in `data_dir`, or ""."""
+    """Return why `data_dir` has no complete Criteo log, or ""."""
     folder = data_dir / "criteo"
     if any((folder / name).is_file() for name in CRITEO_FILES):
         return ""
-    sample = f" (only the sample {CRITEO_SAMPLE} is there)" if (folder / CRITEO_SAMPLE).is_file() else ""
+    sample = f" (only the sample {CRITEO_SAMPLE} is)" if (folder / CRITEO_SAMPLE).is_file() else ""
     return (
         f"Criteo is not in {folder}{sample}; put train.txt or train.txt.gz of the Kaggle display-advertising challenge"
-        " there, or name a copy by task.options.hugging_face with run.download=true"
+        " there, or set task.options.hugging_face to a copy on the hub, with run.download=true"
     )
 
 
 def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
-    """A generated log that went through the same text file and preprocessing as the real one, then into memory.
+    """Generate a synthetic log, through the same text format and preprocessing as the real one.
 
-    Its notes hold the scores of the true probabilities on the test rows: in expectation over the labels
-    (`bayes_auc`, `bayes_log_loss`), and with the labels as drawn (`bayes_auc_drawn`, `bayes_log_loss_drawn`), which
-    no model beats other than by luck.
+    The notes hold the scores of the true probabilities on the test rows: in expectation over the labels (`bayes_auc`,
+    `bayes_log_loss`), and for the labels as drawn (`bayes_auc_drawn`, `bayes_log_loss_drawn`), which a model can exceed
+    by chance only.
+
+    Args:
+        rows: number of rows.
+        vocabulary, seed: see `ClickModel`.
+        split_seed: determines the test rows.
+        min_count: see `count_values`.
     """
     with tempfile.TemporaryDirectory(prefix="click-log-") as temporary:
         path = Path(temporary) / "train.txt"
@@ -88,9 +100,7 @@ def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, m
 def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
     if hugging_face:
         if not Path(hugging_face).exists() and not download:
-            raise DataError(
-                f"'{hugging_face}' is no folder here, and reading it from the hub must be allowed (run.download=true)"
-            )
+            raise DataError(f"'{hugging_face}' is not a local folder; set run.download=true to read it from the hub")
         return HuggingFaceSource(hugging_face)
     for name in (*CRITEO_FILES, CRITEO_SAMPLE):
         path = data_dir / "criteo" / name
@@ -100,6 +110,6 @@ def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
 
 
 def _cache_root(folder: Path) -> Path:
-    """In $DFA_CACHE_DIR where that is set; else beside the data if possible, since a cache is large."""
+    """Return the folder of caches, which are large: beside the data if writable, unless $DFA_CACHE_DIR is set."""
     beside = not os.environ.get("DFA_CACHE_DIR") and folder.is_dir() and writable(folder)
     return folder / "cache" if beside else cache_dir() / "criteo"

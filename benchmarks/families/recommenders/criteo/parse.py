@@ -1,4 +1,4 @@
-"""A block of the log as 64-bit keys, its malformed rows left out."""
+"""Parsing of a block of the log into 64-bit keys, without its malformed rows."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ FIELDS = INTEGERS + CATEGORIES
 
 @dataclass(frozen=True)
 class Parsed:
-    """The good rows of a block.
+    """Well-formed rows of a block.
 
     Attributes:
-        labels: (rows,) of 0 and 1.
-        keys: for every field the keys that occur, in any order; a key may stand there more than once.
-        codes: for every field (rows,) indices into them.
+        labels: 0 or 1, (rows,).
+        keys: keys of each field, in any order and possibly with repetitions.
+        codes: indices into `keys` of each field, (rows,).
         malformed: number of rows left out.
     """
 
@@ -32,9 +32,11 @@ class Parsed:
 
 
 def parse_table(table: pa.Table, malformed: int = 0) -> Parsed:
-    """40 columns, label first; `malformed` rows were left out already.
+    """Parse a table of 40 columns, label first.
 
-    Label and integers are numbers with nulls, or text; categories are text.
+    Args:
+        table: label and integers are numbers with nulls, or text; categories are text.
+        malformed: number of rows that were left out before.
     """
     arrays = [_one_chunk(table.column(number)) for number in range(FIELDS + 1)]
     labels, empty, bad = as_numbers(arrays[0])

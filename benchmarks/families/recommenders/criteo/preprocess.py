@@ -1,9 +1,9 @@
-"""From a log of any length to a cache of ids, in bounded memory.
+"""Preprocessing of a log of any length into ids, in bounded memory and two passes.
 
-The first pass parses the log block by block, counts every value of every field, and spills each block as its distinct
-values and indices into them. The second pass knows the vocabularies and turns spilled blocks into ids: every distinct
-value of a block is looked up once, the rest is array indexing. Both work on several blocks at once, in threads.
-Memory holds a few blocks and the counts: 32 bytes at most for every distinct raw value of the log.
+The first pass parses the log block by block, counts the values of every field, and writes each block to disk as its
+distinct values and indices into them. The second pass converts these blocks to ids: it looks up every distinct value of
+a block once; the rest is array indexing. Both process several blocks in parallel threads. Memory holds a few blocks and
+the counts, at most 32 bytes for every distinct value of the log.
 """
 
 import os
@@ -32,7 +32,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Counts:
-    """What the first pass found: vocabularies, distinct values, good rows of every block, malformed rows in all."""
+    """Result of the first pass.
+
+    Attributes:
+        vocabularies: vocabulary of each field.
+        distinct: number of distinct values of all fields.
+        rows: well-formed rows of each block.
+        malformed: malformed rows of all blocks.
+    """
 
     vocabularies: list[Vocabulary]
     distinct: int
@@ -42,7 +49,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Columns:
-    """A block's good rows: for every field the keys that occur, and in `codes` (fields, rows) indices into them."""
+    """Well-formed rows of a block: the keys of each field, and `codes` (fields, rows) as indices into them."""
 
     labels: NDArray[np.uint8]
     keys: list[Keys]
@@ -50,18 +57,18 @@ class _Columns:
 
 
 def count_values(source: Source, spill: Path, min_count: int, max_malformed: float, workers: int = 0) -> Counts:
-    """First pass.
+    """Run the first pass: parse and count.
 
     Args:
         source: the log.
-        spill: folder for the parsed blocks, about half as large as the text.
-        min_count: a value seen less often in its field becomes the field's rare value.
-        max_malformed: largest share of malformed rows.
-        workers: threads; 0 = one per core.
+        spill: folder for the parsed blocks, about half the size of the text.
+        min_count: values that occur less often in a field share its rare id.
+        max_malformed: greatest share of malformed rows.
+        workers: number of threads; 0 for one per core.
 
     Raises:
-        ConfigError: an option out of range.
-        DataError: no good row, or too many malformed ones.
+        ConfigError: an option is out of range.
+        DataError: there is no well-formed row, or there are too many malformed ones.
     """
     if min_count < 1 or not 0 <= max_malformed <= 1 or workers < 0:
         raise ConfigError("min_count must be at least 1, max_malformed within [0, 1], workers not negative")
@@ -93,11 +100,21 @@ def count_values(source: Source, spill: Path, min_count: int, max_malformed: flo
 
 
 def check_malformed(name: str, rows: int, malformed: int, most: float) -> None:
-    """Raises DataError where no row is good or more than the share `most` is malformed."""
+    """Check the share of malformed rows.
+
+    Args:
+        name: name of the log for error messages.
+        rows: number of well-formed rows.
+        malformed: number of malformed rows.
+        most: greatest share of malformed rows.
+
+    Raises:
+        DataError: there is no well-formed row, or the share is exceeded.
+    """
     total = rows + malformed
     if rows == 0:
         raise DataError(
-            f"{name} has no good row ({malformed} malformed): expected a label, 13 integers and 26 categories"
+            f"{name} has no well-formed row ({malformed} malformed): expected a label, 13 integers and 26 categories"
         )
     if malformed > most * total:
         raise DataError(
@@ -107,7 +124,14 @@ def check_malformed(name: str, rows: int, malformed: int, most: float) -> None:
 
 
 def write_ids(counts: Counts, folder: Path, spill: Path, workers: int = 0) -> None:
-    """Second pass: `labels.npy` and one `ids_<type>.npy` per storage type into `folder`, from the spilled blocks."""
+    """Run the second pass: write `labels.npy` and `ids_<type>.npy` for each storage type.
+
+    Args:
+        counts: result of the first pass.
+        folder: folder to write to.
+        spill: folder of the parsed blocks.
+        workers: number of threads; 0 for one per core.
+    """
     starts = np.concatenate([[0], np.cumsum(counts.rows)])
     sizes = [vocabulary.size for vocabulary in counts.vocabularies]
     groups = storage_groups(sizes)
@@ -127,7 +151,7 @@ def write_ids(counts: Counts, folder: Path, spill: Path, workers: int = 0) -> No
             ids = np.empty((len(columns.labels), len(fields)), dtype=dtype)
             for position, field in enumerate(fields):
                 known = counts.vocabularies[field].encode(columns.keys[field]).astype(dtype)
-                # Indices are in range; "clip" spares numpy a copy that it makes to be able to raise.
+                # Indices are in range; mode="clip" avoids the copy that NumPy makes for mode="raise".
                 np.take(known, columns.codes[field], out=ids[:, position], mode="clip")
             file[span] = ids
         return counts.rows[number]
@@ -140,7 +164,7 @@ def write_ids(counts: Counts, folder: Path, spill: Path, workers: int = 0) -> No
 
 
 def ids_file(dtype: np.dtype[np.unsignedinteger]) -> str:
-    """Name of the file that holds the ids stored as `dtype`."""
+    """Return the name of the file with the ids stored as `dtype`."""
     return f"ids_{dtype.name}.npy"
 
 
@@ -153,7 +177,7 @@ class _Counted:
 
 
 def _columns(source: Source, block: object) -> tuple[_Columns, int]:
-    """The block's good rows, and the number of malformed ones."""
+    """Return the well-formed rows of a block and the number of malformed ones."""
     parsed = source.parse(block)
     narrow = np.uint16 if len(parsed.labels) <= 2**16 else np.uint32
     codes = np.empty((FIELDS, len(parsed.labels)), dtype=narrow)
@@ -163,11 +187,10 @@ def _columns(source: Source, block: object) -> tuple[_Columns, int]:
 
 
 def _keep_freed_memory() -> None:
-    """Let the allocator keep the memory that one block frees for the next.
+    """Let glibc keep the memory that one block frees for the next, which saves a quarter of the time.
 
-    glibc gives large allocations back to the system at once, until it has seen a larger one freed; to fetch them anew
-    for every block would cost a quarter of the time. Elsewhere this does nothing. The threshold of
-    `environment.keep_freed_memory`, made for training steps, costs a tenth more here, and older glibc refuses it.
+    glibc returns large blocks to the system until a larger one has been freed, as is done here. `keep_freed_memory`,
+    meant for training steps, is a tenth slower here.
     """
     np.empty(31 * 2**20, dtype=np.uint8)
 
@@ -191,7 +214,7 @@ def _load(path: Path) -> _Columns:
 
 
 def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results in the order of the items; a few items are in flight at any time, which bounds the memory."""
+    """Yield the results of `work` in the order of the items; few items are in flight, which bounds the memory."""
     threads = workers or os.cpu_count() or 1
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

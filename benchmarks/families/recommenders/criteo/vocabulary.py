@@ -1,4 +1,4 @@
-"""Values of a field as 64-bit keys: counting them over blocks, and numbering those that are common enough."""
+"""Values of a field as 64-bit keys, their counts, and the vocabulary of ids for the frequent ones."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ Keys = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-MISSING = np.int64(-(2**62))  # the integer fields' "NULL"
+MISSING = np.int64(-(2**62))  # key of a missing integer
 _INTEGER = r"^-?[0-9]{1,18}\z"
 
 
 def category_keys(column: pa.Array) -> Keys:
-    """A key for each text: its bytes where there are at most 8, as in Criteo, otherwise a 64-bit hash.
+    """Return a key for each text: its bytes if there are at most 8, as in Criteo, otherwise a 64-bit hash.
 
-    Short texts never collide with one another. Among n long ones a collision has a probability of about n²/2^65.
+    Short texts never collide with each other. The probability of a collision among n long texts is about n²/2^65.
     """
     count = len(column)
     if count == 0:
@@ -30,13 +30,13 @@ def category_keys(column: pa.Array) -> Keys:
     data = np.frombuffer(data_buffer or b"", dtype=np.uint8)
     lengths = np.diff(offsets)
     whole = lengths == 8
-    if ((lengths == 0) | whole).all():  # Criteo: 8 hexadecimal digits or nothing, so that the bytes are the keys
+    if ((lengths == 0) | whole).all():  # as in Criteo: 8 hexadecimal digits or empty
         keys = np.zeros(count, dtype=np.uint64)
         keys[whole] = data[offsets[0] : offsets[-1]].view(np.uint64)
         return keys
     at = offsets[:-1, None] + np.arange(8)
     inside = np.arange(8) < lengths[:, None]
-    # One spare zero byte, so that the end of the data can be indexed.
+    # A spare zero byte, so that the end of the data is a valid index.
     padded = np.append(data, np.uint8(0))
     packed = np.where(inside, padded[np.minimum(at, len(data))], np.uint8(0))
     keys = packed.view(np.uint64).reshape(count)
@@ -47,22 +47,27 @@ def category_keys(column: pa.Array) -> Keys:
 
 
 def integer_keys(column: pa.Array) -> tuple[Keys, Mask]:
-    """Keys of the discretised integers, and which cells are neither empty nor an integer.
+    """Return the keys of discretised integers, and a mask of cells that are neither empty nor an integer.
 
-    v → "NULL" where missing, ⌊(ln v)²⌋ for v > 2, v − 2 otherwise; v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, so nothing collides.
+    v becomes ⌊(ln v)²⌋ if v > 2 and v − 2 otherwise, as in the published runs; a missing v has a key of its own. As
+    v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, the two cases do not collide.
     """
     numbers, empty, bad = as_numbers(column)
     return bucket_keys(numbers, empty), bad
 
 
 def bucket_keys(numbers: Numbers, empty: Mask) -> Keys:
-    """Keys of discretised integers (see `integer_keys`); where a cell is `empty` its number does not matter."""
+    """Return the keys of integers, see `integer_keys`; the number of an `empty` cell is ignored."""
     squares = np.floor(np.log(np.maximum(numbers, 3)) ** 2).astype(np.int64)
     return np.where(empty, MISSING, np.where(numbers > 2, squares, numbers - 2)).view(np.uint64)
 
 
 def as_numbers(column: pa.Array) -> tuple[Numbers, Mask, Mask]:
-    """Numbers (0 where there is none), which cells are empty, and which hold something else than an integer."""
+    """Convert a column of integers or text to numbers.
+
+    Returns:
+        Numbers (0 where there is none), a mask of empty cells, and a mask of cells that hold something else.
+    """
     if pa.types.is_integer(column.type):
         empty = _mask(column.is_null())
         return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64), empty, np.zeros_like(empty)
@@ -74,7 +79,7 @@ def as_numbers(column: pa.Array) -> tuple[Numbers, Mask, Mask]:
 
 
 def _valid_text(column: pa.Array) -> pa.Array:
-    """Bytes as text; what is not UTF-8 becomes a text that is no number."""
+    """Decode bytes; invalid UTF-8 becomes text that is not a number."""
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
@@ -87,9 +92,13 @@ def _mask(array: pa.Array) -> Mask:
 
 
 class Counter:
-    """How often each key of a field was seen. Memory: 16 bytes a key, and as much again while merging.
+    """Counts of the keys of a field; uses 16 bytes per key, and twice that while merging.
 
-    Blocks are kept until they outweigh what is merged already, so that every key is sorted a few times only.
+    Added counts are merged when they outnumber the merged ones, so that every key is sorted only a few times.
+
+    Attributes:
+        keys: distinct keys, sorted, (n,); up to date after `merge`.
+        counts: their counts, (n,).
     """
 
     def __init__(self) -> None:
@@ -99,14 +108,14 @@ class Counter:
         self._waiting = 0
 
     def add(self, keys: Keys, counts: NDArray[np.int64]) -> None:
-        """Count keys, which may repeat."""
+        """Add counts of keys, which may repeat."""
         self._pending.append((keys, counts))
         self._waiting += len(keys)
         if self._waiting > max(len(self.keys), 2**16):
             self.merge()
 
     def merge(self) -> None:
-        """Bring `keys` (sorted, distinct) and `counts` up to date."""
+        """Merge all added counts into `keys` and `counts`."""
         if not self._pending:
             return
         keys = np.concatenate([self.keys, *(k for k, _ in self._pending)])
@@ -116,7 +125,7 @@ class Counter:
 
 
 def sum_by_key(keys: Keys, counts: NDArray[np.int64]) -> tuple[Keys, NDArray[np.int64]]:
-    """Distinct keys, sorted, with the sum of their counts."""
+    """Return the distinct keys, sorted, and the sums of their counts."""
     if len(keys) == 0:
         return keys, counts
     order = np.argsort(keys, kind="stable")
@@ -127,9 +136,13 @@ def sum_by_key(keys: Keys, counts: NDArray[np.int64]) -> tuple[Keys, NDArray[np.
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of a field's values: 0, 1, … by falling frequency, and `rare` for all that is not among them.
+    """Ids of a field's values: 0, 1, … by decreasing frequency, and `rare` for all other values.
 
-    Common values come first so that the rows of an embedding table that are read most lie side by side.
+    Sorting by frequency places the most-used rows of an embedding table next to each other.
+
+    Attributes:
+        keys: keys of the frequent values, sorted, (n,).
+        ids: their ids, (n,).
     """
 
     keys: Keys
@@ -137,7 +150,7 @@ class Vocabulary:
 
     @staticmethod
     def of(counter: Counter, min_count: int) -> "Vocabulary":
-        """Keep the values seen at least `min_count` times."""
+        """Build the vocabulary of the values that occur at least `min_count` times."""
         counter.merge()
         keep = counter.counts >= min_count
         keys, counts = counter.keys[keep], counter.counts[keep]
@@ -147,16 +160,16 @@ class Vocabulary:
 
     @property
     def rare(self) -> int:
-        """Id of the rare value, the last one."""
+        """Id of all rare values, the greatest id."""
         return len(self.keys)
 
     @property
     def size(self) -> int:
-        """Number of ids."""
+        """Number of ids, `rare` included."""
         return len(self.keys) + 1
 
     def encode(self, keys: Keys) -> NDArray[np.int32]:
-        """Ids of keys in any order."""
+        """Return the ids of keys, in the order of the keys."""
         if len(self.keys) == 0:
             return np.zeros(len(keys), dtype=np.int32)
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)

@@ -1,4 +1,4 @@
-"""Whole pictures: rendering one through a camera, and how far it is from the truth."""
+"""Rendering of whole pictures, and the metrics PSNR, SSIM and LPIPS."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,18 +14,18 @@ from benchmarks.families.view_synthesis.render.rays import Camera, camera_rays
 from benchmarks.families.view_synthesis.render.volume import RenderSettings, render_rays
 
 SSIM_WINDOW = 11
-"""Side in pixels of the window that SSIM compares; smaller pictures have none."""
+"""Side of the SSIM window in pixels; the metric is undefined for smaller pictures."""
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
-"""File of the network behind LPIPS in torch's hub folder; it is used if it is there and never fetched."""
+"""File of LPIPS's network in torch's hub folder; it is never downloaded."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered view.
+    """Rendered view.
 
     Attributes:
         colors: (height, width, 3) in [0, 1].
-        depth: mean depth of what is seen, (height, width).
+        depth: expected depth of each pixel, (height, width).
     """
 
     colors: Tensor
@@ -42,18 +42,18 @@ def render_picture(
     dual: bool = False,
     step: int = 1,
 ) -> dict[str, Picture]:
-    """Render the pixels of a camera without randomness.
+    """Render the picture of a camera, deterministically.
 
     Args:
         model, settings, dual: see `render_rays`.
         camera, pose, pixel_centre: see `camera_rays`.
-        step: render only every `step`-th pixel of every `step`-th row, see `lattice`.
+        step: render only every `step`-th pixel of every `step`-th row, see `subsample`.
 
     Returns:
-        "coarse", "fine" and "dual" as far as there are such.
+        Level ("coarse", "fine", "dual", as far as the model has them) → picture.
     """
     pixels = torch.arange(camera.height * camera.width, device=pose.device).reshape(camera.height, camera.width)
-    pixels = lattice(pixels, step)
+    pixels = subsample(pixels, step)
     shape, pixels = pixels.shape, pixels.flatten()
     rays = camera_rays(camera, pose, pixels, pixel_centre)
     block = max(1, settings.chunk // (settings.coarse_samples + settings.fine_samples))
@@ -69,23 +69,23 @@ def render_picture(
     }
 
 
-def lattice(picture: Tensor, step: int) -> Tensor:
-    """Every `step`-th row and column of (height, width, …), from the middle of the first `step` on."""
+def subsample(picture: Tensor, step: int) -> Tensor:
+    """Return every `step`-th row and column of (height, width, …), starting at index `step // 2`."""
     return picture[step // 2 :: step, step // 2 :: step]
 
 
 def as_bytes(colors: Tensor) -> NDArray[np.uint8]:
-    """Colours in [0, 1] as a picture of 8 bits a channel."""
+    """Convert colours in [0, 1] to 8 bits per channel."""
     return (colors.cpu() * 255).round().to(torch.uint8).numpy()
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio of colours in [0, 1] in dB: −10 log₁₀ of the mean squared error."""
+    """Return the peak signal-to-noise ratio in dB of colours in [0, 1]: −10 log₁₀ of the mean squared error."""
     return float(-10 * torch.log10((picture.double() - truth.double()).square().mean()))
 
 
 def ssim(picture: Tensor, truth: Tensor) -> float | None:
-    """Structural similarity of two (height, width, 3) pictures in [0, 1]; None where its window does not fit in."""
+    """Return the SSIM of two pictures (height, width, 3) in [0, 1]; None if a side is below `SSIM_WINDOW` pixels."""
     if min(picture.shape[:2]) < SSIM_WINDOW:
         return None
     value = structural_similarity_index_measure(_as_batch(picture), _as_batch(truth), data_range=1.0)
@@ -94,7 +94,7 @@ def ssim(picture: Tensor, truth: Tensor) -> float | None:
 
 
 def lpips(picture: Tensor, truth: Tensor) -> float | None:
-    """Learned perceptual distance (AlexNet) of two pictures in [0, 1]; None where its weights are not at hand."""
+    """Return the LPIPS distance (AlexNet) of two pictures in [0, 1]; None if torchvision or the weights are missing."""
     if find_spec("torchvision") is None or not Path(torch.hub.get_dir(), "checkpoints", LPIPS_WEIGHTS).exists():
         return None
     from torchmetrics.functional.image import learned_perceptual_image_patch_similarity

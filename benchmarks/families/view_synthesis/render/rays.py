@@ -1,4 +1,4 @@
-"""From cameras to rays, and from rays to normalised device coordinates."""
+"""Camera rays, and their conversion to normalised device coordinates (NDC)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,16 +8,27 @@ from torch import Tensor
 
 
 class Camera(Protocol):
-    """What rays need of a scene, see `Scene`."""
+    """Attributes of a scene that determine its rays; see `Scene`."""
 
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Height of the picture in pixels."""
+        ...
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Width of the picture in pixels."""
+        ...
+
     @property
-    def focal(self) -> float: ...
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        ...
+
     @property
-    def ndc(self) -> bool: ...
+    def ndc(self) -> bool:
+        """Whether rays are converted to normalised device coordinates."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,14 +53,14 @@ class Rays:
 
 
 def camera_rays(camera: Camera, pose: Tensor, pixels: Tensor, pixel_centre: float = 0.5) -> Rays:
-    """Rays of a pinhole camera through some of its pixels.
+    """Return the rays of a pinhole camera through some of its pixels.
 
     Args:
-        camera: height, width and focal length in pixels; whether rays go to normalised device coordinates.
-        pose: camera-to-world, (3, 4): x right, y up, the camera looks along its -z.
-        pixels: numbers of the pixels, row by row, (rays,).
-        pixel_centre: where in a pixel its ray goes through; 0.5 is its middle, 0 (the corner) is what the first
-            implementations of NeRF took.
+        camera: see `Camera`.
+        pose: camera-to-world, (3, 4): x right, y up, the camera looks along -z.
+        pixels: row-major indices of the pixels, (rays,).
+        pixel_centre: offset of the ray within its pixel; 0.5 is the centre, 0 the corner, as in early implementations
+            of NeRF.
     """
     columns = (pixels % camera.width + pixel_centre).to(pose.dtype)
     rows = (torch.div(pixels, camera.width, rounding_mode="floor") + pixel_centre).to(pose.dtype)
@@ -66,14 +77,17 @@ def camera_rays(camera: Camera, pose: Tensor, pixels: Tensor, pixel_centre: floa
 def to_ndc(
     origins: Tensor, directions: Tensor, height: int, width: int, focal: float, near: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Rays in the normalised device coordinates of a camera at the origin (Mildenhall et al. 2020, appendix C).
+    """Convert rays to the normalised device coordinates of a camera at the origin (Mildenhall et al. 2020, appendix C).
 
-    Depth t' in [0, 1] covers all from the near plane z = -near to infinity. Every ray must go forwards (d_z < 0).
+    Depth t' in [0, 1] covers the space from the near plane z = -near to infinity. Rays must have d_z < 0.
 
     Args:
         origins, directions: (rays, 3).
         height, width, focal: of the camera, in pixels.
         near: distance of the near plane.
+
+    Returns:
+        Origins and directions in NDC, (rays, 3) each.
     """
     to_plane = -(near + origins[:, 2]) / directions[:, 2]
     o_x, o_y, o_z = (origins + to_plane[:, None] * directions).unbind(-1)

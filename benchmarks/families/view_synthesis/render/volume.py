@@ -1,4 +1,4 @@
-"""Volume rendering: from a field's raw outputs along rays to pictures."""
+"""Volume rendering of radiance fields along rays (Mildenhall et al. 2020)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from benchmarks.families.view_synthesis.render.rays import Rays
 from benchmarks.families.view_synthesis.render.sampling import importance_depths, stratified_depths
 
-INFINITELY_LONG = 1e10
-"""Length of the last stretch of a ray: what it meets there is opaque, if it is there at all."""
+LAST_INTERVAL = 1e10
+"""Length of the last sample's interval, which stands for infinity: any density there is fully opaque."""
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How rays are rendered.
+    """Settings of the renderer.
 
     Attributes:
-        near, far: depths between which the field is asked.
-        white_background: what an empty ray shows: white, else black.
+        near, far: range of depths at which the fields are evaluated.
+        white_background: whether the background is white; black otherwise.
         coarse_samples: depths per ray for the coarse field.
-        fine_samples: further depths per ray, drawn where the coarse render saw something; 0: no fine field.
-        chunk: at most so many points go through a field at a time (whole rays, at least one); changes no result.
+        fine_samples: additional depths per ray by importance sampling; 0 for no fine field.
+        chunk: greatest number of points in one call of a field (whole rays, at least one); does not affect results.
     """
 
     near: float
@@ -35,12 +35,12 @@ class RenderSettings:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a batch of rays; those that are None are not wanted.
+    """Random numbers for a batch of rays; None stands for the deterministic value.
 
     Attributes:
-        stratified: (rays, coarse samples) in [0, 1).
-        importance: (rays, fine samples) in [0, 1).
-        coarse_noise, fine_noise: added to the raw density, (rays, samples).
+        stratified: see `stratified_depths`, (rays, coarse samples) in [0, 1).
+        importance: see `importance_depths`, (rays, fine samples) in [0, 1).
+        coarse_noise, fine_noise: noise added to the raw density, (rays, samples).
     """
 
     stratified: Tensor | None = None
@@ -50,7 +50,7 @@ class Draws:
 
     @classmethod
     def draw(cls, rays: int, settings: RenderSettings, noise: float, generator: torch.Generator) -> "Draws":
-        """Numbers for a training batch; `noise` is the standard deviation of the density noise."""
+        """Draw the numbers for a training batch; `noise` is the standard deviation of the density noise."""
         coarse, fine = settings.coarse_samples, settings.fine_samples
         device = generator.device
 
@@ -67,18 +67,18 @@ class Draws:
         return Draws(*(None if part is None else part[which] for part in parts))
 
 
-EVENLY = Draws()
-"""No randomness: evenly spaced depths and no noise, for evaluation."""
+NO_RANDOMNESS = Draws()
+"""Evenly spaced depths and no noise, for evaluation."""
 
 
 @dataclass(frozen=True)
 class Render:
-    """What rays show.
+    """Rendered rays.
 
     Attributes:
         colors: (rays, 3) in [0, 1].
-        weights: share of each sample in the colour, (rays, samples).
-        depths: of the samples, (rays, samples).
+        weights: weight of each sample in the colour, (rays, samples).
+        depths: depths of the samples, (rays, samples).
     """
 
     colors: Tensor
@@ -87,35 +87,35 @@ class Render:
 
     @property
     def opacity(self) -> Tensor:
-        """How much of the background is hidden, (rays,)."""
+        """Opacity of each ray, (rays,): 1 hides the background."""
         return self.weights.sum(dim=-1)
 
     @property
     def depth(self) -> Tensor:
-        """Mean depth of what is seen, (rays,); 0 for an empty ray."""
+        """Expected depth of each ray, (rays,); 0 for an empty ray."""
         return (self.weights * self.depths).sum(dim=-1)
 
 
 def volume_render(
     raw: Tensor, depths: Tensor, directions: Tensor, white_background: bool, noise: Tensor | None = None
 ) -> Render:
-    """Colour of rays through a medium that is constant between one sample and the next.
+    """Integrate colour and density along rays, with both constant from each sample to the next.
 
     C = Σ T_i (1 − exp(−σ_i δ_i)) c_i with T_i = exp(−Σ_{j<i} σ_j δ_j), σ = relu(raw density + noise), c = sigmoid(raw
-    colour) (Mildenhall et al. 2020, equation 3); the last stretch is infinitely long.
+    colour) (Mildenhall et al. 2020, equation 3); the last δ is `LAST_INTERVAL`.
 
     Args:
         raw: (rays, samples, 4): red, green, blue, density.
         depths: t of the samples, (rays, samples), ascending.
-        directions: (rays, 3); their length turns differences of t into distances.
-        white_background: what shows behind the medium: white, else black.
-        noise: (rays, samples), or None.
+        directions: (rays, 3); their norm converts differences of t to distances.
+        white_background: whether the background is white; black otherwise.
+        noise: added to the raw density, (rays, samples), or None.
     """
     color, density = raw.split((3, 1), dim=-1)
     density = density.squeeze(-1) if noise is None else density.squeeze(-1) + noise
     lengths = directions.norm(dim=-1, keepdim=True)
     gaps = torch.diff(depths, dim=-1) * lengths
-    last = torch.full_like(gaps[:, :1], INFINITELY_LONG) if gaps.shape[1] else INFINITELY_LONG * lengths
+    last = torch.full_like(gaps[:, :1], LAST_INTERVAL) if gaps.shape[1] else LAST_INTERVAL * lengths
     optical = torch.relu(density) * torch.cat((gaps, last), dim=-1)
     before = torch.nn.functional.pad(torch.cumsum(optical[:, :-1], dim=-1), (1, 0))
     weights = torch.exp(-before) * -torch.expm1(-optical)
@@ -126,14 +126,14 @@ def volume_render(
 
 
 def query(model: nn.Module, level: str, rays: Rays, depths: Tensor, chunk: int) -> Tensor:
-    """Raw outputs of a field at depths along rays, (rays, samples, 4), at most `chunk` points at a time.
+    """Evaluate a field at depths along rays; return its raw outputs, (rays, samples, 4).
 
     Args:
         model: called as `model(level, positions (rays, samples, 3), view directions (rays, 3))`.
         level: "coarse" or "fine".
-        rays: of the points.
-        depths: (rays, samples).
-        chunk: see `RenderSettings`.
+        rays: the rays.
+        depths: t of the points, (rays, samples).
+        chunk: greatest number of points in one call, see `RenderSettings`.
     """
     outputs = []
     for part in _parts(len(rays), chunk // max(1, depths.shape[1])):
@@ -144,17 +144,19 @@ def query(model: nn.Module, level: str, rays: Rays, depths: Tensor, chunk: int) 
 
 
 def render_rays(
-    model: nn.Module, rays: Rays, settings: RenderSettings, draws: Draws = EVENLY, dual: bool = False
+    model: nn.Module, rays: Rays, settings: RenderSettings, draws: Draws = NO_RANDOMNESS, dual: bool = False
 ) -> dict[str, Render]:
     """Render rays with the coarse field and, if there are fine samples, with the fine one.
 
     Args:
         model: see `query`.
-        rays, settings, draws: what to render, and how.
-        dual: also render the mean of both fields' raw outputs at the fine field's depths (test time only).
+        rays: the rays.
+        settings: settings of the renderer.
+        draws: random numbers for depths and noise.
+        dual: whether to render the mean of both fields' raw outputs at the fine depths too (evaluation only).
 
     Returns:
-        "coarse", "fine" and "dual", as far as they were asked for; the fine depths hold the coarse ones.
+        Level ("coarse", "fine", "dual", as far as requested) → render; the fine depths include the coarse ones.
     """
     near, far, white = settings.near, settings.far, settings.white_background
     depths = stratified_depths(near, far, settings.coarse_samples, len(rays), draws.stratified, rays.origins)

@@ -1,6 +1,7 @@
-"""Scenes in Blender format (NeRF-Synthetic): three lists of frames, each with a camera and an RGBA picture.
+"""Scenes in Blender format (NeRF-Synthetic): a list of frames per split, each with a camera and an RGBA picture.
 
-Focal length: half the width over the tangent of half the horizontal angle of view. Depths 2 to 6, white background.
+The focal length is half the width over the tangent of half the horizontal angle of view. Depths range from 2 to 6; the
+background is white.
 """
 
 import json
@@ -13,26 +14,26 @@ import numpy as np
 import torch
 
 from benchmarks.errors import DataError
-from benchmarks.families.view_synthesis.scenes.cache import decoded, place_beside
-from benchmarks.families.view_synthesis.scenes.cameras import Array, improper, turntable
+from benchmarks.families.view_synthesis.scenes.cache import decoded, image_cache_dir
+from benchmarks.families.view_synthesis.scenes.cameras import Array, pose_error, turntable
 from benchmarks.families.view_synthesis.scenes.images import picture_size, scaled_size
 from benchmarks.families.view_synthesis.scenes.scene import Scene, Views
 from benchmarks.utils.download import sha256_of
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
-"""Our name of a split → the files'."""
+"""Name of a split in this suite → name in the files."""
 NEAR, FAR = 2.0, 6.0
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of a split whose picture is there.
+    """Frames of a split.
 
     Attributes:
-        files: pictures.
-        poses: camera-to-world, (frames, 3, 4).
-        angle: horizontal angle of view, radians.
-        missing: pictures that are listed but not there.
+        files: pictures that exist.
+        poses: camera-to-world poses of these, (frames, 3, 4).
+        angle: horizontal angle of view in radians.
+        missing: names of listed pictures that do not exist.
     """
 
     files: list[Path]
@@ -42,39 +43,40 @@ class Frames:
 
     @property
     def listed(self) -> int:
+        """Number of frames in the list."""
         return len(self.files) + len(self.missing)
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """The file that lists the frames of "train", "valid" or "test"."""
+    """Return the path of the file that lists the frames of "train", "valid" or "test"."""
     return folder / f"transforms_{SPLITS[split]}.json"
 
 
-def is_scene(folder: Path) -> bool:
-    """Whether the three lists are there (their pictures may not be)."""
+def has_frame_lists(folder: Path) -> bool:
+    """Return whether the three lists of frames exist; their pictures may be missing."""
     return all(list_file(folder, split).is_file() for split in SPLITS)
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every frame that the lists name has its picture."""
-    return is_scene(folder) and not any(read_frames(folder, split).missing for split in SPLITS)
+    """Return whether every listed frame has its picture."""
+    return has_frame_lists(folder) and not any(read_frames(folder, split).missing for split in SPLITS)
 
 
 def load_blender(
     name: str, folder: Path, *, width: int | None, allow_partial: bool, white_background: bool = True
 ) -> Scene:
-    """The scene in `folder`.
+    """Load the scene in `folder`.
 
     Args:
-        name: what it is called.
-        folder: holds `transforms_{train,val,test}.json` and the pictures that they list.
-        width: of the pictures wanted, by an area filter; None for their own.
-        allow_partial: leave out, and note, frames whose picture is not there.
-        white_background: else black.
+        name: name of the scene.
+        folder: holds `transforms_{train,val,test}.json` and the listed pictures.
+        width: width to reduce the pictures to by an area filter; None for their own.
+        allow_partial: whether to leave out (and record) frames whose picture is missing.
+        white_background: whether the background is white; black otherwise.
 
     Raises:
-        DataError: a malformed list or broken picture, or frames without a picture where that is not allowed.
-        ConfigError: a width that the pictures do not allow.
+        DataError: a list is malformed, a picture is damaged, or pictures are missing and `allow_partial` is off.
+        ConfigError: the pictures cannot be reduced to `width`, see `scaled_size`.
     """
     frames = {split: read_frames(folder, split) for split in SPLITS}
     left_out = _check_missing(folder, frames, allow_partial)
@@ -84,7 +86,7 @@ def load_blender(
     own = picture_size(frames["train"].files[0])
     height, width = scaled_size(*own, width)
     checksums = {list_file(folder, split).name: sha256_of(list_file(folder, split)) for split in SPLITS}
-    splits, place = {}, place_beside(folder)
+    splits, place = {}, image_cache_dir(folder)
     for split, part in frames.items():
         images, digest = decoded(part.files, (height, width), white_background, place, f"{name} {split}")
         splits[split] = Views(images, torch.from_numpy(part.poses.astype(np.float32)))
@@ -104,7 +106,7 @@ def blender_scene(
     checksums: dict[str, str],
     notes: dict[str, float | str],
 ) -> Scene:
-    """A scene with the conventions of this format; `angle` is the horizontal angle of view in radians."""
+    """Build a scene with the conventions of this format; `angle` is the horizontal angle of view in radians."""
     _, height, width, _ = splits["train"].images.shape
     return Scene(
         name=name,
@@ -124,7 +126,7 @@ def blender_scene(
 
 
 def read_frames(folder: Path, split: str) -> Frames:
-    """The frames of a split.
+    """Read the list of frames of a split.
 
     Raises:
         DataError: the list is missing or malformed.
@@ -138,7 +140,7 @@ def read_frames(folder: Path, split: str) -> Frames:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no list of frames ({type(error).__name__}: {error})") from None
+        raise DataError(f"{path} is not a list of frames ({type(error).__name__}: {error})") from None
     if not 0.0 < angle < math.pi:
         raise DataError(f"{path}: camera_angle_x must lie between 0 and pi, got {angle}")
     if not names:
@@ -146,7 +148,7 @@ def read_frames(folder: Path, split: str) -> Frames:
     if any(matrix.shape != (4, 4) for matrix in matrices):
         raise DataError(f"{path}: a transform_matrix is not 4 by 4")
     poses = np.stack(matrices)[:, :3]
-    if reason := improper(poses):
+    if reason := pose_error(poses):
         raise DataError(f"{path}: {reason}")
     files = [_picture_file(folder, name) for name in names]
     there = [file.is_file() for file in files]
@@ -163,7 +165,7 @@ def _picture_file(folder: Path, name: str) -> Path:
 
 
 def _check_missing(folder: Path, frames: dict[str, Frames], allow_partial: bool) -> str:
-    """What is left out, in words."""
+    """Return a description of the frames without a picture, "" if there are none."""
     lacking = {split: part for split, part in frames.items() if part.missing}
     if not lacking:
         return ""
@@ -171,7 +173,7 @@ def _check_missing(folder: Path, frames: dict[str, Frames], allow_partial: bool)
     described = f"{counts} frames without a picture"
     empty = [split for split, part in lacking.items() if not part.files]
     if empty:
-        raise DataError(f"{folder} has no pictures at all for: {', '.join(empty)}")
+        raise DataError(f"{folder} has no pictures for: {', '.join(empty)}")
     if not allow_partial:
         split, part = next(iter(lacking.items()))
         raise DataError(

@@ -1,4 +1,4 @@
-"""Pictures decoded once, then memory-mapped; several processes may share them."""
+"""Cache of decoded pictures as memory-mapped arrays, which several processes may share."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import cache_dir, writable
 
 VERSION = 1
-"""To be raised whenever the same files give other pictures than before."""
+"""Version of the decoding; raise it whenever the same files give other pictures than before."""
 _MAX_THREADS = 8
 
 Result = TypeVar("Result")
 
 
-def place_beside(folder: Path) -> Path:
-    """Where pictures of the scene in `folder` are kept: beside its files, or in the cache folder if it is read-only."""
+def image_cache_dir(folder: Path) -> Path:
+    """Return the cache of the scene in `folder`: `folder`/cache, or within the cache folder if that is read-only."""
     beside = folder / "cache"
     return beside if writable(beside) else cache_dir() / "view_synthesis" / folder.name
 
@@ -36,20 +36,20 @@ def place_beside(folder: Path) -> Path:
 def decoded(
     files: Sequence[Path], size: tuple[int, int], white_background: bool, place: Path, title: str
 ) -> tuple[Pictures, str]:
-    """Pictures of one size, laid on their background and shrunk.
+    """Decode, composite and reduce picture files of one size, or take them from the cache.
 
     Args:
         files: picture files, in order.
-        size: height and width wanted.
-        white_background: what shows through transparent pixels: white, else black.
+        size: height and width to reduce them to.
+        white_background: whether transparent pixels show white; black otherwise.
         place: folder of the cache.
-        title: begins the name of the file there, and is shown while decoding.
+        title: prefix of the cache file's name, shown while decoding.
 
     Returns:
-        A read-only memory map, (files, height, width, 3) uint8, and the sha256 of all files' sha256s.
+        A read-only memory map, (files, height, width, 3) uint8, and the sha256 of the list of the files' sha256s.
 
     Raises:
-        DataError: a file is missing or no picture, the files differ in size, or the cache cannot be written.
+        DataError: a file is missing or is not a picture, the files differ in size, or the cache cannot be written.
     """
     checksums = in_parallel(lambda index: sha256_of(files[index]), len(files))
     key = _digest([VERSION, checksums, size, white_background])[:16]
@@ -73,7 +73,7 @@ def decoded(
 
 
 def cached(path: Path, shape: tuple[int, ...], fill: Callable[[Pictures], None]) -> Pictures:
-    """The uint8 array in `path`, memory-mapped and read-only; made by `fill` unless it is there and whole.
+    """Return the uint8 array in `path` as a read-only memory map; create it by `fill` if it is missing or damaged.
 
     Raises:
         DataError: the folder cannot be written to.
@@ -98,7 +98,7 @@ def cached(path: Path, shape: tuple[int, ...], fill: Callable[[Pictures], None])
 
 
 def in_parallel(function: Callable[[int], Result], count: int, title: str = "") -> list[Result]:
-    """`function` of 0 … count - 1 in threads (decoding and hashing release the lock), with a bar on a terminal."""
+    """Return `function` of 0 … count - 1, computed in threads; decoding and hashing release the interpreter lock."""
     results: list[Result] = []
     with (
         Progress(transient=True, disable=not title or not sys.stderr.isatty()) as progress,
@@ -117,7 +117,7 @@ def in_parallel(function: Callable[[int], Result], count: int, title: str = "") 
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> Pictures | None:
-    """None unless the file holds what it should; a damaged cache is made anew."""
+    """Open the array in `path`; None if it is missing, damaged or of another shape."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

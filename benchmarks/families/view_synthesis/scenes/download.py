@@ -1,4 +1,4 @@
-"""Fetching scenes from their public homes."""
+"""Download of scenes: the public archives, tried in turn, and their safe unpacking."""
 
 import shutil
 import sys
@@ -23,12 +23,12 @@ _BACKUP = "https://huggingface.co/donydchen/matchnerf/resolve/main"
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file that holds a scene.
+    """Public zip file with scenes.
 
     Attributes:
-        url: where it is.
-        scenes: those that it holds; empty: every scene of its collection. `{scene}` in the address stands for the name.
-        sha256: of the file, if it is known.
+        url: address; `{scene}` stands for the name of the scene.
+        scenes: names of the scenes that it holds; empty for every scene of its collection.
+        sha256: checksum of the file, None if unknown.
     """
 
     url: str
@@ -37,7 +37,7 @@ class Archive:
 
 
 ARCHIVES: dict[str, Sequence[Archive]] = {
-    # The small ones first. A whole collection is over a gigabyte, and the authors' drive limits downloads a day.
+    # Small archives first: a whole collection is over a gigabyte, and the authors' drive limits downloads per day.
     "nerf_synthetic": (
         Archive(f"{_AUTHORS}/nerf_example_data.zip", ("lego",)),
         Archive(f"{_SINGLE_SCENES}/blender/{{scene}}.zip"),
@@ -62,9 +62,22 @@ FILES = {
 }
 
 
+SCENE_FILE_ENDINGS = (".json", ".npy", ".png", ".jpg", ".jpeg")
+"""Endings of the files of a scene; other members of an archive are not unpacked."""
+MAX_UNPACKED_BYTES = 8 << 30
+"""Limit against zip bombs, larger than any scene."""
+
+_FILE_TYPE, _SYMLINK = 0o170000, 0o120000  # of the Unix mode in a member's external attributes
+
+
 @dataclass(frozen=True)
 class _Format:
-    """What tells that a folder holds a whole scene."""
+    """Layout of a collection.
+
+    Attributes:
+        marker: file that every scene has.
+        is_complete: whether a folder holds a whole scene.
+    """
 
     marker: str
     is_complete: Callable[[Path], bool]
@@ -76,22 +89,22 @@ _FORMATS = {
 }
 
 
-def obtain(collection: str, scene: str, data_dir: Path) -> Path:
-    """Download a scene into `<data_dir>/<collection>/<scene>` (or the cache folder, if that cannot be written).
+def download_scene(collection: str, scene: str, data_dir: Path) -> Path:
+    """Download a scene to `<data_dir>/<collection>/<scene>`, or to the cache folder if that is read-only.
 
-    The archives are tried in turn. One that cannot be had, is not what its checksum promises, or does not hold the
-    whole scene is reported and the next one tried; the folder appears once it is complete.
+    The archives are tried in turn. One that cannot be downloaded, does not match its checksum, or lacks a part of the
+    scene is reported on stderr. The folder appears once it is complete.
 
     Returns:
         The scene's folder.
 
     Raises:
-        DataError: none of the archives would do, or the network is switched off.
+        DataError: every archive failed, or DFA_OFFLINE is set.
     """
     root = _root(data_dir, collection) / collection
     if offline():
-        raise DataError(f"{scene} would have to be downloaded, but DFA_OFFLINE forbids it; place it in {root / scene}")
-    form = _FORMATS[collection]
+        raise DataError(f"{scene} is missing and DFA_OFFLINE forbids the download; place it in {root / scene}")
+    layout = _FORMATS[collection]
     failures: list[str] = []
     for archive in ARCHIVES[collection]:
         if archive.scenes and scene not in archive.scenes:
@@ -101,18 +114,18 @@ def obtain(collection: str, scene: str, data_dir: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=f".{scene}-", dir=root) as temporary:
             try:
                 file = fetch([url], Path(temporary) / f"{scene}.zip", archive.sha256)
-                return unpack_scene(file, scene, root / scene, form.marker, form.is_complete)
+                return unpack_scene(file, scene, root / scene, layout.marker, layout.is_complete)
             except DataError as error:
                 failures.append(str(error))
                 print(f"archive failed: {error}", file=sys.stderr)
     raise DataError(f"could not download {scene} from any of {len(failures)} archives: {'; '.join(failures)}")
 
 
-def obtain_file(name: str, data_dir: Path) -> Path:
-    """Download a file of `FILES` into `data_dir` (or the cache folder).
+def download_file(name: str, data_dir: Path) -> Path:
+    """Download a file of `FILES` to `data_dir`, or to the cache folder if that is read-only.
 
     Raises:
-        DataError: no mirror delivers it.
+        DataError: every mirror failed, or DFA_OFFLINE is set.
     """
     return fetch(FILES[name], _root(data_dir, ".") / name, None)
 
@@ -121,33 +134,26 @@ def _root(data_dir: Path, below: str) -> Path:
     return data_dir if writable(data_dir / below) else cache_dir()
 
 
-WANTED = (".json", ".npy", ".png", ".jpg", ".jpeg")
-"""Endings of the files that scenes consist of; others are left in the archive."""
-MAX_BYTES = 8 << 30
-"""More than any scene takes up: a small archive that unpacks to more is meant to fill the disk."""
-
-_LINK = 0o120000
-
-
 def unpack_scene(archive: Path, scene: str, target: Path, marker: str, is_complete: Callable[[Path], bool]) -> Path:
-    """Unpack the folder of a scene to `target`, which appears as a whole or not at all.
+    """Unpack the folder of a scene to `target`, which appears complete or not at all.
 
     The scene's folder is the one named `scene` that holds the file `marker`, at any depth; an archive of a single scene
-    may hold that file at its top. Into a folder that is there already the files are moved one by one, and what else it
-    holds stays.
+    may hold that file at its top level. If `target` exists, files are moved into it one by one and its other files
+    remain.
 
     Args:
         archive: zip file.
         scene: name of the scene's folder.
-        target: folder to be.
-        marker: a file that every such scene has.
-        is_complete: whether an unpacked folder is a whole scene.
+        target: folder to create or complete.
+        marker: file that every scene of the collection has.
+        is_complete: whether an unpacked folder holds a whole scene.
 
     Returns:
         `target`.
 
     Raises:
-        DataError: no zip file, a damaged one, one with members that lead out of the folder or without the whole scene.
+        DataError: the file is not a zip file or is damaged, lacks a part of the scene, has members that are links or
+            lead out of the folder, or exceeds `MAX_UNPACKED_BYTES`; or `target` cannot be written.
     """
     try:
         with ZipFile(archive) as opened:
@@ -166,7 +172,7 @@ def unpack_scene(archive: Path, scene: str, target: Path, marker: str, is_comple
                     raise DataError(f"{archive.name} does not hold all of {scene}")
                 _move(staging, target)
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{archive.name} is no sound zip file: {error}") from None
+        raise DataError(f"{archive.name} is not a valid zip file: {error}") from None
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error}") from None
     return target
@@ -184,21 +190,23 @@ def _scene_folder(members: list[ZipInfo], scene: str, marker: str) -> PurePosixP
 
 
 def _choose(members: list[ZipInfo], folder: PurePosixPath) -> dict[PurePosixPath, ZipInfo]:
-    """Path below the scene's folder → member."""
+    """Return path below the scene's folder → member, for the members to unpack."""
     chosen: dict[PurePosixPath, ZipInfo] = {}
     for member in members:
         path = PurePosixPath(member.filename)
-        if not path.is_relative_to(folder) or "__MACOSX" in path.parts or path.suffix.lower() not in WANTED:
+        if not path.is_relative_to(folder) or "__MACOSX" in path.parts or path.suffix.lower() not in SCENE_FILE_ENDINGS:
             continue
         below = path.relative_to(folder)
-        # On Windows a backslash and a drive would lead out as well.
+        # Backslashes and drive letters lead out of the folder on Windows.
         if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in member.filename:
-            raise DataError(f"the archive's member '{member.filename}' leads out of its folder; nothing was unpacked")
-        if (member.external_attr >> 16) & 0o170000 == _LINK:
+            raise DataError(
+                f"the archive's member '{member.filename}' leads out of the scene's folder; nothing was unpacked"
+            )
+        if (member.external_attr >> 16) & _FILE_TYPE == _SYMLINK:
             raise DataError(f"the archive's member '{member.filename}' is a link; nothing was unpacked")
         chosen[below] = member
-    if sum(member.file_size for member in chosen.values()) > MAX_BYTES:
-        raise DataError("the archive would unpack to more than a scene can take up; nothing was unpacked")
+    if sum(member.file_size for member in chosen.values()) > MAX_UNPACKED_BYTES:
+        raise DataError("the archive would unpack to more than any scene needs; nothing was unpacked")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Picture files: reading, laying on a background, shrinking by an area filter."""
+"""Picture files: reading and writing, compositing on a background, reduction by an area filter."""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from benchmarks.families.view_synthesis.scenes.scene import Pictures
 Array = NDArray[np.float64]
 
 _OPAQUE = 255
-# Whatever Pillow raises on a broken file, bombs included; there is no common base class for these.
+# Exceptions of Pillow on a damaged file; they have no common base class.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 def read_picture(path: Path) -> Pictures:
-    """The picture as (height, width, 3) RGB, or (height, width, 4) RGBA with straight alpha.
+    """Read a picture as (height, width, 3) RGB, or (height, width, 4) RGBA with straight alpha.
 
     Raises:
-        DataError: it is missing, broken off or no picture.
+        DataError: the file is missing, damaged or not a picture.
     """
     try:
         with Image.open(path) as image:
@@ -32,10 +32,10 @@ def read_picture(path: Path) -> Pictures:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width, from the header alone.
+    """Read height and width from the header of a picture.
 
     Raises:
-        DataError: as `read_picture`.
+        DataError: like `read_picture`.
     """
     try:
         with Image.open(path) as image:
@@ -45,15 +45,15 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def write_picture(path: Path, picture: Pictures) -> None:
-    """Write RGB or RGBA as PNG."""
+    """Write (height, width, 3) RGB or (height, width, 4) RGBA as PNG."""
     Image.fromarray(picture).save(path, format="PNG")
 
 
 def prepare(picture: Pictures, height: int, width: int, white_background: bool) -> Pictures:
-    """The picture on its background at another size, (height, width, 3) uint8.
+    """Composite a picture on its background and reduce it to (height, width, 3) uint8.
 
-    Filtering comes after compositing, so that the colours of transparent pixels do not bleed into their neighbours.
-    Where the sizes divide, both are sums of integers, exact up to the final rounding.
+    Filtering follows compositing, so that the colours of transparent pixels do not affect their neighbours. Where the
+    sizes divide evenly, both are sums of integers, exact up to the final rounding.
     """
     opaque = np.uint16(_OPAQUE)
     if picture.shape[-1] == 4:
@@ -67,14 +67,17 @@ def prepare(picture: Pictures, height: int, width: int, white_background: bool) 
 
 
 def area_filter(picture: NDArray[Any], height: int, width: int) -> Array:
-    """Mean over the area that every new pixel covers, (height, width, channels).
+    """Reduce a picture by the mean over the area of every new pixel.
 
-    Pixels that lie across an edge count by the part that lies inside; Pillow's box filter and PyTorch's "area" mode
-    take whole pixels and so shift the picture where the sizes do not divide.
+    Pixels across an edge are weighted by the part inside. Pillow's box filter and PyTorch's "area" mode take whole
+    pixels, which shifts the picture where the sizes do not divide evenly.
 
     Args:
         picture: (rows, columns, channels), not smaller than the result.
         height, width: of the result.
+
+    Returns:
+        (height, width, channels).
     """
     rows, columns, channels = picture.shape
     if rows % height == 0 and columns % width == 0:
@@ -88,10 +91,10 @@ def area_filter(picture: NDArray[Any], height: int, width: int) -> Array:
 
 
 def scaled_size(height: int, width: int, target: int | None) -> tuple[int, int]:
-    """Height and width of a (height, width) picture shrunk to `target` columns; None leaves it as it is.
+    """Return height and width of a picture after reduction to `target` columns; None leaves the size unchanged.
 
     Raises:
-        ConfigError: larger than the picture, or not a whole number of rows: pixels would not be square.
+        ConfigError: `target` exceeds the width, or the height would not be a whole number.
     """
     if target is None:
         return height, width
@@ -108,7 +111,7 @@ def scaled_size(height: int, width: int, target: int | None) -> tuple[int, int]:
 
 
 def _coverage(size: int, target: int) -> Array:
-    """Share of every new pixel that each old pixel fills, (target, size)."""
+    """Return the share of every new pixel that each old pixel covers, (target, size)."""
     edges = np.arange(target + 1) * (size / target)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

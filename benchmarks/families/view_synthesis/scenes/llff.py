@@ -1,7 +1,7 @@
 """Forward-facing captures in LLFF format: `poses_bounds.npy` and folders of pictures at several sizes.
 
-Every 8th view is held out for the test. Cameras are recentred and scaled for normalised device coordinates, in which
-rays run from depth 0 to 1. The background is black.
+Every 8th view is held out for the test. Poses are rescaled and recentred for normalised device coordinates, in which
+depths range from 0 to 1. The background is black.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.errors import ConfigError, DataError
-from benchmarks.families.view_synthesis.scenes.cache import decoded, place_beside
-from benchmarks.families.view_synthesis.scenes.cameras import Array, forward_facing, improper, spiral
+from benchmarks.families.view_synthesis.scenes.cache import decoded, image_cache_dir
+from benchmarks.families.view_synthesis.scenes.cameras import Array, forward_facing, pose_error, spiral
 from benchmarks.families.view_synthesis.scenes.images import picture_size, scaled_size
 from benchmarks.families.view_synthesis.scenes.scene import Pictures, Scene, Views
 from benchmarks.utils.download import sha256_of
@@ -23,7 +23,7 @@ from benchmarks.utils.download import sha256_of
 CAMERAS = "poses_bounds.npy"
 HOLD_OUT = 8
 FACTOR = 4
-"""The published experiments use pictures of a quarter of the full width."""
+"""Reduction of the published experiments: a quarter of the full width."""
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -59,14 +59,14 @@ def read_capture(path: Path) -> Capture:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no array of cameras: {error}") from None
+        raise DataError(f"{path} is not an array of cameras: {error}") from None
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or len(rows) < 2:
-        raise DataError(f"{path} should hold an array of shape (views, 17), two views at least")
+        raise DataError(f"{path} should hold an array of shape (views, 17) with at least two views")
     rows = rows.astype(np.float64)
     matrices, bounds = rows[:, :15].reshape(-1, 3, 5), rows[:, 15:]
     down, right, backwards, position, sizes = (matrices[:, :, column] for column in range(5))
     poses = np.stack([right, -down, backwards, position], axis=2)
-    if reason := improper(poses):
+    if reason := pose_error(poses):
         raise DataError(f"{path}: {reason}")
     if not (np.isfinite(bounds).all() and (bounds[:, 0] > 0).all() and (bounds[:, 0] < bounds[:, 1]).all()):
         raise DataError(f"{path}: depths must be positive and the nearer one smaller")
@@ -77,24 +77,24 @@ def read_capture(path: Path) -> Capture:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether there are cameras and pictures of some size."""
+    """Return whether the cameras and pictures of at least one size exist."""
     return (folder / CAMERAS).is_file() and bool(_picture_folders(folder))
 
 
 def load_llff(name: str, folder: Path, *, width: int | None) -> Scene:
-    """The scene in `folder`.
+    """Load the scene in `folder`.
 
-    Of the folders `images_8`, `images_4`, `images_2` and `images` the one with the smallest pictures that are large
-    enough is read. Validation views are training views, as the collection has no others.
+    Of the folders `images_8`, `images_4`, `images_2` and `images`, the one with the smallest pictures that are large
+    enough is read. Validation views are a part of the training views, as the collection has no others.
 
     Args:
-        name: what it is called.
-        folder: see above.
-        width: of the pictures wanted, by an area filter; None for a quarter of the full width.
+        name: name of the scene.
+        folder: holds `poses_bounds.npy` and the folders of pictures.
+        width: width to reduce the pictures to by an area filter; None for a quarter of the full width.
 
     Raises:
-        DataError: malformed cameras, a broken picture, or as many pictures as there are cameras are not there.
-        ConfigError: no pictures are as wide as `width`, or it would leave a broken row.
+        DataError: the cameras are malformed, a picture is damaged, or there are more or fewer pictures than cameras.
+        ConfigError: no pictures are as wide as `width`, or they cannot be reduced to it, see `scaled_size`.
     """
     capture = read_capture(folder / CAMERAS)
     files, own = _choose(folder, capture, width or round(capture.width / FACTOR))
@@ -102,14 +102,14 @@ def load_llff(name: str, folder: Path, *, width: int | None) -> Scene:
     if len(files) != len(capture.poses):
         raise DataError(
             f"{folder} has {len(capture.poses)} cameras but {len(files)} pictures in {files[0].parent.name}:"
-            " which belong together is not known"
+            " the pictures cannot be matched to cameras"
         )
     source = files[0].parent.name
     checksums = {CAMERAS: sha256_of(folder / CAMERAS)}
     images: dict[str, Pictures] = {}
     for split, chosen in split_views(len(files)).items():
         pictures = [file for file, wanted in zip(files, chosen, strict=True) if wanted]
-        images[split], digest = decoded(pictures, (height, width), False, place_beside(folder), f"{name} {split}")
+        images[split], digest = decoded(pictures, (height, width), False, image_cache_dir(folder), f"{name} {split}")
         checksums[f"{source}, {split} ({len(pictures)} pictures)"] = digest
     notes: dict[str, float | str] = {
         "resolution": f"{width}x{height}" + f" of {own[1]}x{own[0]}" * (width != own[1]) + f" ({source})"
@@ -118,7 +118,7 @@ def load_llff(name: str, folder: Path, *, width: int | None) -> Scene:
 
 
 def split_views(views: int) -> dict[str, NDArray[np.bool_]]:
-    """Which views are "train" and which "test": every 8th from the first on."""
+    """Return masks (views,) of "train" and "test"; every 8th view from the first on is for the test."""
     held_out = np.arange(views) % HOLD_OUT == 0
     return {"train": ~held_out, "test": held_out}
 
@@ -131,11 +131,11 @@ def forward_scene(
     checksums: dict[str, str],
     notes: dict[str, float | str],
 ) -> Scene:
-    """A scene with the conventions of this format from the cameras of all views and the images of `split_views`."""
+    """Build a scene with the conventions of this format from all cameras and the images of each split."""
     poses, bounds = forward_facing(capture.poses, capture.bounds)
     which = split_views(len(poses))
     splits = {split: Views(images[split], torch.from_numpy(poses[which[split]].astype(np.float32))) for split in images}
-    splits["valid"] = _some_of(splits["train"])
+    splits["valid"] = _validation_views(splits["train"])
     _, height, width, _ = images["train"].shape
     counts: dict[str, float | str] = {f"{split}_views": len(views) for split, views in splits.items()}
     return Scene(
@@ -155,30 +155,30 @@ def forward_scene(
     )
 
 
-def _some_of(views: Views) -> Views:
-    """Every 7th view from the 4th on: those half way between two held-out ones."""
+def _validation_views(views: Views) -> Views:
+    """Return every 7th training view from the 4th on, half-way between two held-out ones."""
     chosen = slice(3, None, HOLD_OUT - 1) if len(views) > 3 else slice(0, 1)
     return Views(views.images[chosen], views.poses[chosen])
 
 
 def _picture_folders(folder: Path) -> list[list[Path]]:
-    """The pictures in `images`, `images_2`, …, in order of their names."""
+    """Return the files in each of `images`, `images_2`, …, sorted by name; empty folders are left out."""
     candidates = sorted(path for path in folder.glob("images*") if re.fullmatch(r"images(_\d+)?", path.name))
     listings = (sorted(file for file in path.glob("*") if file.suffix.lower() in _ENDINGS) for path in candidates)
     return [files for files in listings if files]
 
 
 def _choose(folder: Path, capture: Capture, width: int) -> tuple[list[Path], tuple[int, int]]:
-    """Files of the smallest pictures at least `width` wide, and their (height, width)."""
+    """Return the files of the smallest pictures at least `width` wide, and their (height, width)."""
     sized = [(picture_size(files[0]), files) for files in _picture_folders(folder)]
     if not sized:
         raise DataError(f"{folder} has no pictures: neither images nor images_{FACTOR}")
     for (rows, columns), files in sized:
         if not math.isclose(rows / columns, capture.height / capture.width, rel_tol=0.01):
-            raise DataError(f"{files[0]} is {columns}x{rows}: not the shape that {CAMERAS} tells of")
+            raise DataError(f"{files[0]} is {columns}x{rows}, another aspect ratio than in {CAMERAS}")
     enough = [(size, files) for size, files in sized if size[1] >= width]
     if not enough:
         widest = max(size[1] for size, _ in sized)
-        raise ConfigError(f"{folder} has pictures {widest} wide at most, not {width}; set task.options.width")
+        raise ConfigError(f"{folder} has pictures at most {widest} wide, not {width}; set task.options.width")
     size, files = min(enough, key=lambda entry: entry[0][1])
     return files, size

@@ -1,4 +1,4 @@
-"""What every scene is, wherever it came from: pictures with their cameras."""
+"""Scenes: pictures with their cameras, independent of their file format."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Views:
     """Pictures with their cameras.
 
     Attributes:
-        images: (views, height, width, 3), possibly a read-only memory map; already composited on the background.
+        images: (views, height, width, 3), composited on the background; possibly a read-only memory map.
         poses: camera-to-world, (views, 3, 4) float32: the columns are the camera's x (right), y (up) and z axis and its
-            position. The camera looks along its -z.
+            position. The camera looks along -z.
     """
 
     images: Pictures
@@ -28,21 +28,20 @@ class Views:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene with its splits.
+    """Scene with its splits.
 
     Attributes:
         name: e.g. "lego".
         kind: "real" or "stand-in".
         splits: "train", "valid" and "test".
-        height, width: of every picture, in pixels.
-        focal: focal length in pixels of these pictures; the optical axis meets the middle of the picture.
-        near, far: depths along the ray between which the scene lies (see `ndc`).
-        ndc: a forward-facing scene, whose rays are moved to normalised device coordinates; near and far are then the
-            0 and 1 of those.
-        white_background: what shows where the scene is empty: white, else black.
-        checksums: file name → sha256 of what was read.
-        notes: further facts for the record, e.g. the resolution and what was left out.
-        path_poses: cameras of the scene's own video path, (frames, 3, 4): a turntable, or a spiral if `ndc`.
+        height, width: size of every picture in pixels.
+        focal: focal length in pixels; the principal point is the centre of the picture.
+        near, far: range of depths of the scene along rays; 0 and 1 if `ndc`.
+        ndc: whether the scene is forward-facing and its rays are converted to normalised device coordinates.
+        white_background: whether the background is white; black otherwise.
+        checksums: file name → sha256 of the files read.
+        notes: further facts for the record, e.g. the resolution and frames left out.
+        path_poses: camera path of videos, (frames, 3, 4): a turntable, or a spiral if `ndc`.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The array file of Tiny-NeRF: 106 views of Lego at 100x100 on black; the first 100 train, view 101 is held out.
+"""Array file of Tiny-NeRF: 106 views of Lego at 100x100 on black; the first 100 train, view 101 is held out.
 
-Where that file is not at hand, the Blender Lego takes its place: its 100 training views, shrunk to the same size.
+If the file is missing, the Blender Lego replaces it: its 100 training views, reduced to the same size.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis.scenes.blender import blender_scene, load_blender
-from benchmarks.families.view_synthesis.scenes.cameras import improper
+from benchmarks.families.view_synthesis.scenes.cameras import pose_error
 from benchmarks.families.view_synthesis.scenes.images import prepare, scaled_size
 from benchmarks.families.view_synthesis.scenes.scene import Pictures, Scene, Views
 from benchmarks.utils.download import sha256_of
@@ -26,20 +26,20 @@ HELD_OUT = 101
 
 
 def load_tiny(name: str, path: Path, *, width: int | None) -> Scene:
-    """The scene in the array file `path`: images (views, height, width, 3) in 0 … 1, poses (views, 4, 4), focal.
+    """Load the scene in the array file `path`: images (views, height, width, 3) in [0, 1], poses (views, 4, 4), focal.
 
-    The views that neither train nor test validate.
+    Views that are in neither the training nor the test split form the validation split.
 
     Raises:
-        DataError: missing or malformed.
-        ConfigError: a width that the pictures do not allow.
+        DataError: the file is missing or malformed.
+        ConfigError: the pictures cannot be reduced to `width`, see `scaled_size`.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             images, poses = content["images"], content["poses"].astype(np.float64)
             focal = float(content["focal"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no array file of views ({type(error).__name__}: {error})") from None
+        raise DataError(f"{path} is not an array file of views ({type(error).__name__}: {error})") from None
     _check(path, images, poses, focal)
     own_height, own_width = images.shape[1:3]
     height, width = scaled_size(own_height, own_width, width)
@@ -57,10 +57,10 @@ def load_tiny(name: str, path: Path, *, width: int | None) -> Scene:
 
 
 def load_tiny_from_blender(name: str, folder: Path, *, width: int | None, allow_partial: bool) -> Scene:
-    """A stand-by for the array file, from the Blender scene in `folder`; its notes say so.
+    """Load the replacement of the array file from the Blender scene in `folder`; the scene's notes say so.
 
     Raises:
-        As `load_blender`.
+        ConfigError, DataError: like `load_blender`.
     """
     scene = load_blender(name, folder, width=width or WIDTH, allow_partial=allow_partial, white_background=False)
     held_out = Views(scene.splits["test"].images[:1], scene.splits["test"].poses[:1])
@@ -80,7 +80,7 @@ def _check(path: Path, images: np.ndarray, poses: np.ndarray, focal: float) -> N
         raise DataError(f"{path}: images should lie between 0 and 1")
     if poses.shape != (len(images), 4, 4):
         raise DataError(f"{path}: poses should have shape ({len(images)}, 4, 4), not {poses.shape}")
-    if reason := improper(poses[:, :3]):
+    if reason := pose_error(poses[:, :3]):
         raise DataError(f"{path}: {reason}")
     if not 0.0 < focal < float("inf"):
         raise DataError(f"{path}: the focal length must be positive, got {focal}")

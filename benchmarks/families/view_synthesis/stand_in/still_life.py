@@ -1,4 +1,4 @@
-"""The stand-in's still life: balls and blocks on a checkered table; for views from the front also a room around it."""
+"""Shapes of the stand-in: balls and blocks on a checkered table, and a room around them for frontal views."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ _TABLE = -0.45
 
 
 def still_life() -> list[Shape]:
-    """Everything within 1.5 of the origin."""
+    """Return balls and blocks on a table, all within 1.5 of the origin."""
     return [
         Disc(_TABLE, 1.35, Material(_table)),
         Sphere((-0.42, -0.30, _TABLE + 0.45), 0.45, Material(_plain(0.86, 0.12, 0.10), 0.9, 60.0, mirror=0.22)),
@@ -26,7 +26,7 @@ def still_life() -> list[Shape]:
 
 
 def furnished_room() -> list[Shape]:
-    """The still life before a papered wall on a wooden floor, so that a view from the front (-y) sees no gap."""
+    """Return the still life with a wall and a floor, so that a view from the front (-y) has no empty pixels."""
     wall = Box((0.0, 2.6, 2.0), (12.0, 0.1, 6.0), 0.0, Material(_wallpaper))
     return [*still_life(), wall, Disc(_TABLE - 0.02, 14.0, Material(_planks))]
 
@@ -36,7 +36,7 @@ def _plain(*color: float) -> Texture:
 
 
 def _choose(where: Condition, one: tuple[float, float, float], other: tuple[float, float, float]) -> Array:
-    """`one` where the condition holds, else `other`."""
+    """Return the colour `one` where the condition holds, else `other`, (points, 3)."""
     return np.where(where[:, None], np.array(one), np.array(other))
 
 
@@ -51,7 +51,7 @@ def _table(points: Array) -> Array:
 
 
 def _along_faces(points: Array) -> Array:
-    """A coordinate that runs around the sides of a turned box."""
+    """Return a horizontal coordinate along the sides of a box, (points,)."""
     across = np.abs(points[:, 0]) > np.abs(points[:, 1])
     return np.where(across, points[:, 1], points[:, 0])
 

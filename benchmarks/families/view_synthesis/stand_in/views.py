@@ -1,7 +1,7 @@
-"""Scenes that the project renders itself, seen from a hemisphere (as Blender's) or from the front (as LLFF's).
+"""Stand-in: synthetic scenes, seen from a hemisphere (like the Blender scenes) or the front (like the LLFF scenes).
 
-Cameras, pictures and splits follow from the size asked for and nothing else; a run's seed does not change them. The
-same scenes can be written to disk in either format.
+Cameras, pictures and splits depend on the requested size only, not on a run's seed. The scenes can be written to disk
+in either format.
 """
 
 import hashlib
@@ -27,30 +27,43 @@ from benchmarks.utils.paths import cache_dir, writable
 
 WIDTH = 50
 VIEWS = 40
-"""Training views; a fifth as many validate and test."""
+"""Number of training views; validation and test have a fifth as many each."""
 
 Floats = NDArray[np.floating[Any]]
 
-_ANGLE = 0.6911112070083618  # of the Blender scenes, so that the table fills the picture
+_ANGLE = 0.6911112070083618  # horizontal angle of view of the Blender scenes, in radians
 _RADIUS = 4.0
-_FRONT_FOCAL = 1.15  # in widths
+_FRONT_FOCAL = 1.15  # focal length over width
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 _NOTE = "balls and blocks, rendered by ray tracing"
 
 
-def load_around(name: str, width: int = WIDTH, views: int = VIEWS, white_background: bool = True) -> Scene:
-    """The still life from all around: square pictures, `views` to train and a fifth as many to validate and to test."""
+def load_surround(name: str, width: int = WIDTH, views: int = VIEWS, white_background: bool = True) -> Scene:
+    """Render the still life from a hemisphere of cameras.
+
+    Args:
+        name: name of the scene.
+        width: width and height of the pictures in pixels.
+        views: training views; validation and test have a fifth as many each.
+        white_background: whether the background is white; black otherwise.
+    """
     shapes = still_life()
     splits = {}
-    for split, poses in around(views).items():
-        images = _pictures(shapes, poses, (width, width), focal_around(width), white_background)
+    for split, poses in surround_poses(views).items():
+        images = _pictures(shapes, poses, (width, width), surround_focal(width), white_background)
         splits[split] = Views(images, torch.from_numpy(poses.astype(np.float32)))
     return blender_scene(name, "stand-in", splits, _ANGLE, white_background, {}, _notes(width, width))
 
 
 def load_front(name: str, width: int = WIDTH, views: int = VIEWS) -> Scene:
-    """The still life in a room from the front, 4:3, in normalised device coordinates; `views` to train and to test."""
-    shapes, capture = furnished_room(), front(width, views)
+    """Render the still life in a room from the front, in normalised device coordinates.
+
+    Args:
+        name: name of the scene.
+        width: width of the 4:3 pictures in pixels.
+        views: training and test views together.
+    """
+    shapes, capture = furnished_room(), front_capture(width, views)
     height = round(capture.height)
     images = {
         split: _pictures(shapes, capture.poses[chosen], (height, width), capture.focal, False)
@@ -59,8 +72,8 @@ def load_front(name: str, width: int = WIDTH, views: int = VIEWS) -> Scene:
     return forward_scene(name, "stand-in", capture, images, {}, _notes(width, height))
 
 
-def around(views: int) -> dict[str, Array]:
-    """Poses of every split: to train, spread evenly over the upper hemisphere; else drawn from it at random."""
+def surround_poses(views: int) -> dict[str, Array]:
+    """Return the poses of each split, (views, 3, 4), on the upper hemisphere: evenly spaced to train, else random."""
     index = np.arange(views) + 0.5
     directions = {"train": _directions(0.05 + 0.85 * index / views, _GOLDEN_ANGLE * index)}
     for number, split in enumerate(("valid", "test")):
@@ -69,8 +82,8 @@ def around(views: int) -> dict[str, Array]:
     return {split: np.stack([hemisphere(d, _RADIUS) for d in chosen]) for split, chosen in directions.items()}
 
 
-def front(width: int, views: int) -> Capture:
-    """Cameras side by side before the room, which look at its middle, with the depths that they see."""
+def front_capture(width: int, views: int) -> Capture:
+    """Return cameras in front of the room that look at its centre, with their ranges of depths."""
     height, focal = round(0.75 * width), _FRONT_FOCAL * width
     draw = np.random.default_rng(2).uniform(-1.0, 1.0, (views, 3))
     positions = np.array([0.0, -3.7, 0.55]) + draw * np.array([0.6, 0.15, 0.35])
@@ -81,19 +94,19 @@ def front(width: int, views: int) -> Capture:
     return Capture(poses, bounds, height, width, focal)
 
 
-def focal_around(width: int) -> float:
-    """Focal length in pixels of the views from all around."""
+def surround_focal(width: int) -> float:
+    """Return the focal length of `load_surround` in pixels."""
     return 0.5 * width / math.tan(0.5 * _ANGLE)
 
 
 def write_blender(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
-    """Write the scene of `load_around` in Blender format: RGBA pictures and lists of frames."""
-    for split, poses in around(views).items():
+    """Write the scene of `load_surround` in Blender format: RGBA pictures and lists of frames."""
+    for split, poses in surround_poses(views).items():
         (folder / SPLITS[split]).mkdir(parents=True)
         frames = []
         for number, pose in enumerate(poses):
             name = f"./{SPLITS[split]}/r_{number}"
-            picture = render(still_life(), pose, width, width, focal_around(width), _samples(width)).rgba()
+            picture = render(still_life(), pose, width, width, surround_focal(width), _samples(width)).rgba()
             write_picture(folder / f"{name}.png", picture)
             matrix = [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]
             frames.append({"file_path": name, "transform_matrix": matrix})
@@ -103,7 +116,7 @@ def write_blender(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
 
 def write_llff(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
     """Write the scene of `load_front` in LLFF format: full-size pictures and `poses_bounds.npy`."""
-    capture = front(width, views)
+    capture = front_capture(width, views)
     height = round(capture.height)
     (folder / "images").mkdir(parents=True)
     for number, pose in enumerate(capture.poses):
@@ -116,12 +129,12 @@ def write_llff(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
 
 
 def _samples(width: int) -> int:
-    """Rays per side of a pixel: edges of small pictures need more of them."""
+    """Return the number of rays along a pixel's side; small pictures need more."""
     return max(2, min(4, 300 // width))
 
 
 def _directions(height: Floats, angle: Floats) -> Array:
-    """Unit vectors at a height above the horizon (a sine) and an angle around it, (directions, 3)."""
+    """Return unit vectors (directions, 3) with z = `height` and azimuth `angle` in radians."""
     level = np.sqrt(1.0 - height**2)
     return np.stack([level * np.cos(angle), level * np.sin(angle), height], axis=1)
 
@@ -129,13 +142,13 @@ def _directions(height: Floats, angle: Floats) -> Array:
 def _pictures(
     shapes: Sequence[Shape], poses: Array, size: tuple[int, int], focal: float, white_background: bool
 ) -> Pictures:
-    """One view per pose, (views, height, width, 3), from the cache where that can be written."""
+    """Render one view per pose, (views, height, width, 3), or take them from the cache if that is writable."""
     height, width = size
 
     def paint(pictures: Pictures) -> None:
         def view(index: int) -> None:
             seen = render(shapes, poses[index], height, width, focal, _samples(width))
-            # Rounded once with its alpha, as a file would hold it: reading a written scene gives the same pictures.
+            # Rounded with its alpha channel first, so that a scene read from files has the same pictures.
             pictures[index] = prepare(seen.rgba(), height, width, white_background)
 
         in_parallel(view, len(poses), "rendering the stand-in")
@@ -151,7 +164,7 @@ def _pictures(
 
 
 def _recipe() -> bytes:
-    """The text of everything that decides what a picture shows: a changed renderer finds no old picture."""
+    """Return the source of everything that determines the pictures, so that a changed renderer uses no old cache."""
     here = Path(__file__).parent
     sources = (here / "raytracer.py", here / "still_life.py", here / "views.py", here.parent / "scenes" / "images.py")
     return b"".join(source.read_bytes() for source in sources)

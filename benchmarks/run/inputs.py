@@ -1,0 +1,94 @@
+"""What a run depends on besides its configuration: the files of its data, and the code of its plug-ins."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config import Config
+from benchmarks.utils.download import sha256_of
+from benchmarks.utils.files import write_text
+from benchmarks.utils.paths import cache_dir
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checksums of what a run read.
+
+    Attributes:
+        data: file below the data folder → sha256; empty for synthetic data, and where the files are not here.
+        plugins: plug-in's file name → sha256.
+    """
+
+    data: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+    def differs_from(self, record: Record) -> str:
+        """Say what a record was made with that is different now, "" if nothing is.
+
+        Data that are not here now do not count as different: the record is all that is left of them.
+        """
+        before = record.get("inputs")
+        if before is None:
+            return ""
+        if self.data and before["data"] and dict(self.data) != before["data"]:
+            return "other data"
+        return "other code of plug-ins" if dict(self.plugins) != before["plugins"] else ""
+
+    def as_record(self) -> dict[str, dict[str, str]]:
+        """Return the checksums as a record holds them."""
+        return {name: dict(values) for name, values in asdict(self).items()}
+
+
+def inputs_of(config: Config) -> Inputs:
+    """Take the checksums of the data files and plug-ins that a configuration names, as they are now."""
+    return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in config.plugins})
+
+
+def _data(config: Config) -> dict[str, str]:
+    if config.task.family is None or config.task.source == "stand_in":
+        return {}
+    family = import_module(f"benchmarks.families.{config.task.family}")
+    folder = Path(config.run.data_dir)
+    files = family.data_files(config.task.name, folder, config.task.options)
+    return {_name(path, folder): _remembered_sha256(path) for path in sorted(files)}
+
+
+def _name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+
+def _plugin(plugin: str) -> str:
+    """Return the sha256 of a plug-in's own file; what it imports is not followed."""
+    try:
+        specification = None if plugin.endswith(".py") else find_spec(plugin)
+        path = Path(plugin if specification is None else specification.origin or plugin)
+        return sha256_of(path)
+    except (OSError, ImportError, ValueError):
+        return "not found"
+
+
+def _remembered_sha256(path: Path) -> str:
+    """Return a file's sha256, computed once for its size and time of change: a click log takes minutes."""
+    status = path.stat()
+    return _sha256_at(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_at(path: Path, size: int, changed: int) -> str:
+    key = hashlib.sha256(f"{path.resolve()} {size} {changed}".encode()).hexdigest()[:32]
+    store = cache_dir() / "checksums" / f"{key}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(store.read_text(encoding="utf-8"))["sha256"])
+    found = sha256_of(path)
+    with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        write_text(store, json.dumps({"file": path.name, "sha256": found}))
+    return found

@@ -1,0 +1,19 @@
+"""Overrides of a configuration, `key=value`, taken as a list in which the last one of a key counts."""
+
+from collections.abc import Iterable
+
+
+def value_of(overrides: Iterable[str], key: str) -> str:
+    """Return the value that overrides give a key, "" where they do not set it."""
+    values = [value for name, _, value in (item.partition("=") for item in overrides) if name == key]
+    return values[-1] if values else ""
+
+
+def without(overrides: Iterable[str], key: str) -> tuple[str, ...]:
+    """Return the overrides that do not set a key."""
+    return tuple(item for item in overrides if item.partition("=")[0] != key)
+
+
+def with_value(overrides: Iterable[str], key: str, value: str) -> tuple[str, ...]:
+    """Return the overrides with another value wherever they set a key."""
+    return tuple(f"{key}={value}" if item.partition("=")[0] == key else item for item in overrides)

@@ -1,0 +1,97 @@
+"""A record is shown only for the data and plug-ins it was made with; other ones are another run."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.commands import train
+from benchmarks.launchers import launch
+from benchmarks.run.inputs import Inputs, inputs_of
+from benchmarks.run.records import RunFolder
+from benchmarks.tables.plan import make_plan
+from benchmarks.utils.download import sha256_of
+from tests.conftest import TOY, Command, Toys
+from tests.tables.test_plan import Target
+
+_ROW = "1\t" + "\t".join(["3"] * 13) + "\t" + "\t".join(f"{n:08x}" for n in range(26))
+
+
+def _criteo(folder: Path, rows: int) -> Path:
+    place = folder / "criteo" / "train.txt"
+    place.parent.mkdir(parents=True)
+    lines = [_ROW.replace("1", str(row % 2), 1).replace("3", str(row % 7), 4) for row in range(rows)]
+    place.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_same_command_with_other_data_is_another_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = [
+        "task=criteo",
+        "task.source=real",
+        "model=fm",
+        "rule=bp",
+        "scale=smoke",
+        f"run.results_dir={tmp_path / 'results'}",
+    ]
+    arguments += ["run.wandb=disabled", "run.progress=false", "launcher=serial"]
+    few, many, none = _criteo(tmp_path / "few", 200), _criteo(tmp_path / "many", 400), tmp_path / "none"
+    none.mkdir()
+    outputs = {}
+    for name, folder in (("few", few), ("many", many), ("none", none), ("many again", many)):
+        code, out, err = command(train.main, *arguments, f"run.data_dir={folder}")
+        assert code == 0, err
+        outputs[name] = out
+    assert "run again" in outputs["many"] and "run again" not in outputs["many again"]
+    checksums = {
+        name: sha256_of(folder / "criteo" / "train.txt")[:8] for name, folder in (("few", few), ("many", many))
+    }
+    assert checksums["few"] in outputs["few"] and checksums["many"] in outputs["many"]
+    # Without data the record says what it was made with.
+    assert "recorded 20" in outputs["none"] and checksums["many"] in outputs["none"]
+    assert len(list((tmp_path / "results").rglob("result.json"))) == 2  # the earlier run is kept
+
+
+def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
+    toys: Toys, command: Command, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text("")
+    arguments = [*toys.overrides, f"plugins=[{TOY},{plugin}]", "trainer.epochs=1", "launcher=serial"]
+    assert command(train.main, *arguments)[0] == 0
+    assert "run again" not in command(train.main, *arguments)[1]
+    plugin.write_text("# changed\n")
+    code, out, _ = command(train.main, *arguments)
+    assert code == 0 and "other code of plug-ins: run again" in out
+    assert "run again" not in command(train.main, *arguments)[1]
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise ValueError('broken')\n")
+    code, _, err = command(train.main, *arguments[:-3], f"plugins=[{TOY},{broken}]", *arguments[-2:])
+    assert code == 2 and "broken" in err and err.count("\n") == 1
+
+
+def test_records_tell_what_differs(toys: Toys) -> None:
+    record, _ = toys.run()
+    now = inputs_of(toys.config())
+    assert record["inputs"] == now.as_record() == {"data": {}, "plugins": {TOY.name: sha256_of(TOY)}}
+    assert now.differs_from(record) == ""
+    assert Inputs({}, {TOY.name: "0" * 64}).differs_from(record) == "other code of plug-ins"
+    with_data = {**record, "inputs": {"data": {"a.txt": "1"}, "plugins": {}}}
+    assert Inputs({"a.txt": "2"}).differs_from(with_data) == "other data"
+    assert Inputs({"a.txt": "1"}).differs_from(with_data) == Inputs({}).differs_from(with_data) == ""
+    assert Inputs({"a.txt": "2"}).differs_from({}) == ""  # a record from before checksums were kept
+
+
+def test_plans_count_a_record_of_other_code_as_to_do(toys: Toys) -> None:
+    target = Target()
+    planned = make_plan(target, "paper", 1, toys.overrides[3:], 1)
+    launch([run.config for run in planned.to_do], {"name": "serial"})
+    assert not make_plan(target, "paper", 1, toys.overrides[3:], 1).to_do
+    folder = RunFolder.of(planned.runs[0].config)
+    record = folder.read()
+    assert record is not None
+    folder.finish({**record, "inputs": {"data": {}, "plugins": {TOY.name: "0" * 64}}})
+    again = make_plan(target, "paper", 1, toys.overrides[3:], 1)
+    assert [RunFolder.of(run.config).path for run in again.to_do] == [folder.path]
