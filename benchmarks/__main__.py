@@ -1,4 +1,6 @@
-"""The suite's one command: python -m benchmarks COMMAND …
+"""Run one of the suite's commands.
+
+Usage: python -m benchmarks COMMAND …
 
   train      train one run, or a sweep with -m
   reproduce  run what a table or figure needs, then write it

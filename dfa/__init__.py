@@ -9,6 +9,7 @@ optimizer.step()
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback.matrices import FeedbackMatrices
+from dfa.hooks.points import Point
 from dfa.rules import (
     RULES,
     Backpropagation,
@@ -52,6 +53,7 @@ __all__ = [
     "KolenPollack",
     "LearnedFeedback",
     "LowRankFeedback",
+    "Point",
     "PointAlignment",
     "PointError",
     "Rule",

@@ -1,4 +1,4 @@
-"""How well a rule's signals point where backpropagation's do."""
+"""Alignment: the angle between a rule's signals and those of backpropagation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PIECE_ENTRIES = 1 << 20
 
 @dataclass(frozen=True)
 class PointAlignment:
-    """One feedback point, compared row by row (a row is a sample, node or token).
+    """Alignment at one feedback point, row by row (a row is a sample, node or token).
 
     Attributes:
         cosines: cosine of the rule's signal and backpropagation's, one per row.
@@ -71,20 +71,20 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     """
     # A compiled graph hands out activations that its own later part does not hang on, so it is run uncompiled here.
     uncompiled = torch.compiler.set_stance("force_eager")
-    with rule.taps.switched("observe"), torch.enable_grad(), uncompiled:
+    with rule.hooks.switched("observe"), torch.enable_grad(), uncompiled:
         value = loss()
-        passes = rule.taps.passes
-    wanted = [record.error for record in passes if record.error is not None]
-    wanted += [point.activation for record in passes for point in record.points]
+        records = rule.hooks.records
+    wanted = [record.error for record in records if record.error is not None]
+    wanted += [point.activation for record in records for point in record.points]
     if not wanted:
         raise PointError("the loss was computed without reaching an error tensor")
     gradients = torch.autograd.grad(value, wanted, allow_unused=True)
     if any(gradient is None for gradient in gradients):
         raise PointError("the loss does not depend on every error tensor and feedback point")
-    errors, bp_signals = gradients[: len(passes)], iter(gradients[len(passes) :])
+    errors, bp_signals = gradients[: len(records)], iter(gradients[len(records) :])
     measured: dict[str, list[Tensor]] = {}
-    for record, error in zip(passes, errors, strict=True):
-        signals = rule.signals(record.error_name, rule.coded(error), record.points)
+    for record, error in zip(records, errors, strict=True):
+        signals = rule.signals(record.error_name, rule.encode(error), record.points)
         for point, signal in zip(record.points, signals, strict=True):
             compared = point.activation.detach(), signal, next(bp_signals)
             rows = (as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared)
@@ -93,9 +93,9 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
 
 
 def _row_by_row(activation: Tensor, signal: Tensor, bp_signal: Tensor) -> Tensor:
-    """Of each row: cosine, whether nothing was sent, and the three norms; (rows, 5).
+    """Compute for each row the cosine, whether nothing was sent, and the three norms; (rows, 5).
 
-    In pieces, since the copies that cosines need are as large as the activations.
+    Activations are compared in pieces, since the copies that cosines need are as large as they are.
     """
     step = max(1, PIECE_ENTRIES // max(1, activation.shape[1]))
     columns = [

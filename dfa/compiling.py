@@ -1,9 +1,9 @@
-"""What torch.compile may not do: trace a draw, or compile a pass whose tensors a rule exchanges."""
+"""Keeping torch.compile away from code that it must not trace."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
@@ -21,20 +21,19 @@ def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        disabled: Callable[P, T] = torch.compiler.disable(function)
-        return disabled(*args, **kwargs)
+        return cast(Callable[P, T], torch.compiler.disable(function))(*args, **kwargs)
 
     return run
 
 
 def enter_uncompiled(stack: ExitStack, name: str) -> None:
-    """Until the stack is closed nothing is compiled, which would lose what the rule `name` does to tensors.
+    """Disable compilation, which would lose what the rule `name` does to tensors, until the stack is closed.
 
     Raises:
-        PointError: it is happening inside torch.compile already.
+        PointError: this runs inside torch.compile already.
     """
     refusal = PointError(f"rule '{name}' cannot run inside torch.compile")
-    if torch.compiler.is_compiling():  # of a whole graph this is the end; otherwise the compiler leaves this place out
+    if torch.compiler.is_compiling():  # with fullgraph=True this ends it; otherwise the compiler leaves the caller out
         raise refusal
     try:
         stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -1,9 +1,9 @@
-"""What can go wrong when a rule meets a model."""
+"""Errors of a rule that does not fit its model."""
 
 
 class PointError(ValueError):
-    """A feedback point or error tensor that cannot be found, never fired, or has nothing to train."""
+    """A feedback point or error tensor that cannot be found, never runs, or has nothing to train."""
 
 
 class FeedbackError(ValueError):
-    """A feedback matrix that does not fit the error or the point it is asked to serve."""
+    """A feedback matrix that does not fit its error or point, or cannot be drawn as asked."""

@@ -14,25 +14,25 @@ _CANDIDATES_SHOWN = 12
 def matches(name: str, pattern: str) -> bool:
     """Whether a dotted module name fits a pattern.
 
-    Within one segment the shell's wildcards hold (`*`, `?`, `[0-3]`); a segment `**` stands for any number of
-    segments. So `blocks.*` names the blocks themselves, `blocks.*.act` one child of each, `**.act` every `act`.
-    Only the empty pattern names the model itself, whose name is empty.
+    Between dots the shell's wildcards hold (`*`, `?`, `[0-3]`); `**` between dots stands for any number of names. So
+    `blocks.*` names the blocks themselves, `blocks.*.act` one child of each, `**.act` every `act`. Only the empty
+    pattern names the model itself, whose name is empty.
     """
     if not name or not pattern:
         return name == pattern
-    return _match_segments(name.split("."), pattern.split("."))
+    return _match_parts(name.split("."), pattern.split("."))
 
 
-def _match_segments(name: list[str], pattern: list[str]) -> bool:
+def _match_parts(name: list[str], pattern: list[str]) -> bool:
     if not pattern:
         return not name
     if pattern[0] == "**":
-        return any(_match_segments(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
-    return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_segments(name[1:], pattern[1:])
+        return any(_match_parts(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_parts(name[1:], pattern[1:])
 
 
 def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Module]:
-    """Modules of `model` whose name fits any of the patterns, by name, in the order the model defines them.
+    """Find the modules whose name fits any of the patterns, by name, in the order that the model defines them.
 
     The empty pattern names the model itself.
 
@@ -53,7 +53,7 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile and DistributedDataParallel, whose names the user knows."""
+    """Return the module inside torch.compile and DistributedDataParallel, whose names the user knows."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module

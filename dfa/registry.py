@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from typing_extensions import Unpack
 
@@ -12,6 +12,7 @@ UNPACK = {Unpack, getattr(typing, "Unpack", Unpack)}
 """`typing.Unpack` and, where it is another object (Python 3.11), that of typing_extensions."""
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Registered = TypeVar("Registered", bound=Callable[..., Any])
 
 
 class UnknownNameError(KeyError):
@@ -26,24 +27,28 @@ class OptionError(TypeError):
 
 
 class Registry(Generic[Factory]):
-    """A table from names to factories of one kind (`Registry("rule")`)."""
+    """A table from names to factories of one kind (`Registry("rule")`).
+
+    Args:
+        kind: what the factories make, for messages.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._factories: dict[str, Factory] = {}
 
-    def register(self, name: str) -> Callable[[Factory], Factory]:
-        """Decorator that files a factory under `name`.
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """Return a decorator that files a factory under `name` and leaves it, and its type, as it is.
 
         Raises:
             ValueError: another factory has that name already.
         """
 
-        def file_under_name(factory: Factory) -> Factory:
+        def file_under_name(factory: Registered) -> Registered:
             known = self._factories.get(name)
             if known is not None and known is not factory:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
-            self._factories[name] = factory
+            self._factories[name] = cast(Factory, factory)
             return factory
 
         return file_under_name
@@ -55,7 +60,7 @@ class Registry(Generic[Factory]):
         return name in self._factories
 
     def __getitem__(self, name: str) -> Factory:
-        """The factory called `name`.
+        """Return the factory called `name`.
 
         Raises:
             UnknownNameError: there is none; the message lists those there are.
@@ -82,7 +87,7 @@ class Registry(Generic[Factory]):
             _check_type(f"{self.kind} '{name}'", key, value, known[key])
 
     def options(self, name: str) -> dict[str, Any] | None:
-        """Type annotations of the factory's parameters by name; None where it takes any keyword.
+        """Return the type annotations of the factory's parameters by name; None where it takes any keyword.
 
         Keywords that are collected as `**options: Unpack[SomeTypedDict]` count one by one.
 
@@ -114,7 +119,7 @@ class Registry(Generic[Factory]):
 
 
 def _check_type(owner: str, key: str, value: Any, annotation: Any) -> None:
-    """Refuse `dropout=high` or `layers=2.5`."""
+    """Raise OptionError where a value is not of the annotated type, as in `dropout=high` or `layers=2.5`."""
     if isinstance(annotation, str):
         annotation = {"int": int, "float": float, "bool": bool, "str": str}.get(annotation, Any)
     if not _fits(value, annotation):

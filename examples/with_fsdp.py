@@ -1,4 +1,7 @@
-"""FSDP2: first `fully_shard`, then the rule. torchrun --nproc-per-node 2 examples/with_fsdp.py"""
+"""FSDP2: first `fully_shard`, then the rule.
+
+Usage: torchrun --nproc-per-node 2 examples/with_fsdp.py
+"""
 
 from digits import POINTS, accuracy, digits, make_network, make_optimizer
 from torch import distributed
@@ -9,6 +12,7 @@ import dfa
 
 
 def main() -> None:
+    """Train in every process that torchrun has started."""
     distributed.init_process_group("gloo")  # "nccl" on GPUs
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     pictures, classes = digits()

@@ -1,5 +1,10 @@
 """Train one run, or a sweep with -m: the same as `python -m benchmarks train`."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the suite runs from its clone
+
 from benchmarks.commands.train import main
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def _sample(listed: Iterable[Case]) -> list[Case]:
     return sample
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_run_keeps_its_identity(scale: str) -> None:
     listed = expected()

@@ -186,8 +186,10 @@ class _Worker:
 
 @contextmanager
 def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
-    """A process started within has these variables, and no SIGINT: Ctrl-C reaches all processes of a terminal, and this
-    one passes it on."""
+    """Give processes that are started within these variables, and no SIGINT.
+
+    Ctrl-C reaches all processes of a terminal, and this one passes it on.
+    """
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     masked = hasattr(signal, "pthread_sigmask")

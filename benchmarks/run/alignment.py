@@ -18,7 +18,7 @@ def alignment_metrics(task: Task, model: nn.Module, rule: Rule) -> dict[str, flo
     """
     rule = rule.inner if isinstance(rule, Calibrated) else rule
     measured = type(task).alignment_loss is not Task.alignment_loss
-    if not (measured and isinstance(rule, DirectRule) and rule.taps.points):
+    if not (measured and isinstance(rule, DirectRule) and rule.hooks.points):
         return {}
     with _undisturbed(model):
         model.train()

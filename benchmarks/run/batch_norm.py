@@ -27,8 +27,9 @@ def _summed(tensor: Tensor, group: Any) -> Tensor:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """What `nn.SyncBatchNorm` does, which takes no tensors on a CPU: mean and variance, the running ones too, are those
-    of the rows of all processes together, however many each of them has.
+    """Batch normalisation over the rows of all processes, however many each of them has.
+
+    It does what `nn.SyncBatchNorm` does, which takes no tensors on a CPU; running mean and variance are shared, too.
 
     Attributes:
         process_group: who takes part; None: processes.

@@ -69,19 +69,19 @@ def constant(optimizer: Optimizer, higher_is_better: bool) -> Schedule:
 
 @SCHEDULES.register("exponential")
 def exponential(optimizer: Optimizer, higher_is_better: bool, factor: float, steps: int) -> Schedule:
-    """lr · factor^(step / steps)."""
+    """Set the rate to lr · factor^(step / steps)."""
     return LambdaLR(optimizer, lambda step: factor ** (step / steps))
 
 
 @SCHEDULES.register("noam")
 def noam(optimizer: Optimizer, higher_is_better: bool, width: int, warmup: int) -> Schedule:
-    """lr · width^-0.5 · min(s^-0.5, s · warmup^-1.5) at step s ≥ 1 (Vaswani et al., 2017)."""
+    """Set the rate to lr · width^-0.5 · min(s^-0.5, s · warmup^-1.5) at step s ≥ 1 (Vaswani et al., 2017)."""
     return LambdaLR(optimizer, lambda step: width**-0.5 * min((step + 1) ** -0.5, (step + 1) * warmup**-1.5))
 
 
 @SCHEDULES.register("plateau")
 def plateau(optimizer: Optimizer, higher_is_better: bool, factor: float, patience: int) -> Schedule:
-    """lr × factor each time the validation metric has not improved for more than `patience` evaluations."""
+    """Multiply the rate by `factor` after more than `patience` evaluations without an improvement on validation."""
     return ReduceLROnPlateau(
         optimizer, mode="max" if higher_is_better else "min", factor=factor, patience=patience, threshold=0.0
     )

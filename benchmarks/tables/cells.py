@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """ "row:column", or the row alone."""
+        """Name the cell by "row:column", or by its row alone."""
         return f"{self.row}:{self.column}" if self.column else self.row
 
     @property

@@ -91,5 +91,6 @@ def to_csv(trials: Sequence[Trial]) -> str:
 
 
 def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path) -> list[Path]:
+    """Write the trials as Markdown and CSV to a folder."""
     texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
     return [write_result(folder / f"{spec.name}-{scale}.{suffix}", text) for suffix, text in texts.items()]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dfa.errors import PointError
-from dfa.hooks.points import Taps
+from dfa.hooks.model import FeedbackHooks
 from dfa.patterns import find_modules
 from dfa.registry import Registry
 
@@ -18,14 +18,15 @@ Patterns = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Uses:
-    """What a rule takes beyond one forward pass and the error, so that rules can be compared fairly.
+    """Resources that a rule uses beyond one forward pass and the error, so that rules can be compared fairly.
 
     Attributes:
-        forward_weights: what of them the backward path knows: "none", "gains" (of normalisations), "signs" or "all".
+        forward_weights: the part of the weights that the backward path knows: "none", "gains" (of normalisations),
+            "signs" or "all".
         sequential: whether layers wait for the signal of the layer above.
-        bp_batches: share of the batches that learn by exact backpropagation.
+        bp_batches: share of the batches, from 0 to 1, trained by exact backpropagation.
         extra_forwards: work beyond the forward pass, in forward passes per batch.
-        state: what is held from batch to batch: "none", "fixed feedback" or "learned feedback".
+        state: kept from batch to batch: "none", "fixed feedback" or "learned feedback".
     """
 
     forward_weights: str = "none"
@@ -36,9 +37,9 @@ class Uses:
 
 
 class Rule(ABC):
-    """Fills the `.grad` of a model's parameters from a loss; all that distinguishes one way to learn from another.
+    """Computes the `.grad` of a model's parameters from a loss; the base class of all rules.
 
-    Making a rule hooks the model's feedback points; `close()` unhooks them. Forward passes run as usual; those under
+    A new rule puts hooks on the model; `close()` removes them. Forward passes run as usual; those under
     `torch.no_grad()` are left alone. Several forward passes may precede one `backward`.
 
     Args:
@@ -48,6 +49,8 @@ class Rule(ABC):
         silent: name patterns of modules whose output is cut but receives no signal.
 
     Attributes:
+        model: the module to train.
+        hooks: on its feedback points and error tensors.
         whole_batches: whether signals depend on how many rows a forward pass sees, so that a batch must not be split:
             neither in parts whose gradients add up nor among processes.
     """
@@ -57,15 +60,15 @@ class Rule(ABC):
 
     def __init__(self, model: nn.Module, points: Patterns = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
         self.model = model
-        self.taps = self._tap(points, error_at, silent)
+        self.hooks = self._make_hooks(points, error_at, silent)
 
     @property
     def uses(self) -> Uses:
-        """What this rule takes, with the options it was made with."""
+        """Resources that this rule uses, with the options it was made with."""
         return Uses()
 
     @abstractmethod
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
+    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         """Put this rule's hooks on the model."""
 
     @abstractmethod
@@ -77,11 +80,11 @@ class Rule(ABC):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be saved to go on training with the same feedback; tensors and plain numbers only."""
+        """Return the state that training with the same feedback resumes from; tensors and plain numbers only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state.
+        """Replace the state by a saved one, which is copied.
 
         Raises:
             ValueError: the state holds something, and this rule keeps nothing.
@@ -91,28 +94,36 @@ class Rule(ABC):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Forward passes inside are ordinary ones: nothing is cut or kept."""
-        with self.taps.switched("off"):
+        """Run a block in which forward passes are ordinary ones: nothing is cut or recorded."""
+        with self.hooks.switched("off"):
             yield
 
     def discard(self) -> None:
         """Forget forward passes that will not be followed by a backward."""
-        self.taps.discard()
+        self.hooks.discard()
 
     def close(self) -> None:
-        """Take the rule's hooks off the model, which is then as it was."""
-        self.taps.close()
+        """Remove the rule's hooks from the model."""
+        self.hooks.close()
 
 
-def idle_taps(model: nn.Module, *patterns: Patterns) -> Taps:
-    """Taps for a rule that cuts nothing. Patterns are checked, so that a typo shows under every rule."""
+def hooks_without_points(model: nn.Module, *patterns: Patterns) -> FeedbackHooks:
+    """Make the hooks of a rule that cuts nothing; patterns are checked, so that every rule reports a typo.
+
+    Raises:
+        PointError: a pattern matches nothing.
+    """
     for names in patterns:
         find_modules(model, names)
-    return Taps(model, (), None)
+    return FeedbackHooks(model, (), None)
 
 
 def check_differentiable(loss: Tensor) -> None:
-    """Raise PointError where nothing that can learn has gone into the loss."""
+    """Check that a loss depends on something that can learn.
+
+    Raises:
+        PointError: it has no gradient.
+    """
     if not loss.requires_grad:
         raise PointError("the loss has no gradient: no trainable parameter is connected to it by differentiable steps")
 

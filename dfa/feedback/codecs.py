@@ -1,4 +1,4 @@
-"""What a coarse or noisy channel makes of the error on its way to the points.
+"""Codecs: coarse or noisy channels that the error passes through on its way to the points.
 
 Photonic and neuromorphic hardware delivers signs, a few bits, or noise; see e.g. Launay et al., *Hardware Beyond
 Backpropagation: a Photonic Co-Processor for Direct Feedback Alignment* (2020), for ternary errors.
@@ -19,26 +19,26 @@ Codec = Callable[[Tensor], Tensor]
 
 
 def sign(error: Tensor) -> Tensor:
-    """mean |e| · sign(e), the mean over the whole tensor."""
+    """Keep the sign of each entry, times the mean of |e| over the whole tensor."""
     return error.sign() * error.abs().mean()
 
 
 def ternary(error: Tensor, threshold: float) -> Tensor:
-    """±m where |e| is above `threshold` root mean squares, otherwise 0; m is the mean of |e| over the former."""
+    """Compute ±m where |e| is above `threshold` root mean squares, m being the mean of |e| there, and 0 elsewhere."""
     kept = error.abs() > threshold * _size(error)
     magnitude = (error.abs() * kept).sum() / kept.sum().clamp(min=1)
     return error.sign() * kept * magnitude
 
 
 def bits(error: Tensor, number: float) -> Tensor:
-    """Rounded to 2^(n-1) - 1 equal steps between 0 and max |e| on either side."""
+    """Round to 2^(n-1) - 1 equal steps between 0 and max |e| on either side, n being `number`."""
     steps = 2 ** (int(number) - 1) - 1
     step = error.abs().amax() / steps
     return torch.where(step > 0, (error / step).round() * step, error)
 
 
 def noise(error: Tensor, level: float) -> Tensor:
-    """e plus Gaussian noise of `level` root mean squares, from the global generator."""
+    """Add Gaussian noise of `level` root mean squares, from the global generator."""
     drawn = torch.randn_like(error, memory_format=torch.contiguous_format)  # the same whatever the error's strides
     return error + drawn * (level * _size(error))
 
@@ -56,12 +56,12 @@ _WITH_NUMBER: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[float
 
 
 def parse_codec(text: str | None) -> Codec | None:
-    """ "sign", "ternary:0.5", "bits:4" or "noise:0.1" as a function of the error; None for none.
+    """Turn "sign", "ternary:0.5", "bits:4" or "noise:0.1" into a function of the error; None stays None.
 
     An error in half precision is coded in float32, and stays so: squares of small errors would be 0.
 
     Raises:
-        FeedbackError: anything else, or a number that is not finite, negative, or no number of bits from 2 to 64.
+        FeedbackError: another name, a number that is negative or not finite, or bits other than 2 to 64.
     """
     if text is None:
         return None

@@ -19,7 +19,7 @@ COUNTER_DISTRIBUTIONS = ("uniform", "gaussian")
 def counter_block(
     distribution: str, seed: int, start: int, stop: int, columns: int, device: torch.device | None = None
 ) -> Tensor:
-    """Rows `start` to `stop` (exclusive) of the endless matrix that belongs to `seed`, as float32.
+    """Compute rows `start` to `stop` (exclusive) of the endless matrix that belongs to `seed`, as float32.
 
     "uniform" in [-1, 1) is the same to the bit on every device; "gaussian" (unit variance, Box and Muller) up to the
     device's logarithm and cosine.

@@ -1,17 +1,17 @@
 """Feedback matrices: drawing, sharing, scaling, and projecting an error onto points."""
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from math import sqrt
 from typing import Literal, TypedDict
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from dfa.compiling import run_eagerly
 from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
+from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
 from dfa.hooks.points import Point
 
@@ -19,29 +19,6 @@ Sharing = Literal["shared", "per_point"]
 Draw = Literal["torch", "counter"]
 BLOCK_ENTRIES = 2**20
 """Entries of a counter-drawn matrix that a projection handles at a time."""
-
-
-def _uniform(rows: int, columns: int, generator: Generator) -> Tensor:
-    return torch.rand(rows, columns, generator=generator) * 2 - 1
-
-
-def _gaussian(rows: int, columns: int, generator: Generator) -> Tensor:
-    return torch.randn(rows, columns, generator=generator)
-
-
-def _orthogonal(rows: int, columns: int, generator: Generator) -> Tensor:
-    """Orthonormal rows (or columns, where there are fewer), times √columns so that scaling by 1/√columns undoes it."""
-    gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
-    q, r = torch.linalg.qr(gaussian)
-    q = q * torch.sign(torch.diagonal(r))  # makes the draw uniform over orthogonal frames
-    return (q.T if rows < columns else q) * sqrt(columns)
-
-
-DISTRIBUTIONS: dict[str, Callable[[int, int, Generator], Tensor]] = {
-    "uniform": _uniform,
-    "gaussian": _gaussian,
-    "orthogonal": _orthogonal,
-}
 
 
 class MatrixOptions(TypedDict, total=False):
@@ -58,21 +35,21 @@ class MatrixOptions(TypedDict, total=False):
     density: float
 
 
-class FeedbackMatrices(nn.Module):
+class FeedbackMatrices:
     """Fixed random matrices B that carry an error e to the points: signal = e B.
 
     Default as in Launay et al. (2020): entries uniform in [-1, 1) divided by √(widest point's width), one matrix of
     shape (error width, widest point's width) for all points, of which a point d wide uses the first d columns.
     Matrices are drawn on the CPU from the seed when the first error arrives, whatever the device and the state of the
-    global generator, and kept as buffers.
+    global generator, and kept.
 
     Args:
         distribution: "uniform" in [-1, 1), "gaussian" (unit variance) or "orthogonal".
         sharing: "shared" (one matrix per error tensor, sliced) or "per_point" (one for each point).
         normalise: divide by √width, of the matrix that is drawn.
         scale: a further factor.
-        batch_dims: how many leading dimensions of error and points are rows that share the matrix; all others are
-            flattened into features. None: all dimensions of the error but the last, at least one.
+        batch_dims: number of leading dimensions of error and points that count rows; all others are flattened into
+            features. None: all dimensions of the error but the last, at least one.
         seed: of the draw.
         draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
         keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
@@ -80,7 +57,12 @@ class FeedbackMatrices(nn.Module):
         density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
 
     Raises:
-        FeedbackError: an unknown distribution, sharing or draw, or a matrix that can only be kept.
+        FeedbackError: an unknown distribution, sharing or draw, a number out of range, or a matrix that can only be
+            kept.
+
+    Attributes:
+        drawn: the matrices so far, (error width, width), by key: "<error tensor>:<point>" or "<error tensor>:shared",
+            with "/" for the dots of names and "(output)" for the model itself.
     """
 
     def __init__(
@@ -95,7 +77,6 @@ class FeedbackMatrices(nn.Module):
         keep: bool = True,
         density: float = 1.0,
     ) -> None:
-        super().__init__()
         if distribution not in DISTRIBUTIONS:
             raise FeedbackError(f"unknown distribution '{distribution}'; known: {', '.join(DISTRIBUTIONS)}")
         if sharing not in ("shared", "per_point"):
@@ -119,15 +100,40 @@ class FeedbackMatrices(nn.Module):
             raise FeedbackError(f"density must be above 0 and at most 1, got {density}")
         self.keep = keep
         self.density = density
+        self.drawn: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
 
     @property
     def in_use(self) -> bool:
-        """Whether a matrix has been asked for, or loaded, since these were made."""
-        return bool(self._shapes) or any(True for _ in self.buffers())
+        """Whether a matrix has been drawn, generated or loaded."""
+        return bool(self._shapes or self.drawn)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the matrices drawn so far, by key."""
+        return dict(self.drawn)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy saved matrices, also those that have not been drawn here yet.
+
+        Raises:
+            FeedbackError: a matrix drawn here is missing or has another shape.
+        """
+        for key, matrix in self.drawn.items():
+            if key not in state or state[key].shape != matrix.shape:
+                raise FeedbackError(f"the saved state has no matrix '{key}' of shape {tuple(matrix.shape)}")
+        for key, saved in state.items():
+            if key in self.drawn:
+                self.drawn[key].copy_(saved)  # in place: an optimiser may hold it
+            else:
+                self.drawn[key] = saved.clone()
+
+    def to(self, dtype: torch.dtype) -> "FeedbackMatrices":
+        """Convert the matrices drawn so far to another data type."""
+        self.drawn = {key: matrix.to(dtype) for key, matrix in self.drawn.items()}
+        return self
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
-        """The signal of each point: the error's rows times its matrix, in the shape and type of its activation.
+        """Compute the signal of each point: the error's rows times its matrix, in the activation's shape and type.
 
         Signals are computed as they are asked for; what several points share is projected and cast once.
         Where a point has k rows for each of the error's, the projected error is repeated k times and divided by √k.
@@ -172,17 +178,17 @@ class FeedbackMatrices(nn.Module):
             yield rows.reshape(point.activation.shape)
 
     def rows(self, error: Tensor) -> Tensor:
-        """The error as (rows, width): what is projected row by row."""
+        """Reshape the error to (rows, width)."""
         return as_rows(error, self._batch_dims(error))
 
     def _batch_dims(self, error: Tensor) -> int:
         return self.batch_dims or max(1, error.ndim - 1)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
-        """Draw what is not drawn yet, on the device of `error`, of which the shape alone matters.
+        """Draw the matrices that are not drawn yet, on the device of `error`, of which only the shape matters.
 
         Returns:
-            The buffer that each point uses.
+            The key of each point's matrix, by the point's name.
 
         Raises:
             FeedbackError: a width differs from the first time.
@@ -193,24 +199,23 @@ class FeedbackMatrices(nn.Module):
             widths[point.name] = max(row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
         keys = self._keys(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
         for key in set(keys.values()):
-            matrix = self._buffers.get(key)
-            if matrix is not None and matrix.device != error.device:
-                self._buffers[key] = matrix.to(error.device)
+            if key in self.drawn and self.drawn[key].device != error.device:
+                self.drawn[key] = self.drawn[key].to(error.device)
         return keys
 
     def matrices(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, Tensor]:
-        """The matrix of each point by the point's name, drawn now if it is not yet; changed in place, it stays changed.
+        """Return the matrix of each point by the point's name, drawn if need be; it may be changed in place.
 
         Raises:
             FeedbackError: a width differs from the first time.
         """
-        return {name: self._buffers[key] for name, key in self.prepare(error_name, error, points).items()}  # type: ignore[misc]
+        return {name: self.drawn[key] for name, key in self.prepare(error_name, error, points).items()}
 
     def outer(self, error: Tensor, values: Tensor, name: str) -> Tensor:
-        """Σ over rows of (row of `error`)ᵀ (row of `values`), (error width, width): how a matrix moves.
+        """Sum of the outer products of rows of `error` and rows of `values`, (error width, width).
 
-        Where `values`, of the point `name`, has k rows for each of the error's, their sum divided by √k counts: what
-        `signals` does to an error, transposed.
+        Where `values`, of the point `name`, has k rows for each of the error's, their sum divided by √k counts, the
+        transpose of the way in which `signals` repeats an error.
         """
         batch_dims = self._batch_dims(error)
         error_rows, rows = self.rows(error), as_rows(values, batch_dims)
@@ -222,23 +227,23 @@ class FeedbackMatrices(nn.Module):
             return error_rows.to(dtype).T @ rows.to(dtype)
 
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
-        """Name of each point's matrix, which is drawn now if this is the first time."""
+        """Key of each point's matrix, which is drawn if this is the first time."""
         if self.sharing == "shared":
-            key = f"{_buffer_key(error_name)}:shared"
+            key = f"{_key_part(error_name)}:shared"
             self._prepare(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, key)
-        keys = {name: f"{_buffer_key(error_name)}:{_buffer_key(name)}" for name in widths}
+        keys = {name: f"{_key_part(error_name)}:{_key_part(name)}" for name in widths}
         for name, key in keys.items():
             self._prepare(key, height, widths[name])
         return keys
 
     def _prepare(self, key: str, height: int, width: int, at_least: bool = False) -> None:
-        buffer = self._buffers.get(key)
-        shape = self._shapes.get(key) if buffer is None else tuple(buffer.shape)
+        matrix = self.drawn.get(key)
+        shape = self._shapes.get(key) if matrix is None else tuple(matrix.shape)
         if shape is None:
             shape = self._shapes[key] = height, width
             if self.keep:
-                self.register_buffer(key, self._draw(key, height, width))
+                self.drawn[key] = self._draw(key, height, width)
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
             raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
@@ -266,7 +271,7 @@ class FeedbackMatrices(nn.Module):
 
     def _project(self, key: str, error_rows: Tensor) -> Tensor:
         """Error rows (rows, height) times the matrix (height, width)."""
-        matrix = self._buffers.get(key)
+        matrix = self.drawn.get(key)
         device = error_rows.device
         reduced = torch.is_autocast_enabled(device.type)
         with torch.autocast(device.type, enabled=False) if reduced else nullcontext():
@@ -281,19 +286,6 @@ class FeedbackMatrices(nn.Module):
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):  # type: ignore[no-untyped-def]
-        # Matrices are drawn lazily: a checkpoint may hold some that this object has not drawn yet.
-        for name, value in state_dict.items():
-            key = name.removeprefix(prefix)
-            if name.startswith(prefix) and self._buffers.get(key) is None:
-                self.register_buffer(key, value.clone())
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-
-def _buffer_key(name: str) -> str:
+def _key_part(name: str) -> str:
     return name.replace(".", "/") or "(output)"
-
-
-def seed_of(seed: int, key: str) -> int:
-    """A seed of its own for each matrix, the same in every process."""
-    return zlib.crc32(f"{seed}/{key}".encode()) + (seed << 32) & 0x7FFF_FFFF_FFFF_FFFF

@@ -8,7 +8,7 @@ from dfa.errors import FeedbackError
 
 
 def as_rows(tensor: Tensor, batch_dims: int) -> Tensor:
-    """The tensor as (rows, width), its first `batch_dims` dimensions being rows."""
+    """Reshape a tensor to (rows, width); its first `batch_dims` dimensions count rows."""
     rows, width = row_shape(tensor, batch_dims)
     return tensor.reshape(rows, width)
 
@@ -20,7 +20,16 @@ def row_shape(tensor: Tensor, batch_dims: int) -> tuple[int, int]:
 
 
 def count_repeats(rows: int, have: int, name: str) -> int:
-    """How many rows a point has for each of the error's."""
+    """Count the rows of a point for each row of the error.
+
+    Args:
+        rows: of the point.
+        have: of the error.
+        name: of the point, for the message.
+
+    Raises:
+        FeedbackError: one number is no multiple of the other.
+    """
     if rows == have:
         return 1
     if have == 0 or rows % have:
@@ -29,4 +38,5 @@ def count_repeats(rows: int, have: int, name: str) -> int:
 
 
 def repeat_rows(projected: Tensor, repeats: int) -> Tensor:
+    """Repeat each row, divided by √repeats, which keeps the sum of squares."""
     return projected.repeat_interleave(repeats, dim=0) / sqrt(repeats)

@@ -1,4 +1,4 @@
-"""Lanes: where stages that do not wait for each other are worked on at the same time."""
+"""Training segments that do not wait for each other at the same time: in CUDA streams, or in threads on a CPU."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,17 +13,17 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class Lanes(Generic[T]):
-    """Jobs in two parts: the first parts run one after the other, the second parts of up to `count` jobs at once.
+class Streams(Generic[T]):
+    """Jobs of a forward and a backward part; forwards run one by one, backwards of up to `count` jobs at once.
 
-    On a CPU every second part runs in a thread of a pool. On a GPU both parts of a job are queued on a CUDA stream, the
-    streams taking turns: a first part waits for the one before, and second parts for nothing else. With `count` 1 all
-    is done on the spot.
+    On a CPU every backward runs in a thread of a pool. On a GPU both parts of a job are queued on a CUDA stream, the
+    streams taking turns: a forward waits for the one before, and backwards for nothing else. With `count` 1 all runs
+    in the calling thread and on its stream.
 
     Args:
-        count: of jobs whose second part is under way.
+        count: jobs whose backward may be under way at a time.
         device: that the jobs run on.
-        done: called with the result of every job, in their order.
+        done: called with the result of every backward, in the order of the jobs.
     """
 
     def __init__(self, count: int, device: torch.device, done: Callable[[T], None]) -> None:
@@ -32,17 +32,17 @@ class Lanes(Generic[T]):
         self._under_way: deque[Future[T]] = deque()
         on_gpu = device.type == "cuda"
         self._streams = [torch.cuda.Stream(device) for _ in range(count)] if on_gpu and count > 1 else []
-        self._pool = ThreadPoolExecutor(count, "stage") if not on_gpu and count > 1 else None
-        self._turn = 0
-        self._before: torch.cuda.Event | None = None
+        self._pool = ThreadPoolExecutor(count, "segment") if not on_gpu and count > 1 else None
+        self._jobs = 0
+        self._last_forward: torch.cuda.Event | None = None
 
-    def __enter__(self) -> "Lanes[T]":
+    def __enter__(self) -> "Streams[T]":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for all second parts; raise what one of them raised."""
+        """Wait for all backwards; raise what one of them raised."""
         with ExitStack() as stack:
             if self._pool is not None:
                 stack.callback(self._pool.shutdown, cancel_futures=True)
@@ -52,28 +52,28 @@ class Lanes(Generic[T]):
                 self._done(self._under_way.popleft().result())
 
     @contextmanager
-    def job(self, borrowed: Iterable[Tensor]) -> Iterator[None]:
-        """Both parts of a job, which reads the tensors `borrowed` from what ran before."""
-        while len(self._under_way) >= self._count:  # no graph beyond what there are lanes for
+    def job(self, inputs: Iterable[Tensor]) -> Iterator[None]:
+        """Run a job, whose forward is the block's code up to `backward`; it reads the tensors `inputs`."""
+        while len(self._under_way) >= self._count:  # no more graphs than streams
             self._done(self._under_way.popleft().result())
         if not self._streams:
             yield
             return
-        stream = self._streams[self._turn % self._count]
-        self._turn += 1
+        stream = self._streams[self._jobs % self._count]
+        self._jobs += 1
         stream.wait_stream(torch.cuda.current_stream(stream.device))
-        if self._before is not None:
-            stream.wait_event(self._before)
-        for tensor in borrowed:
+        if self._last_forward is not None:
+            stream.wait_event(self._last_forward)
+        for tensor in inputs:
             tensor.record_stream(stream)
         with torch.cuda.stream(stream):
             yield
 
-    def second(self, part: Callable[[], T]) -> None:
-        """The second part of the job that is going on."""
+    def backward(self, part: Callable[[], T]) -> None:
+        """Run the backward of the current job, or start it."""
         if self._streams:
-            self._before = torch.cuda.Event()
-            self._before.record()
+            self._last_forward = torch.cuda.Event()
+            self._last_forward.record()
         if self._pool is None:
             self._done(part())
         else:

@@ -1,4 +1,4 @@
-"""Training rules, chosen by name through `RULES`; every file of this folder is read, and registers what it holds."""
+"""Training rules, chosen by name through `RULES`; every file of this folder is imported and registers its rule."""
 
 from importlib import import_module
 from pkgutil import iter_modules

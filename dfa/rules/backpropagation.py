@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable, idle_taps
-from dfa.hooks.points import Taps
+from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.hooks.model import FeedbackHooks
 
 
 @RULES.register("bp")
 class Backpropagation(Rule):
-    """The exact gradient, by autograd. Patterns are checked, so that a typo shows under every rule, and not used."""
+    """The exact gradient, by autograd. Patterns are checked, so that every rule reports a typo, and not used."""
 
     name = "bp"
 
@@ -16,8 +16,8 @@ class Backpropagation(Rule):
     def uses(self) -> Uses:
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0)
 
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        return idle_taps(self.model, points, error_at, silent)
+    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        return hooks_without_points(self.model, points, error_at, silent)
 
     def backward(self, loss: Tensor) -> None:
         check_differentiable(loss)

@@ -1,4 +1,4 @@
-"""Now and then a batch of exact backpropagation, beside any rule."""
+"""A batch of exact backpropagation now and then, beside any rule."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable
-from dfa.hooks.points import Taps
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.points import Mode
 from dfa.registry import OptionError
 
 
@@ -62,7 +63,7 @@ class Calibrated(Rule):
         self.every = every
         self.batches = 0
         super().__init__(model, points, error_at, silent)
-        self._usual_mode = self.taps.mode
+        self._usual_mode: Mode = self.hooks.mode
         self._switch()
 
     @property
@@ -74,8 +75,8 @@ class Calibrated(Rule):
             extra_forwards=(1 - exact) * inner.extra_forwards,
         )
 
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        return self.inner.taps
+    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        return self.inner.hooks
 
     def backward(self, loss: Tensor) -> None:
         if self.batches % self.every == 0:
@@ -87,8 +88,8 @@ class Calibrated(Rule):
         self._switch()
 
     def _switch(self) -> None:
-        """The graph is cut, or not, in the forward passes before the backward to come."""
-        self.taps.mode = "off" if self.batches % self.every == 0 else self._usual_mode
+        """Switch the hooks for the forward passes before the next backward: cutting the graph, or off."""
+        self.hooks.mode = "off" if self.batches % self.every == 0 else self._usual_mode
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dfa.base.direct import DirectRule, Memory, PassOptions
+from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
 from dfa.base.rule import RULES, Patterns, Uses
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
 from dfa.hooks.points import Point
 
 
-class DirectOptions(MatrixOptions, PassOptions, total=False):
+class DirectOptions(MatrixOptions, DirectRuleOptions, total=False):
     """Options of `DirectFeedbackAlignment`."""
 
 
@@ -22,7 +22,7 @@ class DirectFeedbackAlignment(DirectRule):
     The signal of point l is e B_l instead of backpropagation's e ∂(error tensor)/∂h_l, with B_l fixed and random.
 
     Args:
-        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
+        model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
         distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
     """
 
@@ -45,14 +45,16 @@ class DirectFeedbackAlignment(DirectRule):
         draw: Draw = "torch",
         keep: bool = True,
         memory: Memory = "keep",
-        stages: Patterns | None = None,
+        segments: Patterns | None = None,
         parallel: int = 1,
         codec: str | None = None,
     ) -> None:
         self.feedback = FeedbackMatrices(
             distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
         )
-        super().__init__(model, points, error_at, silent, memory=memory, stages=stages, parallel=parallel, codec=codec)
+        super().__init__(
+            model, points, error_at, silent, memory=memory, segments=segments, parallel=parallel, codec=codec
+        )
 
     @property
     def uses(self) -> Uses:

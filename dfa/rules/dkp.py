@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns
-from dfa.hooks.points import Point, Taps
+from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 Optimiser = Literal["sgd", "adam"]
@@ -17,10 +17,11 @@ Optimiser = Literal["sgd", "adam"]
 
 @RULES.register("dkp")
 class DirectKolenPollack(LearnedFeedback):
-    """B_l ← B_l - η (eᵀ h_l + λ B_l) (Webster et al., *Learning the Connections in Direct Feedback Alignment*, 2021).
+    """Direct Kolen-Pollack learning: B_l ← B_l - η (eᵀ h_l + λ B_l).
 
-    eᵀ h_l, summed over rows, is the gradient of a linear map from h_l straight to the error tensor: the feedback learns
-    what that map would, and its transpose then resembles the way that the network takes.
+    From Webster et al., *Learning the Connections in Direct Feedback Alignment* (2021). eᵀ h_l, summed over rows, is
+    the gradient of a linear map from h_l straight to the error tensor: the feedback learns as that map would, and its
+    transpose comes to resemble the network between the point and the error tensor.
 
     Args:
         model, points, error_at, silent, codec, around_identity: see `LearnedFeedback`.
@@ -56,8 +57,8 @@ class DirectKolenPollack(LearnedFeedback):
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._saved: dict[str, Any] = {}  # of optimisers that are not made yet
 
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        return _CopyingTaps(self.model, points, error_at, silent, self)
+    def _make_recorder(self, points: Patterns, error_at: Patterns) -> Recorder:
+        return Recorder(self, copy=True)  # activations are read when the error arrives, whatever was done in place
 
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         matrices = self.feedback.matrices(error_name, error, points)
@@ -70,7 +71,7 @@ class DirectKolenPollack(LearnedFeedback):
             matrix.grad = None
 
     def _optimizer(self, key: str, matrix: Tensor) -> torch.optim.Optimizer:
-        """Of this matrix: a new one goes on from the state of the one before, which may have moved or changed type."""
+        """Return the optimiser of a matrix; where the matrix moved or changed type, a new one with the old state."""
         optimizer = self._optimizers.get(key)
         if optimizer is None or optimizer.param_groups[0]["params"][0] is not matrix:
             state = self._saved.pop(key, None) if optimizer is None else optimizer.state_dict()
@@ -85,10 +86,3 @@ class DirectKolenPollack(LearnedFeedback):
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         self._optimizers, self._saved = {}, deepcopy(dict(state["optimizers"]))
-
-
-class _CopyingTaps(Taps):
-    """Taps that hand on copies: activations are read once the error has come, whatever was done to them in place."""
-
-    def _hand_on(self, activation: Tensor) -> Tensor:
-        return activation.detach().clone()

@@ -12,14 +12,14 @@ from dfa.rules.dfa import DirectFeedbackAlignment
 
 @RULES.register("drtp")
 class DirectRandomTargetProjection(DirectFeedbackAlignment):
-    """The signal is -y* B_l / n, with y* the one-hot target (Frenkel et al., 2021).
+    """Direct random target projection (Frenkel et al., 2021): the signal is -y* B_l / n, y* the one-hot target.
 
-    n counts the rows of this forward pass that the loss looks at. The signal is thus that of a mean over them, whatever
-    factor the loss has, which cannot be read off the error. So a batch must come in one piece: in k parts, each with
-    its loss divided by k, signals would be k times too large.
+    n counts the rows of this forward pass that the loss depends on. The signal is thus that of a mean over them,
+    whatever factor the loss has, which cannot be read off the error. So a batch must come in one piece: in k parts,
+    each with its loss divided by k, signals would be k times too large.
 
     For classification: of a softmax or logistic output's error the signs are known before the output is, minus for the
-    target and plus for all others. So a layer can learn as soon as it has fired. Here the targets are read off
+    target and plus for all others. So a layer can learn as soon as it has run. Here the targets are read off
     the error: they are its negative entries.
 
     Args:
@@ -41,5 +41,5 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
                 "rule 'drtp' is for classification: the error must be taken at the class scores (model.error_at), but"
                 f" that of '{error_name or 'the model output'}' has several negative entries in a row"
             )
-        rows = error_rows.any(1).sum().clamp(min=1)  # those that the loss looks at
+        rows = error_rows.any(1).sum().clamp(min=1)  # those that the loss depends on
         return super().signals(error_name, -(error < 0).to(error.dtype) / rows, points)

@@ -10,7 +10,7 @@ from dfa.base.sequential import SequentialRule, gaussian_like
 
 @RULES.register("fa")
 class FeedbackAlignment(SequentialRule):
-    """δ_l = (δ_{l+1} B_l) ⊙ f'(a_l) with B_l fixed and random in place of W_l (Lillicrap et al., 2016).
+    """Feedback alignment (Lillicrap et al., 2016): δ_l = (δ_{l+1} B_l) ⊙ f'(a_l), B_l fixed and random.
 
     Entries of B are Gaussian with the standard deviation that W has at the start.
 
@@ -38,8 +38,8 @@ class FeedbackAlignment(SequentialRule):
     def uses(self) -> Uses:
         return replace(super().uses, state="fixed feedback")
 
-    def feedback(self, name: str) -> Tensor:
-        return self._held_for(name)
+    def feedback_weight(self, name: str) -> Tensor:
+        return self._stored_for(name)
 
-    def _held(self) -> dict[str, Tensor]:
+    def _stored(self) -> dict[str, Tensor]:
         return self._feedback

@@ -4,15 +4,15 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns
-from dfa.rules.forward_mode import ForwardModeFeedback, ShakingOptions
+from dfa.rules.forward_mode import ForwardModeFeedback, ForwardModeOptions
 
 
 @RULES.register("fdfa")
 class ForwardDirectFeedback(ForwardModeFeedback):
-    """B_l ← (1 - β) B_l + β · mean over rows of s p_lᵀ (Bacho and Chu, 2022).
+    """Forward DFA (Bacho and Chu, 2022): B_l ← (1 - β) B_l + β · mean over rows of s p_lᵀ.
 
-    s = Σ_l J_l p_l is the error tensor's answer to a random shake p_l of every point, see `ForwardModeFeedback`: B_l
-    becomes a running mean of the Jacobian ∂(error tensor)/∂h_l.
+    s = Σ_l J_l p_l is the error tensor's response to random perturbations p_l of all points, see `ForwardModeFeedback`:
+    B_l becomes a running mean of the Jacobian ∂(error tensor)/∂h_l.
 
     Args:
         model, points, error_at, silent, codec, around_identity, every: see `ForwardModeFeedback`.
@@ -33,12 +33,12 @@ class ForwardDirectFeedback(ForwardModeFeedback):
         silent: Patterns = (),
         *,
         beta: float = 0.01,
-        **options: Unpack[ShakingOptions],
+        **options: Unpack[ForwardModeOptions],
     ) -> None:
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be from 0 to 1, got {beta}")
         super().__init__(model, points, error_at, silent, **options)
         self.beta = beta
 
-    def move(self, matrix: Tensor, estimate: Tensor) -> None:
+    def update(self, matrix: Tensor, estimate: Tensor) -> None:
         matrix.lerp_(estimate, self.beta)

@@ -1,23 +1,23 @@
-"""Gradient-aligned projected error: feedback that turns towards the Jacobian."""
+"""GrAPE: feedback that turns towards the Jacobian."""
 
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns
-from dfa.rules.forward_mode import ForwardModeFeedback, ShakingOptions
+from dfa.rules.forward_mode import ForwardModeFeedback, ForwardModeOptions
 
 
 @RULES.register("grape")
 class GradientAlignedFeedback(ForwardModeFeedback):
-    """A step of B_l on Σ_j (1 - cos(b_j, g_j)), then its columns get their length back (Caillon et al., 2026).
+    """Gradient-aligned projected error (Caillon et al., 2026): a step of B_l on Σ_j (1 - cos(b_j, g_j)).
 
     b_j is column j of B_l, scaled to length one, and g_j that of G_l, the mean over rows of s p_lᵀ with s the error
-    tensor's answer to shaking all points, see `ForwardModeFeedback`:
+    tensor's response to perturbations of all points, see `ForwardModeFeedback`:
 
         b_j ← b_j + η (g_j/|g_j| - cos(b_j, g_j) b_j).
 
-    Only directions are learned: a column stays as long as it was drawn. The paper's exact batches are the rule
-    `calibrate`'s.
+    Only directions are learned: after the step, each column is scaled to the length that it was drawn with.
+    The paper's exact batches are the rule `calibrate`'s.
 
     Args:
         model, points, error_at, silent, codec, around_identity, every: see `ForwardModeFeedback`.
@@ -35,12 +35,12 @@ class GradientAlignedFeedback(ForwardModeFeedback):
         silent: Patterns = (),
         *,
         lr: float = 0.05,
-        **options: Unpack[ShakingOptions],
+        **options: Unpack[ForwardModeOptions],
     ) -> None:
         super().__init__(model, points, error_at, silent, **options)
         self.lr = lr
 
-    def move(self, matrix: Tensor, estimate: Tensor) -> None:
+    def update(self, matrix: Tensor, estimate: Tensor) -> None:
         lengths = matrix.norm(dim=0)
         columns = nn.functional.normalize(matrix, dim=0)
         wanted = nn.functional.normalize(estimate, dim=0)

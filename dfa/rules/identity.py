@@ -18,7 +18,7 @@ Otherwise = Literal["dfa", "zero"]
 
 @RULES.register("identity")
 class IdentityFeedback(DirectFeedbackAlignment):
-    """B_l = I: points with the error's shape get the error as it is.
+    """Identity feedback, B_l = I: points with the error's shape get the error as it is.
 
     In a residual network h_{l+1} = h_l + f(h_l), backpropagation's signal is e Π (I + ∂f/∂h): it holds e itself, by way
     of the residual path alone, and this is what is sent. It is the first term, k = 0, of Highway-BP (Fagnou et al.,
@@ -38,7 +38,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     which stands for what f turns away: 1 - γ of every step.
 
     Args:
-        model, points, error_at, silent, memory, stages, parallel, codec: see `DirectRule`.
+        model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
         damping: factor per step towards the input.
         norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
             `nn.Identity`, which stands for none.
@@ -73,7 +73,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self.damping = damping
         self.otherwise = otherwise
         # Before the hooks of a point on the same module: the slope belongs to the point below it.
-        self._hooks = [
+        self._norm_handles = [
             module.register_forward_hook(self._keep_slope, prepend=True)
             for module in on_path.values()
             if isinstance(module, nn.LayerNorm)
@@ -82,7 +82,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     @property
     def uses(self) -> Uses:
         held = "fixed feedback" if self.feedback.in_use else "none"
-        weights = "gains" if self._hooks else "none"
+        weights = "gains" if self._norm_handles else "none"
         return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
@@ -99,12 +99,12 @@ class IdentityFeedback(DirectFeedbackAlignment):
             super().prepare(error_name, error, [point for point in points if point.activation.shape != error.shape])
 
     def close(self) -> None:
-        for hook in self._hooks:
+        for hook in self._norm_handles:
             hook.remove()
         super().close()
 
     def _straight(self, error: Tensor, points: Sequence[Point]) -> list[Tensor]:
-        """Signals of the points of the error's shape, in their order."""
+        """Compute the signals of the points that have the error's shape, in their order."""
         signals: list[Tensor] = []
         passing = error
         for point in reversed(points):
@@ -119,8 +119,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     @torch.no_grad()
     def _keep_slope(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        open_points = self.taps.open_points()
-        if not open_points or self.taps.mode in ("off", "replay"):
+        pending = self.hooks.pending_points()
+        if not pending or self.hooks.mode in ("off", "recompute"):
             return
         assert isinstance(module, nn.LayerNorm)
         features = tuple(range(-len(module.normalized_shape), 0))
@@ -131,4 +131,4 @@ class IdentityFeedback(DirectFeedbackAlignment):
             .var(features, correction=0, keepdim=True)
         )
         gains = torch.ones(module.normalized_shape, device=variance.device) if module.weight is None else module.weight
-        open_points[-1].slopes.append((torch.rsqrt(variance + module.eps), gains.detach()))
+        pending[-1].slopes.append((torch.rsqrt(variance + module.eps), gains.detach()))

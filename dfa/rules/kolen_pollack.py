@@ -11,7 +11,7 @@ from dfa.base.sequential import SequentialRule, gaussian_like
 
 @RULES.register("kolen_pollack")
 class KolenPollack(SequentialRule):
-    """Weights and feedback change and decay by the same amounts (Kolen and Pollack, 1994; Akrout et al., 2019).
+    """Kolen and Pollack's rule (1994; Akrout et al., 2019): weights and feedback change and decay alike.
 
         W ← (1 - λ) W + ΔW,    B ← (1 - λ) B + ΔW.
 
@@ -20,7 +20,7 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; it falls on the model's weights too, on those that have a part in the way down.
+        decay: λ, for each `backward`; applied to the model's weights too, to those that the backward pass goes through.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -48,16 +48,16 @@ class KolenPollack(SequentialRule):
         return replace(super().uses, state="learned feedback")
 
     @torch.no_grad()
-    def feedback(self, name: str) -> Tensor:
-        difference = self._held_for(name)
+    def feedback_weight(self, name: str) -> Tensor:
+        difference = self._stored_for(name)
         return torch.empty_like(difference).copy_(self.weights[name]).add_(difference)
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
         with torch.no_grad():
-            for name in self.exchanged:
+            for name in self.replaced:
                 self.weights[name].mul_(1 - self.decay)
-                self._held_for(name).mul_(1 - self.decay)
+                self._stored_for(name).mul_(1 - self.decay)
 
-    def _held(self) -> dict[str, Tensor]:
+    def _stored(self) -> dict[str, Tensor]:
         return self._differences

@@ -33,7 +33,7 @@ class LearnedOptions(StartOptions, total=False):
 
 
 class LearnedFeedback(DirectFeedbackAlignment):
-    """Direct feedback through matrices, one for each point, that `learn` changes whenever an error arrives.
+    """Direct feedback through matrices, one for each point, that `learn` updates whenever an error arrives.
 
     Args:
         model, points, error_at, silent, codec: see `DirectRule`.
@@ -65,15 +65,21 @@ class LearnedFeedback(DirectFeedbackAlignment):
             yield signal + error.to(signal.dtype) if straight else signal
 
     def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        """The error times the matrix of each point."""
+        """Compute the error times the matrix of each point."""
         return super().signals(error_name, error, points)
 
     @abstractmethod
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        """Change the matrices, after the signals of this error have been made."""
+        """Update the matrices in place, after the signals of this error have been computed.
 
-    def send(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        error = self.coded(error)
+        Args:
+            error_name: module whose output is the error tensor ("" for the model).
+            error: ∂loss/∂(error tensor), encoded by the codec.
+            points: the points of one forward pass.
+        """
+
+    def training_signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
+        error = self.encode(error)
         signals = list(self.signals(error_name, error, points))
         with torch.no_grad():
             self.learn(error_name, error, points)
@@ -91,8 +97,8 @@ class LearnedFeedback(DirectFeedbackAlignment):
         self._load_learning_state(rest)
 
     def _learning_state(self) -> dict[str, Any]:
-        """What has to be saved beside the matrices."""
+        """Return the state to be saved beside the matrices."""
         return {}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
-        """Take over what `_learning_state` gave."""
+        """Replace the state by one that `_learning_state` returned."""

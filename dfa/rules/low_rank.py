@@ -1,4 +1,4 @@
-"""Feedback of low rank: the error goes through a narrow channel that learns what is worth sending."""
+"""Feedback of low rank: the error goes through a narrow channel that learns its principal directions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns
-from dfa.feedback.matrices import seed_of
+from dfa.feedback.distributions import seed_of
 from dfa.hooks.points import Point
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 
 @RULES.register("low_rank")
 class LowRankFeedback(LearnedFeedback):
-    """B_l = P Q_l: a shared P (error width × r) and random matrices Q_l (r × width), after Hanut and Kadmon (2025).
+    """Low-rank feedback, B_l = P Q_l, after Hanut and Kadmon (2025).
 
-    Of e only the r numbers e P are sent. P starts orthonormal and moves towards the r directions in which the error
-    varies most, by Oja's subspace rule on the errors e scaled to mean square one (η `lr`, rows r):
+    P (error width × r) is shared, and the Q_l (r × width) are random. Of e only the r numbers e P are sent.
+    P starts orthonormal and moves towards the r directions in which the error varies most, by Oja's subspace rule on
+    the errors e scaled to mean square one (η `lr`, rows r):
 
         P ← P + η Σ_r (e_rᵀ y_r - P y_rᵀ y_r) / Σ_r |e_r|²,    y = e P.
 
@@ -68,11 +69,11 @@ class LowRankFeedback(LearnedFeedback):
         channel += self.lr * torch.where(total > 0, change, torch.zeros_like(change))
 
     def _rows(self, error: Tensor) -> Tensor:
-        """The error as (rows, width), in float32 where it has less: squares of small errors would be 0."""
+        """Reshape the error to (rows, width), in float32 where it has less: squares of small errors would be 0."""
         return self.feedback.rows(error).to(torch.promote_types(error.dtype, torch.float32))
 
     def _channel(self, error_name: str, rows: Tensor) -> Tensor:
-        """P of an error tensor, drawn if this is the first time."""
+        """Return P of an error tensor, drawn if this is the first time."""
         if error_name not in self.channels:
             width = rows.shape[1]
             generator = torch.Generator().manual_seed(seed_of(self.seed, f"{error_name}:channel"))

@@ -1,9 +1,9 @@
-"""The frozen control: what a network learns when nothing is sent below its feedback points."""
+"""The frozen control: no signal is sent below the feedback points."""
 
 from torch import Tensor
 
 from dfa.base.rule import RULES, Patterns, Rule, check_differentiable
-from dfa.hooks.points import Taps
+from dfa.hooks.model import FeedbackHooks
 from dfa.patterns import find_modules
 
 
@@ -17,11 +17,11 @@ class Shallow(Rule):
 
     name = "shallow"
 
-    def _tap(self, points: Patterns, error_at: Patterns, silent: Patterns) -> Taps:
-        find_modules(self.model, error_at)  # not needed here, but a typo shows under every rule
-        return Taps(self.model, points, None, silent)
+    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        find_modules(self.model, error_at)  # unused, but every rule reports a typo
+        return FeedbackHooks(self.model, points, None, silent)
 
     def backward(self, loss: Tensor) -> None:
-        self.taps.check_all_fired()
+        self.hooks.check_all_reached()
         check_differentiable(loss)
         loss.backward()

@@ -14,7 +14,7 @@ Magnitude = Literal["uniform", "fixed_random"]
 
 @RULES.register("sign_symmetry")
 class SignSymmetry(SequentialRule):
-    """δ_l = (δ_{l+1} V_l) ⊙ f'(a_l) with V_l = M_l ⊙ sign(W_l) (Liao et al., 2016).
+    """Sign symmetry (Liao et al., 2016): δ_l = (δ_{l+1} V_l) ⊙ f'(a_l) with V_l = M_l ⊙ sign(W_l).
 
     Only the signs of the weights are transported. The magnitudes M stay what they were at the start: "uniform", the
     mean of |W| (uSF), or "fixed_random", |Gaussian| with the standard deviation of W (frSF); the names are those of
@@ -56,9 +56,9 @@ class SignSymmetry(SequentialRule):
         return replace(super().uses, forward_weights="signs", state="fixed feedback")
 
     @torch.no_grad()
-    def feedback(self, name: str) -> Tensor:
-        magnitude = self._held_for(name)
+    def feedback_weight(self, name: str) -> Tensor:
+        magnitude = self._stored_for(name)
         return torch.empty_like(magnitude).copy_(self.weights[name]).sign_().mul_(magnitude)  # in the weight's layout
 
-    def _held(self) -> dict[str, Tensor]:
+    def _stored(self) -> dict[str, Tensor]:
         return self._magnitudes

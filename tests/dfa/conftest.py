@@ -1,5 +1,6 @@
-"""Small double-precision models, and no trace of one test's random state in the next."""
+"""Small double-precision models; no test leaves a trace of its random state, or of what it left open, in the next."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ def _seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+    if "torch._dynamo" in sys.modules:  # importing it takes seconds
+        torch.compiler.set_stance("default")  # a forward pass without a backward may have left another
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ LEARNED: dict[str, dict[str, Any]] = {
 
 def matrices(rule: dfa.DirectFeedbackAlignment) -> dict[str, Array]:
     """The matrix of each point, by the point's name."""
-    return {name.split(":")[1]: as_array(matrix).astype(float) for name, matrix in rule.feedback.named_buffers()}
+    return {name.split(":")[1]: as_array(matrix).astype(float) for name, matrix in rule.feedback.drawn.items()}
 
 
 def activations(mlp: nn.Sequential, x: Array) -> tuple[Array, Array, Array, Array]:

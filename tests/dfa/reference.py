@@ -18,7 +18,7 @@ def softmax_error(logits: Array, targets: Array) -> Array:
 
 
 def only_matrix(rule: dfa.DirectFeedbackAlignment) -> Tensor:
-    (matrix,) = rule.feedback.buffers()
+    (matrix,) = rule.feedback.drawn.values()
     return matrix.double()
 
 

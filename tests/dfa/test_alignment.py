@@ -52,7 +52,7 @@ def test_transposed_weights_align_perfectly(mlp: nn.Sequential, batch: Batch) ->
     """One layer above the point, feedback through W is backpropagation; through −W it is the opposite."""
     rule = dfa.DirectFeedbackAlignment(mlp, "3")
     expected = step(rule, mlp, batch)
-    (matrix,) = rule.feedback.buffers()
+    (matrix,) = rule.feedback.drawn.values()
     matrix.copy_(mlp.get_parameter("4.weight").detach())
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]
     np.testing.assert_allclose(found.cosines.numpy(), 1, atol=1e-9)

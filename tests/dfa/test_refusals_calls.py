@@ -158,7 +158,6 @@ def surroundings() -> tuple[bool, bool, bool]:
     return free, bool(compiled), torch.backends.cuda.flash_sdp_enabled()
 
 
-@to_mend
 @pytest.mark.parametrize("leave", [lambda rule: rule.close(), lambda rule: rule.discard()], ids=["close", "discard"])
 @pytest.mark.parametrize("name", ["fdfa", "grape"])
 def test_interruption_leaves_nothing_open(name: str, leave: Callable[[dfa.Rule], None], batch: Batch) -> None:
@@ -177,7 +176,6 @@ def test_interruption_leaves_nothing_open(name: str, leave: Callable[[dfa.Rule],
     assert found == (True, True, True)
 
 
-@to_mend
 def test_interruption_leaves_gradients_on(batch: Batch) -> None:
     model = nn.Sequential(nn.Linear(5, 8), Interrupted()).double()
     wrapped = nn.Sequential(model, nn.Linear(8, 3)).double()

@@ -1,4 +1,4 @@
-"""The bench: what it counts against closed forms, and what it writes. Its times are not judged here."""
+"""Speed measurements: counts against closed forms, and their files; times are not checked."""
 
 import itertools
 import json
@@ -171,7 +171,7 @@ def test_work_that_is_killed_is_told() -> None:
 
 
 def half_a_step(workload: Workload) -> Step:
-    """A peer that only runs the model forward."""
+    """Peer that only runs the model forward."""
     return lambda: forward(workload.model, workload.loss)
 
 
@@ -181,12 +181,12 @@ def forward(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> None:
 
 
 def broken(workload: Workload) -> Step:
-    """A peer that fails."""
+    """Peer whose step fails."""
     return lambda: print(1 / 0)
 
 
 def ending(at: int, end: Callable[[], object]) -> Callable[[Workload], Step]:
-    """A peer that comes to an end at its step of that number."""
+    """Return a peer that calls `end` at its step with the number `at`."""
 
     def peer(workload: Workload) -> Step:
         numbers = itertools.count(1)

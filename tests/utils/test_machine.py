@@ -1,4 +1,4 @@
-"""What is measured of the machine."""
+"""Measurements of memory."""
 
 import psutil
 import pytest

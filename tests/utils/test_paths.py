@@ -1,4 +1,4 @@
-"""Where the suite may write."""
+"""The cache folder, and whether a folder is writable."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Requests to stop: between two steps while training, at once elsewhere; a second one ends the process."""
+"""Signals: a run stops between two steps, other code at once, and a second signal kills the process."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ _LONG = ["trainer.epochs=4", "optimizer.lr=0.05", "rule=dfa", "+model.options.dr
 
 
 def _stopped_at(toys: Toys, monkeypatch: pytest.MonkeyPatch, fault: str, *options: str) -> dict[str, int]:
-    """Position in the checkpoint that a run leaves when it gets a signal in the middle of a batch."""
+    """Return the position in the checkpoint of a run that received a signal within a batch."""
     config = toys.config(*_LONG, *options)
     with monkeypatch.context() as patch, handle_signals(), pytest.raises(Interrupted) as stopped:
         patch.setenv("TOY_FAULT", fault)

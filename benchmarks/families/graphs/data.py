@@ -101,7 +101,7 @@ def missing_data(task: str, data_dir: Path) -> str:
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files that a task's real data are read from, none where they are not here."""
+    """List the files that a task's real data are read from; empty if they are missing."""
     name = task.removesuffix("_links")
     folder = _find(name, data_dir) if name in FOLDERS else None
     return [] if folder is None else [folder / file for file in raw_files(name)]

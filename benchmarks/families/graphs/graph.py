@@ -76,23 +76,25 @@ class Graph:
         source, target = edge_index
         return SparseMatrix.from_entries(target, source, weights, (self.num_nodes, self.num_nodes))
 
-    def spread(self, heads: int) -> Pattern:
-        """Edges and self-loops of Â, once per head, as one pattern of (nodes·heads, nodes·heads).
+    def spread(self, heads: int, blocks: int | None = None) -> Pattern:
+        """Edges and self-loops of Â, once per head, as one pattern of (nodes·heads, nodes·blocks).
 
-        Row i·heads + h holds, for every neighbour j of i (ascending), the column j·heads + h. Entries are therefore
-        ordered as (target, head, source).
+        Row i·heads + h holds, for every neighbour j of i (ascending), the column j·blocks + b, where b is the block of
+        channels that head h reads: its own by default; otherwise as many heads in a row share one as there are heads to
+        a block. Entries are therefore ordered as (target, head, source).
         """
+        blocks = heads if blocks is None else blocks
 
         def build() -> Pattern:
             single = self.normalised_adjacency().pattern
             head = torch.arange(heads, device=single.row.device)
             rows = (single.row[:, None] * heads + head).flatten()
-            columns = (single.column[:, None] * heads + head).flatten()
+            columns = (single.column[:, None] * blocks + head * blocks // heads).flatten()
             # (source, head) within a target becomes (head, source): a stable sort by row does it.
             order = torch.argsort(rows, stable=True)
-            return Pattern.from_sorted(rows[order], columns[order], (self.num_nodes * heads, self.num_nodes * heads))
+            return Pattern.from_sorted(rows[order], columns[order], (self.num_nodes * heads, self.num_nodes * blocks))
 
-        return self.once(("spread", heads), build)
+        return self.once(("spread", heads, blocks), build)
 
     def spread_weights(self, heads: int) -> Tensor:
         """Entries of the normalised adjacency in the order (target, head, source), (entries·heads,)."""

@@ -63,45 +63,55 @@ class AttentionConvolution(GATConv):
 class NeighbourhoodAggregation(DNAConv):
     """Dynamic neighbourhood aggregation (Fey, 2019): nodes attend over all earlier layers of each neighbour.
 
-    PyG projects queries, keys and values once per edge; they depend on the node alone, so here once per node. Every
-    earlier layer keeps its own tensors, which are small enough to stay in cache while edges pick from them.
+    PyG projects every earlier layer of every neighbour to a key and a value. As q · (x K + k) = (q Kᵀ) · x + q · k and
+    Σ s (x V + v) = (Σ s x) V + (Σ s) v, here only each node's query and sum are projected, and edges read the earlier
+    layers as they are.
     """
 
     def forward(self, history: Sequence[Tensor], graph: Graph) -> Tensor:
         """Outputs of all earlier layers, each (nodes, channels) → (nodes, channels)."""
         attention = self.multi_head
         heads, blocks = attention.heads, min(attention.heads, attention.groups)
-        channels = attention.out_channels // heads
-        inputs = [x.view(len(x), blocks, -1).transpose(0, 1) for x in history]
-        query, *_ = _project(attention.lin_q, channels, inputs[-1:])
-        keys = _project(attention.lin_k, channels, inputs)
-        values = _project(attention.lin_v, channels, inputs)
-        pattern = graph.spread(heads)
-        scores = pair_products(pattern, query / math.sqrt(channels), keys)
-        # PyG's restricted softmax is an ordinary one with a further score of zero, whose share is dropped.
-        shares = F.pad(scores, (0, 0, 0, 1)).softmax(0)[:-1]
+        pattern = graph.spread(heads, blocks)
+        layers = [x.reshape(pattern.shape[1], -1) for x in history]
+        query, offset = self._queries(history[-1], heads, blocks)
+        scores = pair_products(pattern, query, layers)
+        # PyG's restricted softmax is an ordinary one with a further score of zero, whose share is dropped. Relative to
+        # scores without their offset it is a score of -offset.
+        nothing = -offset.to(scores.dtype).index_select(0, pattern.row)
+        shares = torch.cat([scores, nothing[None]]).softmax(0)[:-1]
         # Dropout of the constant weights does to the product what dropout of the shares would, without a gradient.
-        weights = graph.spread_weights(heads)[:, None].expand(-1, len(inputs))
-        weights = F.dropout(weights.contiguous(), attention.dropout, self.training)
-        return weighted_sum(pattern, shares * weights.t(), values).view(-1, heads * channels)
+        weights = graph.spread_weights(heads)[:, None].expand(-1, len(layers))
+        weights = shares * F.dropout(weights.contiguous(), attention.dropout, self.training).t()
+        sums = weighted_sum(pattern, weights, layers)
+        totals = weighted_sum(pattern, weights.sum(0, keepdim=True), [sums.new_ones(pattern.shape[1], 1)])
+        value, bias = _per_head(attention.lin_v, heads)
+        by_head = (part.view(graph.num_nodes, heads, -1).transpose(0, 1) for part in (sums, totals))
+        out = torch.bmm(torch.cat(tuple(by_head), dim=2), torch.cat([value, bias], dim=1))
+        return out.transpose(0, 1).flatten(1)
+
+    def _queries(self, x: Tensor, heads: int, blocks: int) -> tuple[Tensor, Tensor]:
+        """q Kᵀ / sqrt(channels per head), (nodes·heads, channels per block), and q · k / sqrt(…), (nodes·heads,)."""
+        (to_query, query_bias), (to_key, key_bias) = (
+            _per_head(linear, heads) for linear in (self.multi_head.lin_q, self.multi_head.lin_k)
+        )
+        back = torch.cat([to_key, key_bias], dim=1).transpose(1, 2) / math.sqrt(to_key.size(2))
+        by_head = x.view(len(x), blocks, 1, -1).expand(-1, -1, heads // blocks, -1).flatten(1, 2).transpose(0, 1)
+        # Together: what is projected is one matrix, (heads, channels per block, channels per block + 1).
+        query = torch.baddbmm(query_bias @ back, by_head, to_query @ back).transpose(0, 1)
+        return query[..., :-1].flatten(0, 1), query[..., -1].flatten()
 
 
-def _project(linear: GroupedLinear, channels: int, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """PyG's grouped linear layer on each input, without regrouping it in memory.
+def _per_head(linear: GroupedLinear, heads: int) -> tuple[Tensor, Tensor]:
+    """Weights of PyG's grouped linear layer, (heads, channels per block, channels per head), and bias (heads, 1, …).
 
-    Args:
-        linear: the layer; its groups that lie in one block are multiplied as one block-diagonal matrix.
-        channels: per head.
-        inputs: (blocks, nodes, channels per block) each.
-
-    Returns:
-        (nodes · heads, channels) for each input.
+    A block holds the channels that a head reads: groups within one head make a block-diagonal matrix.
     """
-    blocks = inputs[0].size(0)
+    blocks = min(heads, linear.groups)
     groups = linear.weight.unflatten(0, (blocks, -1)).movedim(1, -1)  # (block, in, out, group)
     weight = groups.diag_embed(dim1=1, dim2=3).flatten(3, 4).flatten(1, 2)
-    bias = linear.bias.view(blocks, 1, -1)
-    return [torch.baddbmm(bias, x, weight).transpose(0, 1).reshape(-1, channels) for x in inputs]
+    weight = weight.unflatten(2, (heads // blocks, -1)).transpose(1, 2).flatten(0, 1)
+    return weight, linear.bias.view(heads, 1, -1)
 
 
 class SplineConvolution(nn.Module):

@@ -10,7 +10,8 @@ from typing_extensions import Unpack
 from benchmarks.families.graphs.graph import Graph
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
 from dfa.base.rule import Patterns
-from dfa.hooks.points import Point, Taps
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectOptions
 
 
@@ -26,7 +27,7 @@ class PseudoError:
 
     Args:
         model: model whose first argument is a `Graph`.
-        taps: hooks of the rule; errors are not propagated while their mode is "off".
+        hooks: hooks of the rule; errors are not propagated while they are switched off.
         alpha: α in [0, 1); 0 leaves the errors unchanged.
         steps: number of iterations, the distance in edges that an error propagates.
 
@@ -37,11 +38,11 @@ class PseudoError:
         ValueError: alpha or steps out of range.
     """
 
-    def __init__(self, model: nn.Module, taps: Taps, alpha: float, steps: int) -> None:
+    def __init__(self, model: nn.Module, hooks: FeedbackHooks, alpha: float, steps: int) -> None:
         if not 0 <= alpha < 1 or steps < 1:
             raise ValueError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
         self.alpha, self.steps = alpha, steps
-        self._taps = taps
+        self._hooks = hooks
         self.graph: Graph | None = None
         self._hook = model.register_forward_hook(self._after_forward)
 
@@ -67,7 +68,7 @@ class PseudoError:
         if not arguments or not isinstance(arguments[0], Graph):
             raise PointError("the rules graph_dfa and graph_bp need a model whose first argument is a Graph")
         self.graph = arguments[0]
-        if self._taps.mode == "off":
+        if self._hooks.mode == "off":
             return
         if torch.is_grad_enabled() and output.requires_grad:
             output.register_hook(self.propagate)
@@ -95,7 +96,7 @@ class GraphBackpropagation(Backpropagation):
         steps: int = 10,
     ) -> None:
         super().__init__(model, points, error_at, silent)
-        self.pseudo = PseudoError(model, self.taps, alpha, steps)
+        self.pseudo = PseudoError(model, self.hooks, alpha, steps)
 
     def close(self) -> None:
         """Remove all hooks from the model."""
@@ -134,7 +135,7 @@ class GraphFeedback(DirectFeedbackAlignment):
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
         # Registered after the hook of the error tensor, because it changes that tensor's error.
-        self.pseudo = PseudoError(model, self.taps, alpha, steps)
+        self.pseudo = PseudoError(model, self.hooks, alpha, steps)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         """Return the signal of each point, with the shape of its activation; see `dfa.DirectFeedbackAlignment`."""

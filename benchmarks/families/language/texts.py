@@ -97,7 +97,7 @@ def missing_data(name: str, data_dir: Path) -> str:
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files that a task's real text is read from, none where they are not here."""
+    """List the files that a task's real text is read from; empty if they are missing."""
     if task == PLAIN_TEXT:
         own = data_dir / str(options.get("folder", ""))
         texts = _plain_text(own).files if own.is_dir() else {}

@@ -190,7 +190,7 @@ def missing_data(task: str, data_dir: Path) -> str:
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files that a task's real data are read from, none where they are not here."""
+    """List the files that a task's real data are read from; empty if they are missing."""
     release = task.removeprefix("movielens_")
     if release in RELEASES:
         known = [data_dir / RELEASES[release].folder / RELEASES[release].file]

@@ -86,7 +86,7 @@ def missing_data(task: str, data_dir: Path) -> str:
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files of a task's real scene, none where it is not here."""
+    """List the files of a task's real scene; empty if it is missing."""
     scene = SCENE_OF_TASK.get(task, "")
     array = _find_array(data_dir) if scene == TINY else None
     if array is not None:

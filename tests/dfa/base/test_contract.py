@@ -59,7 +59,7 @@ def test_shallow_leaves_the_rest_untouched(mlp: nn.Sequential, batch: Batch) -> 
 def test_upstream_learns_from_the_point_alone(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     once = step(rule, mlp, batch)
-    (matrix,) = rule.feedback.buffers()
+    (matrix,) = rule.feedback.drawn.values()
     drawn = matrix.clone()
     matrix.mul_(-2)
     doubled = step(rule, mlp, batch)

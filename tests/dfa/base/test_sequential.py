@@ -27,7 +27,7 @@ def with_weights_replaced(model: nn.Module, rule: dfa.SequentialRule) -> nn.Modu
         weight = f"{name}.weight"
         if weight in rule.weights:
             parent = twin.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], Doubled(module, rule.feedback(weight)))
+            setattr(parent, name.rpartition(".")[2], Doubled(module, rule.feedback_weight(weight)))
     return twin
 
 
@@ -77,7 +77,7 @@ def test_feedback_follows_the_weights(key: str, network: str) -> None:
     targets = torch.arange(7) % 3
     rule = dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
     step(rule, model, (x, targets))
-    before = {name: rule.feedback(name).clone() for name in rule.weights}
+    before = {name: rule.feedback_weight(name).clone() for name in rule.weights}
     model = model.double()
     if network == "convolution":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -85,13 +85,13 @@ def test_feedback_follows_the_weights(key: str, network: str) -> None:
     cross_entropy(twin(x.double()), targets).backward()
     expected = {name.replace(".module", ""): gradient for name, gradient in gradients(twin).items()}
     for name, weight in rule.weights.items():
-        feedback = rule.feedback(name)
+        feedback = rule.feedback_weight(name)
         assert (feedback.dtype, feedback.stride()) == (torch.double, weight.stride())
         torch.testing.assert_close(feedback, before[name].double(), rtol=1e-6, atol=1e-7)
     assert_same(step(rule, model, (x.double(), targets)), expected, tolerance=1e-12)
     if key == "kolen_pollack":
         for name, weight in rule.weights.items():
-            assert rule.feedback(name).dtype == weight.dtype
+            assert rule.feedback_weight(name).dtype == weight.dtype
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -107,7 +107,7 @@ def test_feedback_follows_the_weights_to_a_gpu(key: str, mlp: nn.Sequential, bat
 def test_saved_state_keeps_the_precision_of_the_weights(key: str, mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key])
     with torch.no_grad():
-        for held in rule._held().values():
+        for held in rule._stored().values():
             held.div_(3)  # what float32 does not hold
     saved = copy.deepcopy(rule.state_dict())
     rule.close()
@@ -126,14 +126,16 @@ def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
     a1 = x @ w1.T + b1
     h2 = np.tanh(np.maximum(a1, 0) @ w2.T + b2)
     error = softmax_error(h2 @ w3.T + b3, batch[1].numpy())
-    d2 = error @ as_array(rule.feedback("4.weight")) * (1 - h2**2)
-    d1 = d2 @ as_array(rule.feedback("2.weight")) * (a1 > 0)
+    d2 = error @ as_array(rule.feedback_weight("4.weight")) * (1 - h2**2)
+    d1 = d2 @ as_array(rule.feedback_weight("2.weight")) * (a1 > 0)
     assert_close(found["4.weight"], error.T @ h2)
     assert_close(found["2.weight"], d2.T @ np.maximum(a1, 0))
     assert_close(found["0.weight"], d1.T @ x)
-    spread = rule.feedback("2.weight").std() / mlp.get_parameter("2.weight").std()
+    spread = rule.feedback_weight("2.weight").std() / mlp.get_parameter("2.weight").std()
     assert 0.6 < spread < 1.5
-    assert not torch.equal(rule.feedback("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback("2.weight"))
+    assert not torch.equal(
+        rule.feedback_weight("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback_weight("2.weight")
+    )
 
 
 def test_signs_in_numpy(mlp: nn.Sequential) -> None:
@@ -142,13 +144,13 @@ def test_signs_in_numpy(mlp: nn.Sequential) -> None:
     magnitude = np.abs(as_array(weight)).mean()
     with torch.no_grad():
         weight.neg_()
-    assert_close(rule.feedback("2.weight"), np.sign(as_array(weight)) * magnitude)
-    random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback("2.weight")
+    assert_close(rule.feedback_weight("2.weight"), np.sign(as_array(weight)) * magnitude)
+    random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback_weight("2.weight")
     assert torch.equal(random.sign(), weight.sign()) and random.abs().std() > 0
 
 
 def test_weights_in_other_places(batch: Batch) -> None:
-    """Transposed, cut in two, joined, written across: what is exchanged is the feedback in the same place."""
+    """Transposed, cut in two, joined, written across: what replaces it is the feedback in the same place."""
 
     class Places(nn.Module):
         def __init__(self) -> None:
@@ -168,17 +170,17 @@ def test_weights_in_other_places(batch: Batch) -> None:
     logits.retain_grad()
     rule.backward(cross_entropy(logits, batch[1]))
     assert logits.grad is not None
-    total = rule.feedback("one") + rule.feedback("two") + rule.feedback("three")
+    total = rule.feedback_weight("one") + rule.feedback_weight("two") + rule.feedback_weight("three")
     assert_close(model.body.weight.grad, as_array((logits.grad @ total.T).T @ batch[0]))
-    assert rule.exchanged == {"one", "two", "three"}
+    assert rule.replaced == {"one", "two", "three"}
 
 
-def test_attention_projections_are_exchanged() -> None:
+def test_attention_projections_are_replaced() -> None:
     """Zero feedback for the output projection: nothing reaches the rest of the attention."""
     model = nn.MultiheadAttention(8, 2, batch_first=True)
     rule = dfa.FeedbackAlignment(model)
     for name in rule.weights:
-        rule.feedback(name).zero_()
+        rule.feedback_weight(name).zero_()
     x = torch.randn(2, 5, 8)
     rule.backward(model(x, x, x)[0].square().sum())
     found = gradients(model)
@@ -205,7 +207,7 @@ def test_autocast_copies_are_refused(mlp: nn.Sequential, batch: Batch) -> None:
     assert_same(step(rule, mlp, (batch[0].float(), batch[1])), gradients(mlp), tolerance=0)
 
 
-def test_nothing_to_exchange() -> None:
+def test_nothing_to_replace() -> None:
     with pytest.raises(dfa.PointError, match="no weight of two dimensions or more matches head"):
         dfa.FeedbackAlignment(nn.Linear(3, 3), weights="head")
 
@@ -215,16 +217,16 @@ def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.KolenPollack(mlp, decay=0.05)
     optimizer = torch.optim.Adam(mlp.parameters(), lr=0.1)
     weight = mlp.get_parameter("2.weight")
-    first = rule.feedback("2.weight") - weight.detach()
+    first = rule.feedback_weight("2.weight") - weight.detach()
     for _ in range(20):
-        before, held = rule.feedback("2.weight"), weight.detach().clone()
+        before, held = rule.feedback_weight("2.weight"), weight.detach().clone()
         step(rule, mlp, batch)
         decayed = weight.detach().clone()
         torch.testing.assert_close(decayed, 0.95 * held)
         optimizer.step()
         change = weight.detach() - decayed
-        torch.testing.assert_close(rule.feedback("2.weight"), 0.95 * before + change)
-    torch.testing.assert_close(rule.feedback("2.weight") - weight.detach(), first * 0.95**20)
+        torch.testing.assert_close(rule.feedback_weight("2.weight"), 0.95 * before + change)
+    torch.testing.assert_close(rule.feedback_weight("2.weight") - weight.detach(), first * 0.95**20)
 
 
 def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
@@ -246,6 +248,6 @@ def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
     for _ in range(2):
         before = {name: weight.detach().clone() for name, weight in rule.weights.items()}
         step(rule, model, batch)
-    assert rule.exchanged == {"two.weight"}  # of the lowest layer autograd needs no weight
+    assert rule.replaced == {"two.weight"}  # of the lowest layer autograd needs no weight
     shrunk = {name: float((weight.detach() / before[name]).mean()) for name, weight in rule.weights.items()}
     assert shrunk == pytest.approx({"head.weight": 1.0, "one.weight": 1.0, "two.weight": 0.5})

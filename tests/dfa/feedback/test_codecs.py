@@ -127,7 +127,7 @@ def test_alignment_is_that_of_the_coded_error(mlp: nn.Sequential, batch: Batch) 
 def test_sparse_matrices(draw: Draw) -> None:
     matrices = dfa.FeedbackMatrices(draw=draw, density=0.1, normalise=False)
     matrices._prepare("a", 200, 300)
-    (sparse,) = matrices.buffers()
+    (sparse,) = matrices.drawn.values()
     filled = sparse != 0
     assert abs(filled.double().mean().item() - 0.1) < 0.01
     assert abs(sparse.square().mean().item() - 1 / 3) < 0.02  # as without thinning

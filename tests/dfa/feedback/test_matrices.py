@@ -110,12 +110,12 @@ def test_tokens_share_a_matrix_unless_told_otherwise() -> None:
     error, point = torch.randn(2, 4, 3), points(p0=torch.zeros(2, 4, 6))
     per_token = dfa.FeedbackMatrices()
     (signal,) = per_token.signals("", error, point)
-    (matrix,) = per_token.buffers()
+    (matrix,) = per_token.drawn.values()
     assert matrix.shape == (3, 6)
     torch.testing.assert_close(signal, torch.einsum("bto,of->btf", error, matrix))
     per_sequence = dfa.FeedbackMatrices(batch_dims=1)
     (signal,) = per_sequence.signals("", error, point)
-    (matrix,) = per_sequence.buffers()
+    (matrix,) = per_sequence.drawn.values()
     assert matrix.shape == (12, 24)
     torch.testing.assert_close(signal, (error.reshape(2, 12) @ matrix).reshape(2, 4, 6))
 
@@ -125,7 +125,7 @@ def test_fields_and_embedding_are_flattened_together(error: Tensor) -> None:
     """A recommender's single logit per sample, with or without its last dimension."""
     matrices = dfa.FeedbackMatrices()
     signals = list(matrices.signals("", error, points(table=torch.zeros(5, 4, 3), wide=torch.zeros(5, 7))))
-    (matrix,) = matrices.buffers()
+    (matrix,) = matrices.drawn.values()
     assert matrix.shape == (1, 12)
     expected = error.reshape(5, 1) * matrix
     torch.testing.assert_close(signals[0], expected.reshape(5, 4, 3))
@@ -154,8 +154,8 @@ def test_loading_copies(mlp: nn.Sequential) -> None:
     state = old.state_dict()
     new = dfa.FeedbackMatrices(seed=5)
     new.load_state_dict(state)
-    next(new.buffers()).zero_()
-    assert next(old.buffers()).abs().max() > 0
+    next(iter(new.drawn.values())).zero_()
+    assert next(iter(old.drawn.values())).abs().max() > 0
 
 
 def test_rules_without_matrices_refuse_a_state(mlp: nn.Sequential) -> None:
@@ -173,7 +173,7 @@ def test_moving_to_another_type(dtype: torch.dtype) -> None:
     (before,) = matrices.signals("", error, wanted)
     matrices.to(dtype)
     (after,) = matrices.signals("", error, wanted)
-    assert next(matrices.buffers()).dtype == dtype
+    assert next(iter(matrices.drawn.values())).dtype == dtype
     assert after.dtype == torch.float32
     torch.testing.assert_close(after, before, atol=1e-2, rtol=0)
 
@@ -182,7 +182,7 @@ def test_half_precision_errors_are_projected_in_single() -> None:
     error = torch.randn(4, 300).bfloat16()
     matrices = dfa.FeedbackMatrices()
     (signal,) = matrices.signals("", error, points(p0=torch.zeros(4, 6)))
-    torch.testing.assert_close(signal, error.float() @ next(matrices.buffers()))
+    torch.testing.assert_close(signal, error.float() @ next(iter(matrices.drawn.values())))
 
 
 def test_what_points_share_is_cast_once() -> None:
@@ -192,7 +192,7 @@ def test_what_points_share_is_cast_once() -> None:
     half = torch.zeros(4, 8).bfloat16()
     shapes = {"a": half, "b": half, "c": half[:, :6], "d": torch.zeros(8, 8).bfloat16(), "e": torch.zeros(4, 8)}
     found = dict(zip(shapes, matrices.signals("", error, points(**shapes)), strict=True))
-    exact = error @ next(matrices.buffers())
+    exact = error @ next(iter(matrices.drawn.values()))
     torch.testing.assert_close(found["e"], exact)
     assert torch.equal(found["a"], exact.bfloat16()) and torch.equal(found["c"], exact.bfloat16()[:, :6])
     assert torch.equal(found["d"], (exact.repeat_interleave(2, dim=0) / 2**0.5).bfloat16())
@@ -203,7 +203,7 @@ def test_double_errors_keep_their_precision() -> None:
     error = torch.randn(4, 3).double()
     matrices = dfa.FeedbackMatrices()
     (signal,) = matrices.signals("", error, points(p0=torch.zeros(4, 6).double()))
-    torch.testing.assert_close(signal, error @ next(matrices.buffers()).double(), rtol=1e-14, atol=0)
+    torch.testing.assert_close(signal, error @ next(iter(matrices.drawn.values())).double(), rtol=1e-14, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -75,9 +75,9 @@ def test_error_inside_a_compiled_model(points: list[str], mlp: nn.Sequential, ba
     counters.clear()
     for _ in range(3):
         assert_same(step(rule, compiled, batch), rename(expected), tolerance=1e-12)
-        assert not rule.taps.passes
+        assert not rule.hooks.records
     assert counters["stats"]["unique_graphs"] == 1
-    next(iter(rule.feedback.buffers())).mul_(-2)  # read at every step, not built into the graph
+    next(iter(rule.feedback.drawn.values())).mul_(-2)  # read at every step, not built into the graph
     sent = ("0.", "2.") if "3" in points else ("0.",)
     changed = {name: value * (-2 if name.startswith(sent) else 1) for name, value in expected.items()}
     assert_same(step(rule, compiled, batch), rename(changed), tolerance=1e-12)

@@ -30,7 +30,7 @@ def test_sum_of_losses(rule: dfa.DirectFeedbackAlignment, mlp: nn.Sequential, ba
     first, second = mlp(batch[0]), mlp(other[0])
     rule.backward(cross_entropy(first, batch[1]) + 0.3 * cross_entropy(second, other[1]))
     assert_same(gradients(mlp), expected, tolerance=1e-12)
-    assert not rule.taps.passes
+    assert not rule.hooks.records
 
 
 def test_chunks_of_one_batch(rule: dfa.DirectFeedbackAlignment, mlp: nn.Sequential, batch: Batch) -> None:
@@ -83,7 +83,7 @@ def test_networks_with_errors_of_their_own(batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(model, "*.1", error_at=["coarse", "fine"])
     coarse, fine = model(x)
     rule.backward(cross_entropy(coarse, targets) + cross_entropy(fine, targets))
-    found, matrices = gradients(model), dict(rule.feedback.named_buffers())
+    found, matrices = gradients(model), dict(rule.feedback.drawn.items())
     rule.close()
     assert len(matrices) == 2
     shapes = {name.split(":")[0]: matrix for name, matrix in matrices.items()}
@@ -116,7 +116,7 @@ def test_passes_without_gradient_leave_no_trace(
         mlp(other[0])
     with rule.paused():
         mlp(other[0])
-    assert len(rule.taps.passes) == 1
+    assert len(rule.hooks.records) == 1
     rule.backward(loss)
     assert_same(gradients(mlp), expected, tolerance=0)
 

@@ -1,4 +1,4 @@
-"""memory="recompute": the gradients of the ordinary mode, from stages that are run again one at a time."""
+"""memory="recompute": the gradients of the ordinary mode, from segments that are run again one at a time."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +13,14 @@ from torch.nn.functional import cross_entropy
 import dfa
 from dfa.base.direct import Memory
 from dfa.hooks.points import Point
-from dfa.hooks.stages import StagedPass
+from dfa.hooks.segments import SegmentedRecord
 from tests.dfa.chains import Chain
 from tests.dfa.reference import as_array, assert_close, assert_same, gradients, only_matrix, softmax_error
 from tests.dfa.steps import Batch, step
 
 
 class Doubling(nn.Module):
-    """Writes into what a stage put out before the next one reads it."""
+    """Writes into what a segment put out before the next one reads it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ def train(
 
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "blocks": (Chain, {"points": "blocks.*"}),
-    "inner points": (Chain, {"points": ["blocks.*.act", "blocks.*.end"], "stages": "blocks.*"}),
+    "inner points": (Chain, {"points": ["blocks.*.act", "blocks.*.end"], "segments": "blocks.*"}),
     "error at the last block": (Chain, {"points": "blocks.*", "error_at": "blocks.3"}),
     "error at the head": (Chain, {"points": "blocks.*", "error_at": "head"}),
     "side input": (lambda: Chain(skip=True), {"points": "blocks.*"}),
     "input with gradient": (lambda: Chain(scaled=True), {"points": "blocks.*"}),
     "a matrix per point": (Chain, {"points": "blocks.*", "sharing": "per_point"}),
-    "points that are no stages of use": (Chain, {"points": ["blocks.*.act", "blocks.*.end"]}),
+    "points that are no segments of use": (Chain, {"points": ["blocks.*.act", "blocks.*.end"]}),
     "written to in between": (Doubling, {"points": "blocks.*"}),
     "silent": (Chain, {"points": "blocks.*", "silent": "embed"}),
     "noise": (Chain, {"points": "blocks.*", "codec": "noise:0.5"}),
@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_same_steps_as_the_ordinary_mode(case: str, parallel: int, batch: Batch) -> None:
     build, options = CASES[case]
-    ordinary = {key: value for key, value in options.items() if key != "stages"}
+    ordinary = {key: value for key, value in options.items() if key != "segments"}
     found, state, random = train(build, batch, steps=3, memory="recompute", parallel=parallel, **options)
     expected, expected_state, expected_random = train(build, batch, steps=3, **ordinary)
     assert_same(found, expected, tolerance=1e-12)
@@ -104,7 +104,7 @@ def test_noise_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
         assert_close(step(rule, mlp, batch)["0.weight"], signal.T @ x)
 
 
-class ShakenSignals(dfa.DirectFeedbackAlignment):
+class ScaledSignals(dfa.DirectFeedbackAlignment):
     """Draws for every point, when its turn has come."""
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
@@ -116,14 +116,14 @@ def test_signals_that_draw_when_they_are_asked_for(batch: Batch) -> None:
     def run(memory: Memory) -> list[dict[str, Tensor]]:
         torch.manual_seed(1)
         model = Chain().double()
-        rule = ShakenSignals(model, "blocks.*", memory=memory)
+        rule = ScaledSignals(model, "blocks.*", memory=memory)
         return [step(rule, model, batch) for _ in range(3)]
 
     for found, expected in zip(run("recompute"), run("keep"), strict=True):
         assert_same(found, expected, tolerance=1e-12)
 
 
-def test_signals_are_made_when_their_stage_has_come(batch: Batch) -> None:
+def test_signals_are_made_when_their_segment_has_come(batch: Batch) -> None:
     events: list[str] = []
 
     class Noting(dfa.DirectFeedbackAlignment):
@@ -151,7 +151,7 @@ def test_several_passes(codec: str | None, batch: Batch) -> None:
         spare = model(batch[0])
         rule.backward(chunks[0] + 0.5 * chunks[1])
         rule.backward(spare.square().sum())
-        assert not rule.taps.passes
+        assert not rule.hooks.records
         return gradients(model), model.get_buffer("blocks.0.norm.running_mean")
 
     found, statistics = run(memory="recompute")
@@ -173,25 +173,25 @@ def test_autocast_is_that_of_the_forward_pass() -> None:
     assert_same(run(memory="recompute"), run(), tolerance=0)
 
 
-def test_only_inputs_that_no_stage_gives_are_kept(batch: Batch) -> None:
+def test_only_inputs_that_no_segment_gives_are_kept(batch: Batch) -> None:
     model = Chain(skip=True).double()
     rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
     model(batch[0])
-    (record,) = rule.taps.passes
-    assert isinstance(record, StagedPass)
+    (record,) = rule.hooks.records
+    assert isinstance(record, SegmentedRecord)
     assert [len(call.versions) for call in record.calls] == [1, 0, 1, 0]
     assert all(point.activation.is_meta for point in record.points)
 
 
 @pytest.mark.parametrize("shares", [False, True])
 def test_optimiser_step_fused_into_the_backward(shares: bool, batch: Batch) -> None:
-    """Every parameter steps once, on the same gradient, and those of the stages keep none."""
+    """Every parameter steps once, on the same gradient, and those of the segments keep none."""
 
     def build(memory: Memory, **options: Any) -> tuple[Chain, dfa.DirectFeedbackAlignment]:
         torch.manual_seed(2)
         model = Chain().double()
         if shares:
-            shared = model.blocks[0].mix  # used by two stages: complete only after the second
+            shared = model.blocks[0].mix  # used by two segments: complete only after the second
             model.blocks[2].mix = shared
         return model, dfa.DirectFeedbackAlignment(model, "blocks.*", memory=memory, **options)
 
@@ -204,7 +204,7 @@ def test_optimiser_step_fused_into_the_backward(shares: bool, batch: Batch) -> N
         for parameter in parameters:
             parameter.grad = None
 
-    rule.after_stage = after
+    rule.after_segment = after
     step(rule, model, batch)
     assert len(stepped) == len(set(stepped)) == len(list(model.blocks.parameters()))
     assert {name.split(".")[0] for name in gradients(model)} == {"embed", "head"}
@@ -224,7 +224,7 @@ def test_alignment_evaluation_and_pause_are_ordinary(batch: Batch) -> None:
         aligned = dfa.measure_alignment(rule, lambda: cross_entropy(model(batch[0]), batch[1]))
         with torch.no_grad():
             output = model(batch[0])
-        assert not rule.taps.passes
+        assert not rule.hooks.records
         with rule.paused():
             model(batch[0]).sum().backward()
         return aligned["blocks.0"].cosines, output, gradients(model)
@@ -235,7 +235,7 @@ def test_alignment_evaluation_and_pause_are_ordinary(batch: Batch) -> None:
     assert_same(found[2], expected[2], tolerance=0)
 
 
-def test_exception_inside_a_stage_leaves_nothing_behind(batch: Batch) -> None:
+def test_exception_inside_a_segment_leaves_nothing_behind(batch: Batch) -> None:
     model = Chain().double()
     rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
     expected = step(rule, copy_without_dropout(model), batch)

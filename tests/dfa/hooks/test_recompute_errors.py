@@ -16,14 +16,14 @@ from tests.dfa.steps import Batch, step
     ("options", "message"),
     [
         ({"points": "blocks.*", "memory": "little"}, "unknown memory 'little'; known: keep, recompute"),
-        ({"points": "blocks.*", "stages": "blocks.*"}, "stages are for memory='recompute'"),
+        ({"points": "blocks.*", "segments": "blocks.*"}, "segments are for memory='recompute'"),
         ({"points": "blocks.*", "parallel": 2}, "parallel must be 1, or above with memory='recompute'; got 2"),
         ({"points": "blocks.*", "memory": "recompute", "parallel": 0}, "parallel must be 1, or above"),
-        ({"points": ["blocks.*", "embed"], "stages": "blocks.*", "memory": "recompute"}, "in no stage: embed"),
-        ({"points": "blocks.*", "stages": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
+        ({"points": ["blocks.*", "embed"], "segments": "blocks.*", "memory": "recompute"}, "in no segment: embed"),
+        ({"points": "blocks.*", "segments": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
         ({"points": "blocks.*", "error_at": "blocks.3.act", "memory": "recompute"}, "'blocks.3.act' lies inside"),
-        ({"points": "", "memory": "recompute"}, "the whole model cannot be a stage"),
-        ({"points": "blocks.*", "stages": "blocks[", "memory": "recompute"}, r"pattern 'blocks\[' matches no module"),
+        ({"points": "", "memory": "recompute"}, "the whole model cannot be a segment"),
+        ({"points": "blocks.*", "segments": "blocks[", "memory": "recompute"}, r"pattern 'blocks\[' matches no module"),
     ],
 )
 def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], message: str) -> None:
@@ -36,15 +36,26 @@ def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], messa
 def test_compiled_as_a_whole() -> None:
     compiled = torch.compile(Chain())
     assert isinstance(compiled, nn.Module)
-    with pytest.raises(dfa.PointError, match="compile the stages"):
+    with pytest.raises(dfa.PointError, match="compile the segments"):
         dfa.DirectFeedbackAlignment(compiled, "blocks.*", memory="recompute")
 
 
-def test_stage_that_lets_gradient_out(batch: Batch) -> None:
+def test_segment_that_lets_gradient_out(batch: Batch) -> None:
     model = Chain().double()
-    rule = dfa.DirectFeedbackAlignment(model, "blocks.*.act", stages="blocks.*", memory="recompute")
-    with pytest.raises(dfa.PointError, match=r"stage 'blocks.0': its output must be a feedback point"):
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*.act", segments="blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match=r"segment 'blocks.0': its output must be a feedback point"):
         step(rule, model, batch)
+
+
+def test_point_that_runs_outside_of_its_segment(batch: Batch) -> None:
+    class Shortcut(Chain):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.blocks[0].get_submodule("back")(self.embed(x).repeat(1, 2)))
+
+    model = Shortcut().double()
+    dfa.DirectFeedbackAlignment(model, "blocks.*.back", segments="blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match=r"'blocks.0.back' was run outside of its segment"):
+        model(batch[0])
 
 
 def test_input_that_was_overwritten(batch: Batch) -> None:
@@ -52,11 +63,11 @@ def test_input_that_was_overwritten(batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(model, "1", memory="recompute")
     loss = cross_entropy(model(batch[0]), batch[1])
     batch[0].zero_()
-    with pytest.raises(dfa.PointError, match="stage '1': an input has been written to"):
+    with pytest.raises(dfa.PointError, match="segment '1': an input has been written to"):
         rule.backward(loss)
 
 
-def test_stage_that_runs_otherwise_the_second_time(batch: Batch) -> None:
+def test_segment_that_runs_otherwise_the_second_time(batch: Batch) -> None:
     class Fickle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -68,7 +79,7 @@ def test_stage_that_runs_otherwise_the_second_time(batch: Batch) -> None:
 
     model = nn.ModuleDict({"body": Fickle(), "head": nn.Linear(5, 3)}).double()
     model.forward = lambda x: model["head"](model["body"](x))
-    rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], stages="body", memory="recompute")
-    rule.taps._fired["body.two"] = True
+    rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], segments="body", memory="recompute")
+    rule.hooks._reached["body.two"] = True
     with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):
         step(rule, model, batch)

@@ -1,4 +1,4 @@
-"""memory="recompute" with several stages at a time: they learn side by side, and hold no more than their graphs."""
+"""memory="recompute" with several segments at a time: they learn side by side, and hold no more than their graphs."""
 
 import threading
 from contextlib import nullcontext
@@ -41,7 +41,7 @@ class Meeting(nn.Module):
 
 
 @pytest.mark.parametrize(("parallel", "meet"), [(1, False), (2, True)])
-def test_stages_learn_at_the_same_time(parallel: int, meet: bool, batch: Batch) -> None:
+def test_segments_learn_at_the_same_time(parallel: int, meet: bool, batch: Batch) -> None:
     barrier = threading.Barrier(2, timeout=10 if meet else 0.1)
     model = nn.Sequential(*(Meeting(barrier) for _ in range(4)), nn.Linear(5, 3)).double()
     rule = dfa.DirectFeedbackAlignment(model, ["0", "1", "2", "3"], memory="recompute", parallel=parallel)
@@ -49,8 +49,8 @@ def test_stages_learn_at_the_same_time(parallel: int, meet: bool, batch: Batch) 
         step(rule, model, batch)
 
 
-def test_no_more_graphs_than_lanes(batch: Batch) -> None:
-    """A graph lives from the forward of its stage to the end of its backward."""
+def test_no_more_graphs_than_streams(batch: Batch) -> None:
+    """A graph lives from the forward of its segment to the end of its backward."""
     alive, most = 0, 0
 
     class Counted(torch.autograd.Function):
@@ -67,12 +67,12 @@ def test_no_more_graphs_than_lanes(batch: Batch) -> None:
             alive -= 1
             return gradient
 
-    class Stage(nn.Linear):
+    class Segment(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             output = super().forward(x)
             return Counted.apply(output) if torch.is_grad_enabled() else output
 
-    model = nn.Sequential(*(Stage(5, 5) for _ in range(9)), nn.Linear(5, 3)).double()
+    model = nn.Sequential(*(Segment(5, 5) for _ in range(9)), nn.Linear(5, 3)).double()
     rule = dfa.DirectFeedbackAlignment(model, [str(i) for i in range(9)], memory="recompute", parallel=2)
     step(rule, model, batch)
     assert alive == 0

@@ -50,7 +50,7 @@ def test_around_the_identity(key: str, batch: Batch) -> None:
     options = LEARNED[key] | ({"every": 10**6} if key in ("fdfa", "grape") else {})
     rule = dfa.RULES.build(key.strip(), model, "0", **options, **more)
     if key in ("fdfa", "grape"):
-        rule.taps.forwards = 1  # not this time
+        rule._recorder.forwards = 1  # not this time
     assert_same(step(rule, model, batch), expected, tolerance=1e-6)
 
 
@@ -89,9 +89,9 @@ def test_dkp_goes_on_with_matrices_that_were_replaced(optimizer: Any, mlp: nn.Se
     mean, square = np.zeros_like(expected), np.zeros_like(expected)
     for count in range(1, 7):
         if count == 3:
-            rule.feedback.double()
+            rule.feedback.drawn.update({key: matrix.double() for key, matrix in rule.feedback.drawn.items()})
         if count == 5:
-            rule.feedback._buffers.update({key: matrix.clone() for key, matrix in rule.feedback.named_buffers()})
+            rule.feedback.drawn.update({key: matrix.clone() for key, matrix in rule.feedback.drawn.items()})
         step(rule, mlp, batch)
         gradient = error.T @ h2 + 0.01 * expected
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
@@ -139,7 +139,7 @@ def test_error_tensor_without_a_point_of_its_own(key: str, batch: Batch) -> None
     hidden = as_array(model.trunk(batch[0]))
     assert_close(found["one.weight"], error.T @ hidden)
     assert_close(found["two.weight"], error.T @ hidden)
-    assert [name.split(":")[0] for name, _ in rule.feedback.named_buffers()] == ["one"]
+    assert [name.split(":")[0] for name, _ in rule.feedback.drawn.items()] == ["one"]
     if key == "fdfa":
         (drawn,) = before.matrices("one", logits, [Point("trunk", torch.zeros(7, 6))]).values()
         held = 0.7 * as_array(drawn) + 0.3 * (shake @ as_array(model.one.weight).T).T @ shake / 7
@@ -152,7 +152,7 @@ def test_rows_that_share_an_error() -> None:
     feedback = dfa.FeedbackMatrices(sharing="per_point")
     error, values = torch.randn(3, 4).double(), torch.randn(6, 5).double()
     (signal,) = feedback.signals("", error, [Point("p", values)])
-    (matrix,) = feedback.buffers()
+    (matrix,) = feedback.drawn.values()
     outer = feedback.outer(error, values, "p")
     torch.testing.assert_close((signal * values).sum(), (outer * matrix.double()).sum())
     assert feedback.matrices("", error, [Point("p", values)])["p"] is matrix

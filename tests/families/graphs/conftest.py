@@ -1,4 +1,4 @@
-"""Small graphs that several tests share."""
+"""Small graphs for several tests."""
 
 import torch
 from pytest import fixture
@@ -11,7 +11,7 @@ NODES, CHANNELS = 12, 9
 
 @fixture
 def graph() -> Graph:
-    """An undirected graph in double precision: a path with chords, node 11 isolated, features half zeros."""
+    """Return an undirected graph in double precision: a path with chords, node 11 isolated, half the features zero."""
     generator = torch.Generator().manual_seed(7)
     one_way = [(i, i + 1) for i in range(10)] + [(0, 5), (2, 9), (3, 7), (1, 10)]
     edges = torch.tensor(one_way + [(b, a) for a, b in one_way]).t()

@@ -17,7 +17,7 @@ needs_data = pytest.mark.skipif(not PRESENT, reason="DFA_DATA_DIR does not hold 
 
 
 class Bomb:
-    """Unpickling this leaves a trace."""
+    """Object whose unpickling creates a file."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace

@@ -69,7 +69,7 @@ def test_signals_in_numpy(alpha: float, graph: Graph) -> None:
     error = np.zeros((NODES, 3))
     error[:KNOWN] = softmax_error((adjacency @ h2 @ w3.T)[:KNOWN], graph.y[:KNOWN].numpy())
     error = pseudo_error(error, adjacency, alpha, steps=3) if alpha else error
-    (matrix,) = (as_array(buffer) for buffer in rule.feedback.buffers())
+    (matrix,) = (as_array(buffer) for buffer in rule.feedback.drawn.values())
     d2 = adjacency @ error @ matrix[:, :4] * (1 - h2**2)
     d1 = adjacency @ adjacency @ error @ matrix[:, :6] * (1 - h1**2)
     first, second, third = (weight.grad for weight in model.parameters())

@@ -149,7 +149,7 @@ def test_initial_weights() -> None:
 
 @pytest.mark.parametrize(("vocabulary", "width"), [(2000, 64), (500, 256)])
 def test_loss_before_training_is_log_vocabulary_and_the_spread_of_the_scores(vocabulary: int, width: int) -> None:
-    """log V + width r²/6: 0.11 more than log V at width 64, 0.43 at 256 (0.85 at the paper's 512)."""
+    """The loss is log V + width r²/6: 0.11 more than log V at width 64, 0.43 at 256 (0.85 at the paper's 512)."""
     torch.manual_seed(0)
     model = Transformer(vocabulary, 32, width=width, blocks=2, heads=4, hidden=2 * width)
     tokens = torch.randint(vocabulary, (16, 33))

@@ -96,7 +96,7 @@ def _names(patterns: Sequence[str], model: Transformer) -> list[str]:
 def test_gradients_are_those_of_a_pass_cut_by_hand(model: Transformer, points: list[str]) -> None:
     rule = DirectFeedbackAlignment(model, points, error_at="last", seed=5)
     found = _by_rule(model, rule)
-    (matrix,) = [buffer.double() for buffer in rule.feedback.buffers()]
+    (matrix,) = [buffer.double() for buffer in rule.feedback.drawn.values()]
     assert matrix.shape == (8, 12 if "last.hidden" in points else 8)
     expected = _cut_by_hand(model, lambda width: matrix[:, :width], _names(points, model))
     assert all(gradient is not None for gradient in found.values())
@@ -143,7 +143,7 @@ def test_shallow_trains_the_decoder_alone(model: Transformer) -> None:
 def test_the_error_can_be_taken_after_the_decoder(model: Transformer) -> None:
     rule = DirectFeedbackAlignment(model, MACRO, error_at="", seed=5)
     found = _by_rule(model, rule)
-    (matrix,) = [buffer.double() for buffer in rule.feedback.buffers()]
+    (matrix,) = [buffer.double() for buffer in rule.feedback.drawn.values()]
     assert matrix.shape == (11, 8)
     torch.testing.assert_close(found, _cut_by_hand(model, lambda w: matrix[:, :w], _names(MACRO, model), True))
     torch.testing.assert_close(found["decoder.weight"], _by_backpropagation(model)["decoder.weight"])
@@ -154,7 +154,7 @@ def test_tied_weights_learn_from_decoder_and_first_point(model: Transformer) -> 
     tied = Transformer(11, 7, width=8, blocks=3, heads=2, hidden=12, dropout=0.0, tied=True).double()
     rule = DirectFeedbackAlignment(tied, MACRO, error_at="last")
     found = _by_rule(tied, rule)
-    (matrix,) = [buffer.double() for buffer in rule.feedback.buffers()]
+    (matrix,) = [buffer.double() for buffer in rule.feedback.drawn.values()]
     torch.testing.assert_close(found, _cut_by_hand(tied, lambda width: matrix[:, :width], _names(MACRO, tied)))
 
 

@@ -1,4 +1,4 @@
-"""The generated language: its entropies by brute force, its oracle by another algorithm, its grammar by reading it."""
+"""The synthetic language: entropies by brute force, the optimal predictor by another algorithm, properties of its grammar."""
 
 import math
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The task: perplexities against other computations, accumulation, and that it learns."""
+"""The task: perplexities against other computations, accumulation, and learning."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ class Table(nn.Module):
 
 
 class Oracle(nn.Module):
-    """The best predictions of the generated language from the tokens of a window."""
+    """Optimal predictor of the synthetic language from the tokens of a window."""
 
     def __init__(self, source: MarkovSource) -> None:
         super().__init__()

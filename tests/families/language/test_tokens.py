@@ -18,7 +18,7 @@ _NORMALISED = [normalise(line, True) for line in LINES]
 
 
 def _as_letters() -> dict[int, str]:
-    """The printable letter that stands for each byte in a byte-level encoding (Radford et al., 2019)."""
+    """Return the printable character of each byte in a byte-level encoding (Radford et al., 2019)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}

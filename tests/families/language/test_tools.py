@@ -1,4 +1,4 @@
-"""What is made of trained models: samples and curves; and the bench."""
+"""Samples and learning curves of trained models, and the speed measurement."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Config:
 
 
 class Counting(nn.Module):
-    """Sure that the next token is the number of tokens it sees, modulo five."""
+    """Model that predicts the number of tokens it sees, modulo five, with certainty."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         scores = torch.full((*tokens.shape, 5), -1e9)
@@ -89,7 +89,7 @@ def test_what_cannot_be_sampled_is_told(run: Config) -> None:
 
 
 def _drawn(line: Line2D) -> tuple[list[float], list[float]]:
-    """The line's x and y."""
+    """Return x and y of a line."""
     x, y = line.get_data()
     return np.asarray(x).tolist(), np.asarray(y).tolist()
 

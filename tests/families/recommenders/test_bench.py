@@ -1,4 +1,4 @@
-"""The measurements run at a small size, and what they write can be read."""
+"""The measurements at a small size, and their files."""
 
 import json
 from collections.abc import Callable

@@ -165,7 +165,7 @@ def test_windows_line_ends_and_a_missing_last_one(generated: Path, tmp_path: Pat
 
 
 def rows_of(parsed: Parsed) -> list[tuple[int, ...]]:
-    """Parsed rows one by one, whichever way they were parsed."""
+    """Yield parsed rows one by one."""
     columns = [keys[codes] for keys, codes in zip(parsed.keys, parsed.codes, strict=True)]
     return [(int(label), *map(int, keys)) for label, *keys in zip(parsed.labels, *columns, strict=True)]
 

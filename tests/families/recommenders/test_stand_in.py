@@ -1,4 +1,4 @@
-"""The generated log: its law, its best scores, its text."""
+"""The synthetic log: its distribution, its best possible scores, its text."""
 
 import math
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_rows_are_reproducible_and_labels_follow_the_probabilities() -> None:
 
 
 def test_factors_of_common_values_have_no_mean_and_unit_variance() -> None:
-    """So that the order-three part has no projection on sums of pairs."""
+    """The third-order term is orthogonal to sums of pairwise terms."""
     model = ClickModel(7, vocabulary=300)
     for factors, steps in zip(model.factors, model.cumulative, strict=True):
         shares = np.diff(steps, prepend=0)

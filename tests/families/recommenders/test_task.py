@@ -1,4 +1,4 @@
-"""The task that the runner sees."""
+"""The click-prediction task and its data sources."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""What several tests of view synthesis start from."""
+"""Fixtures for tests of view synthesis."""
 
 from pathlib import Path
 

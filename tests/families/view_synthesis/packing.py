@@ -22,7 +22,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def collection(scenes: Path) -> dict[str, bytes]:
-    """As the authors pack it, with what macOS leaves behind."""
+    """Pack a scene like the authors' archive, with the files that macOS adds."""
     return {
         "nerf_synthetic/README.txt": b"licences",
         "__MACOSX/nerf_synthetic/lego/._transforms_train.json": b"\x00\x05",

@@ -1,4 +1,4 @@
-"""Unpacking scenes: archives that are sound, cut short, hostile or of something else."""
+"""Unpacking of scenes: valid, truncated, malicious and unrelated archives."""
 
 import io
 import stat

@@ -1,4 +1,4 @@
-"""The bench of this family at a small size. Its times are not judged here."""
+"""The NeRF speed measurement at a small size; its times are not checked."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Fetching scenes from a local server, whole ones and what is no scene."""
+"""Downloads of scenes from a local server: complete, damaged and unrelated archives."""
 
 import io
 import threading

@@ -30,7 +30,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(original: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """Return a copy of the scene that a test may damage."""
     return Path(shutil.copytree(original, tmp_path / "toys"))
 
 

@@ -1,4 +1,4 @@
-"""What is drawn from finished runs: grids of renders, learning curves, videos."""
+"""Figures and videos of finished runs."""
 
 from pathlib import Path
 

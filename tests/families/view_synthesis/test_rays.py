@@ -17,7 +17,7 @@ IDENTITY = torch.eye(4)[:3]
 
 
 def rotated(seed: int = 0) -> torch.Tensor:
-    """A camera somewhere, turned by a random rotation, (3, 4)."""
+    """Return the pose of a camera with random rotation and position, (3, 4)."""
     generator = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     rotation = rotation * torch.linalg.det(rotation)

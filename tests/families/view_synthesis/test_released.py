@@ -1,4 +1,4 @@
-"""Released models: against an independent forward pass in NumPy, and the errors of files that are none."""
+"""Released models against an independent forward pass in NumPy, and errors for other files."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Volume rendering against closed forms and against loops in NumPy; chunks that change nothing."""
+"""Volume rendering against closed forms and loops in NumPy; independence of the chunk size."""
 
 import math
 

@@ -29,7 +29,7 @@ def build(name: str = "blender_lego", **options: Any) -> ViewSynthesis:
 
 
 class Grey(nn.Module):
-    """An opaque fog of one shade."""
+    """Field of constant density and colour, opaque."""
 
     def __init__(self, shade: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Grey(nn.Module):
 
 
 def equal(one: Tensor | None, other: Tensor | None) -> bool:
-    """The same numbers, or both None; one alone must not be None."""
+    """Return whether both are None, or both hold the same numbers."""
     if one is None or other is None:
         assert one is other
         return True
@@ -211,7 +211,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_numbers(tmp_path: Path, monke
     expected = execute(whole)["metrics"]
 
     class CutOff(BaseException):
-        """Stands for a kill: no handler of the runner catches it."""
+        """Simulated kill, which no handler of the runner catches."""
 
     genuine, calls = ViewSynthesis.loss, []
 

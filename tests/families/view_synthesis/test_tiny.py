@@ -1,4 +1,4 @@
-"""The array file of Tiny-NeRF, and the Blender scene that takes its place."""
+"""The array file of Tiny-NeRF, and the Blender scene that replaces it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,0 +1,208 @@
+"""Segments: parts of a model that run without a graph, and again with one once their signals are known."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dfa.errors import PointError
+from dfa.hooks.outputs import first_tensor, map_tensors
+from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.patterns import find_modules, inner_model
+
+PREVIOUS_OUTPUT = torch.empty(0)
+"""Stands in a call's arguments for the output of the call before it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Modules that run one after the other, the last of which returns nothing that a gradient could cross."""
+
+    name: str
+    modules: list[nn.Module]
+
+
+@dataclass
+class SegmentCall:
+    """Arguments and state of one run of a segment, to run it again as it ran.
+
+    Attributes:
+        arguments: positional and keyword arguments, with PREVIOUS_OUTPUT for the output of the call before.
+        versions: arguments kept and the version of each, which every operation in place increases.
+        random: state of the generators, on the CPU and on the GPU in use.
+        autocast: device type, data type and whether it was enabled.
+        points: outputs of feedback points, as shapes without content.
+    """
+
+    segment: Segment
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    versions: list[tuple[Tensor, int]]
+    random: tuple[Tensor, Tensor | None]
+    autocast: tuple[str, torch.dtype, bool]
+    points: list[Point] = field(default_factory=list)
+
+
+@dataclass
+class SegmentedRecord(ForwardRecord):
+    """A forward pass whose points lie in segments and hold no activations.
+
+    Attributes:
+        output: the error tensor on the graph of the modules after the last segment.
+        leaf: its detached copy that the loss is computed from; `leaf.grad` will be the error.
+        calls: of the segments, in order.
+    """
+
+    output: Tensor = field(default_factory=lambda: torch.empty(0))
+    leaf: Tensor = field(default_factory=lambda: torch.empty(0))
+    calls: list[SegmentCall] = field(default_factory=list)
+
+
+def find_segments(
+    model: nn.Module,
+    points: str | Sequence[str],
+    error_at: str | Sequence[str],
+    patterns: str | Sequence[str] | None,
+) -> list[Segment]:
+    """Find the modules that `patterns` name; without patterns, one segment for each point.
+
+    In a plain `nn.Sequential` the segment of a point is the run of modules from the point before it; a point elsewhere
+    is a segment by itself.
+
+    Raises:
+        PointError: a pattern matches nothing, a segment holds no point, a point lies in no segment, an error tensor
+            lies inside a segment, or the model is compiled as a whole.
+    """
+    if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        raise PointError("memory='recompute' runs segments one by one: compile the segments, not the whole model")
+    point_modules = find_modules(model, points)
+    if patterns is not None:
+        segments = [Segment(name, [module]) for name, module in find_modules(model, patterns).items()]
+    else:
+        segments = [_segment_of(name, set(point_modules), model) for name in point_modules]
+    held = {segment.name: {part for module in segment.modules for part in module.modules()} for segment in segments}
+    inside: set[nn.Module] = set().union(*held.values())
+    if outside := [name for name, module in point_modules.items() if module not in inside]:
+        raise PointError(f"feedback point(s) in no segment: {', '.join(outside)}")
+    for segment in segments:
+        if segment.modules[0] in (model, inner_model(model)):
+            raise PointError("the whole model cannot be a segment: the error must arise outside of it")
+        if held[segment.name].isdisjoint(point_modules.values()):
+            raise PointError(f"segment '{segment.name}' holds no feedback point")
+    ends = {segment.modules[-1] for segment in segments}
+    for name, module in find_modules(model, error_at).items():
+        if module in inside - ends:
+            raise PointError(f"error tensor '{name}' lies inside a segment")
+    return segments
+
+
+def _segment_of(point: str, points: set[str], model: nn.Module) -> Segment:
+    inner = inner_model(model)
+    prefix, _, child = point.rpartition(".")
+    parent = inner.get_submodule(prefix) if point else inner
+    modules: list[nn.Module] = []
+    if point and type(parent) is nn.Sequential:
+        for name, module in parent.named_children():
+            modules.append(module)
+            if name == child:
+                break
+            if f"{prefix}.{name}".lstrip(".") in points:
+                modules = []
+    return Segment(point, modules or [inner.get_submodule(point)])
+
+
+class SegmentRecorder(Recorder):
+    """Runs segments without a graph, and records how to run them again.
+
+    A segment whose input is the output of the segment before needs nothing kept; any other keeps its input.
+
+    Gradients are disabled by a hook before a segment's module and enabled by one after it, for a model's code leaves no
+    other place around the call; `reset`, before the next pass, mends what an interrupt left.
+
+    Raises:
+        PointError: in a forward pass, the modules of a segment do not run one after the other.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        super().__init__()
+        self._positions = {
+            module: (segment, index) for segment in segments for index, module in enumerate(segment.modules)
+        }
+        self._running: list[nn.Module] = []
+        self._calls: list[SegmentCall] = []
+        self._previous: Tensor | None = None
+        self._previous_version = 0
+
+    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if mode() == "cut" and torch.is_grad_enabled():
+                self._enter(module, args, kwargs)
+
+        handles = []
+        for module in self._positions:
+            handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
+        return handles
+
+    def needs_gradients(self) -> bool:
+        return super().needs_gradients() or bool(self._running)
+
+    def reset(self) -> None:
+        if self._running:  # a pass was interrupted inside a segment by something that is not an Exception
+            self._running = []
+            torch.set_grad_enabled(True)
+        self._calls, self._previous = [], None
+
+    def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        if not self._running:
+            raise PointError(f"feedback point '{name}' was run outside of its segment")
+        point = Point(name, torch.empty_like(activation, device="meta"))
+        self._calls[-1].points.append(point)
+        return point, activation.detach()
+
+    def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
+        leaf = tensor.detach().requires_grad_()
+        record = SegmentedRecord(name, points, output=tensor, leaf=leaf, calls=self._calls)
+        self._calls, self._previous = [], None
+        return record, leaf
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        segment, index = self._positions[module]
+        if index == 0:
+            self._calls.append(self._begin(segment, args, kwargs))
+        elif not (self._calls and self._calls[-1].segment is segment and args and self._is_previous(args[0])):
+            raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
+        self._running.append(module)
+        torch.set_grad_enabled(False)
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._running and self._running[-1] is module:
+            self._running.pop()
+            torch.set_grad_enabled(True)
+            self._previous = None if output is None else first_tensor(output, "output of a segment")
+            self._previous_version = 0 if self._previous is None else self._previous._version
+
+    def _begin(self, segment: Segment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SegmentCall:
+        versions: list[tuple[Tensor, int]] = []
+        device = "cpu"
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal device
+            device = tensor.device.type if device == "cpu" else device
+            if self._is_previous(tensor):
+                return PREVIOUS_OUTPUT
+            versions.append((tensor, tensor._version))
+            return tensor
+
+        arguments = map_tensors(args, keep), map_tensors(kwargs, keep)
+        random = torch.get_rng_state(), torch.cuda.get_rng_state() if device == "cuda" else None
+        autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        return SegmentCall(segment, arguments, versions, random, autocast)
+
+    def _is_previous(self, value: Any) -> bool:
+        """Whether this is the output of the last segment, unchanged."""
+        if self._previous is None or value is not self._previous:
+            return False
+        return not self._previous.requires_grad and self._previous._version == self._previous_version
