@@ -33,7 +33,7 @@ from benchmarks.tables.spec import load_spec
 from benchmarks.tables.targets import target_names
 from benchmarks.tuning.search import read_space
 from benchmarks.tuning.trials import make_trials
-from benchmarks.utils.paths import CONFIG_DIR, REPOSITORY
+from benchmarks.utils.paths import CONFIG_DIR, OWN_CONFIGS, REPOSITORY
 from dfa import RULES
 from dfa.registry import Registry
 
@@ -41,6 +41,7 @@ _DOCUMENTS = [
     *REPOSITORY.glob("*.md"),
     *REPOSITORY.glob("docs/**/*.md"),
     *REPOSITORY.glob("benchmarks/**/README.md"),
+    *REPOSITORY.glob("examples/**/README.md"),
     REPOSITORY / "tests" / "README.md",
 ]
 _EXTENDING = REPOSITORY / "docs" / "extending.md"
@@ -82,7 +83,9 @@ def _choices_that_readers_are_told_to_add() -> None:
 
 
 @pytest.mark.parametrize("line", _commands())
-def test_every_command_exists(line: str) -> None:
+def test_every_command_exists(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv(OWN_CONFIGS, "")  # which --config-dir adds to
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)

@@ -211,7 +211,7 @@ def settle_data(config: Config, missing: str, stand_in: bool) -> str:
     Returns:
         What is missing still.
     """
-    at_smoke = config.scale == "smoke" and config.task.name in DATA_CHECKS
+    at_smoke = config.scale == "smoke" and _is_checked(config)
     if at_smoke or (missing and config.scale != "paper" and stand_in):
         config.task.source = "stand_in"
         return ""
@@ -225,9 +225,14 @@ def missing_data(config: Config) -> str:
     """
     if config.task.source == "stand_in":
         return ""
-    load_components(config)
-    if config.run.download or config.task.name not in DATA_CHECKS:
+    if config.run.download or not _is_checked(config):
         return ""
     folder = Path(config.run.data_dir)
     reason = DATA_CHECKS[config.task.name](folder)
     return reason.replace(str(folder), "$DFA_DATA_DIR") if folder.is_absolute() else reason
+
+
+def _is_checked(config: Config) -> bool:
+    """Return whether the task has a data check, and with it synthetic data."""
+    load_components(config)  # which registers the check
+    return config.task.name in DATA_CHECKS

@@ -226,12 +226,8 @@ def test_each_worker_gets_its_share_of_the_cores_and_a_gpu(monkeypatch: pytest.M
     assert local.worker_environment(0, 3, "cpu") == {"OMP_NUM_THREADS": "2"}
     assert local.worker_environment(0, 20, "cpu") == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [local.worker_environment(place, 4, "cuda")["CUDA_VISIBLE_DEVICES"] for place in range(4)] == [
-        "0",
-        "1",
-        "0",
-        "1",
-    ]
+    environments = [local.worker_environment(place, 4, "cuda") for place in range(4)]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["0", "1", "0", "1"]
     assert "CUDA_VISIBLE_DEVICES" not in local.worker_environment(0, 4, "cuda:1")
     assert [local.Local().width(device) for device in ("cpu", "cuda", "cuda:1")] == [8, 2, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
@@ -242,7 +238,7 @@ def test_each_worker_gets_its_share_of_the_cores_and_a_gpu(monkeypatch: pytest.M
     assert local.visible_gpus("cuda") == []
 
 
-def test_a_worker_starts_in_its_surroundings_and_leaves_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_starts_in_its_environment_and_leaves_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE", "here")
     monkeypatch.delenv("TWO", raising=False)
     with local._inherited({"ONE": "there", "TWO": "there"}):
