@@ -39,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("records export: name the tables whose runs are to be written")
     names = [name.replace("-", "_").lower() for name in options.target] or archived_tables()
     if options.action == "verify":
-        return EXIT_DONE if committed.verify_all(names) else EXIT_RUNS_FAILED
+        found = [committed.verify(name) for name in names]
+        for verification in found:
+            print(verification)
+        return EXIT_RUNS_FAILED if any(verification.differing for verification in found) else EXIT_DONE
     plans = Plans(names, options.scale, options.seeds, words(options.rules), overrides(options))
     if options.action == "export":
         committed.export(plans)

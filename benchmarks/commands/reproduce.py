@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_jobs(parser)
     parser.add_argument("--dry", action="store_true", help="print the plan and stop")
+    parser.add_argument("--force", action="store_true", help="replace a table on disk also by one with fewer results")
     parser.add_argument("--fresh", action="store_true", help="leave committed records out")
     return parser
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     rules, settings = words(options.rules), overrides(options)
     plans = Plans(options.target, options.scale, options.seeds, rules, settings, options.fresh)
-    problems = reproduce_all(plans, options.dry)
+    problems = reproduce_all(plans, options.dry, options.force)
     for line in (*plans.errors(), *(f"{problem.name}: {problem.reason}" for problem in problems)):
         report_error(line)
     if plans.errors():

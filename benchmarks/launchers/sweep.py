@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from benchmarks.config import Config, resolve
+from benchmarks.config import Config, identity, resolve
 from benchmarks.errors import ResultsError, SuiteError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import describe
@@ -38,6 +38,7 @@ class Sweep:
         """
         configs: list[Config | None] = [self._resolved(config) for config in composed]
         runs = [config for config in configs if config is not None]
+        not_begun: set[str] = set()  # runs whose earlier record, if any, is not what was asked for
         try:
             # torchrun's processes all belong to one run, which each of them carries out itself.
             launcher = {"name": "serial"} if several_started() else runs[0].launcher if runs else {}
@@ -47,7 +48,10 @@ class Sweep:
         else:
             self.unsuccessful.extend(str(problem) for problem in problems if problem.status)
             self.unusable.extend(str(problem) for problem in problems if not problem.status)
-        records = [None if config is None else _readable_record(config) for config in configs]
+            not_begun = {problem.run for problem in problems if not problem.status}
+        records = [
+            None if config is None or identity(config) in not_begun else _readable_record(config) for config in configs
+        ]
         for config, record in zip(configs, records, strict=True):
             if config is not None and record is not None and is_first():
                 print_outcome(record, RunFolder.of(config))

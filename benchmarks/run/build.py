@@ -82,8 +82,7 @@ def _load_plugin(plugin: str) -> None:
         if not plugin.endswith(".py"):
             import_module(plugin)
             return
-        path = Path(plugin).resolve()
-        name = "plugin_" + re.sub(r"\W", "_", str(path))
+        path, name = Path(plugin).resolve(), plugin_module(plugin)
         specification = spec_from_file_location(name, path)
         if not path.exists() or specification is None or specification.loader is None:
             raise ConfigError(f"plugin '{plugin}' does not exist")
@@ -99,6 +98,11 @@ def _load_plugin(plugin: str) -> None:
         raise
     except Exception as error:
         raise ConfigError(f"plugin '{plugin}' cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def plugin_module(plugin: str) -> str:
+    """Return the name of the module that a plug-in is imported as: its own, or for a file one made of its path."""
+    return "plugin_" + re.sub(r"\W", "_", str(Path(plugin).resolve())) if plugin.endswith(".py") else plugin
 
 
 def find_device(name: str) -> torch.device:

@@ -63,6 +63,7 @@ def description(trainer: Trainer, memory: PeakMemory) -> Record:
     data: dict[str, Any] = vars(trainer.task.info).copy()
     return {
         "uses": asdict(trainer.rule.uses),
+        "inputs": trainer.inputs.as_record(),
         "data": data,
         "best_epoch": position.best_epoch,
         "best_step": position.best_step,

@@ -95,10 +95,9 @@ def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Re
     """Take hold of a run; its record, where another process had it and has finished it in the meantime."""
     held.enter_context(folder.locked(wait))
     record = _kept(folder, config)
-    stale = folder.kept(config.run.retry)
-    if record is None and stale is not None:
-        place = folder.set_aside(stale)
-        reason = inputs_of(config).differs_from(stale)
+    superseded = None if record is not None else folder.kept(config.run.retry)
+    if superseded is not None:
+        reason, place = inputs_of(config).differs_from(superseded), folder.set_aside(superseded)
         print(f"'{folder.path}' was recorded with {reason}: run again; the earlier run is now in '{place}'", flush=True)
     return record
 
@@ -122,6 +121,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
+    inputs = inputs_of(config)  # before the data are read
     task = build_task(config)
     model = build_model(config, task).to(device)
     processes.share_batch_norms(model, device)
@@ -129,7 +129,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     rule = build_rule(config, model, task.steps_per_epoch())
     _check_split(config, rule, processes)
     with building("trainer"):
-        return Trainer(config, task, model, rule, folder, device, copy, processes)
+        return Trainer(config, task, model, rule, folder, device, copy, processes, inputs=inputs)
 
 
 def _check_split(config: Config, rule: Rule, processes: Processes) -> None:

@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from benchmarks.config import Config
-from benchmarks.registry import DATA_FILES
-from benchmarks.run.build import load_components
+from benchmarks.registry import DATA_FILES, MODELS, TASKS
+from benchmarks.run.build import load_components, plugin_module
+from benchmarks.run.records import Record, RunFolder
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import write_text
 from benchmarks.utils.paths import cache_dir
-
-Record = dict[str, Any]
+from dfa import RULES
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Inputs:
 
     Attributes:
         data: file below the data folder → sha256; empty for synthetic data, and where the files are not here.
-        plugins: plug-in's file name → sha256.
+        plugins: file name → sha256 of the plug-ins that define the run's task, model or rule.
     """
 
     data: Mapping[str, str] = field(default_factory=dict)
@@ -35,14 +34,14 @@ class Inputs:
     def differs_from(self, record: Record) -> str:
         """Say what a record was made with that is different now, "" if nothing is.
 
-        Data that are not here now do not count as different: the record is all that is left of them.
+        Data and plug-ins that are not here now do not count as different: the record is all that is left of them.
         """
         before = record.get("inputs")
         if before is None:
             return ""
         if self.data and before["data"] and dict(self.data) != before["data"]:
             return "other data"
-        return "other code of plug-ins" if dict(self.plugins) != before["plugins"] else ""
+        return "other code of plug-ins" if self.plugins and dict(self.plugins) != before["plugins"] else ""
 
     def as_record(self) -> dict[str, dict[str, str]]:
         """Return the checksums as a record holds them."""
@@ -50,15 +49,29 @@ class Inputs:
 
 
 def inputs_of(config: Config) -> Inputs:
-    """Take the checksums of the data files and plug-ins that a configuration names, as they are now."""
-    return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in config.plugins})
+    """Take the checksums of the data files and plug-ins that a run depends on, as they are now.
+
+    Raises:
+        ConfigError: a plug-in that cannot be imported.
+    """
+    if config.plugins or config.task.source != "stand_in":
+        load_components(config)
+    return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in _defining(config)})
+
+
+def current_record(config: Config) -> Record | None:
+    """Return the record of a run, if it was made with the data and plug-ins that are here now.
+
+    Raises:
+        ResultsError: the record cannot be read.
+        ConfigError: a plug-in that cannot be imported.
+    """
+    record = RunFolder.of(config).read()
+    return None if record is None or inputs_of(config).differs_from(record) else record
 
 
 def _data(config: Config) -> dict[str, str]:
-    if config.task.source == "stand_in":
-        return {}
-    load_components(config)
-    if config.task.name not in DATA_FILES:
+    if config.task.source == "stand_in" or config.task.name not in DATA_FILES:
         return {}
     folder = Path(config.run.data_dir)
     files = DATA_FILES[config.task.name](folder, config.task.options)
@@ -67,6 +80,18 @@ def _data(config: Config) -> dict[str, str]:
 
 def _name(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+
+def _defining(config: Config) -> list[str]:
+    """List the plug-ins that define the run's task, model or rule; others do not change what it computes."""
+    chosen = ((TASKS, config.task.name), (MODELS, config.model.name), (RULES, config.rule.name))
+    factories = [registry[name] for registry, name in chosen if name in registry]
+    modules = {getattr(factory, "func", factory).__module__ for factory in factories}  # `func` of a partial
+    return [
+        plugin
+        for plugin in config.plugins
+        if any(f"{module}.".startswith(f"{plugin_module(plugin)}.") for module in modules)
+    ]
 
 
 def _plugin(plugin: str) -> str:

@@ -121,12 +121,13 @@ class RunFolder:
         """Move a finished run's files to a folder of their own, for it was made with other data or other code.
 
         Returns:
-            The folder; its name ends with a checksum of the data and code that the run was made with.
+            The folder, below `superseded` beside `runs`; its name ends with a checksum of that data and code.
         """
         made_with = hashlib.sha256(json.dumps(record["inputs"], sort_keys=True).encode()).hexdigest()[:8]
-        place = self.path.parent / f"{self.path.name}.{made_with}"
+        results = self.path.parents[4]
+        place = results / "superseded" / self.path.relative_to(results / "runs").with_suffix(f".{made_with}")
         with self._writing():
-            place.mkdir(exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
             for file in self.path.iterdir():
                 if file.name != ".lock":
                     file.replace(place / file.name)

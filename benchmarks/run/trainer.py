@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.config import Config
 from benchmarks.run.alignment import alignment_metrics
 from benchmarks.run.distributed import Processes
+from benchmarks.run.inputs import Inputs
 from benchmarks.run.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import WandbCopy
@@ -65,6 +66,7 @@ class Trainer:
     processes: Processes = field(default_factory=Processes)
     position: Position = field(default_factory=Position)
     best_weights: dict[str, Tensor] | None = None
+    inputs: Inputs = field(default_factory=Inputs)
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.config.optimizer, self.model)
@@ -244,12 +246,17 @@ class Trainer:
                 "rule": self.rule.state_dict(),
                 "loss": (self.loss_sum, self.losses_summed),
                 "random": _random_state(self.device),
+                "inputs": self.inputs.as_record(),
             }
         )
         self._last_checkpoint = time.monotonic()
 
     def _resume(self) -> None:
         state = self.processes.from_first(self.folder.load_checkpoint)
+        if state is not None and (reason := self.inputs.differs_from(state)):
+            print(f"the checkpoint in '{self.folder.path}' was made with {reason}: the run starts over", flush=True)
+            self.folder.start_over()
+            state = None
         if state is None:
             self.folder.truncate_history(0)
             return

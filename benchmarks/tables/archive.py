@@ -13,6 +13,7 @@ import yaml
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.errors import ResultsError
+from benchmarks.run.inputs import current_record
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.utils.files import atomic_path, write_text
 from benchmarks.utils.paths import REPOSITORY
@@ -139,7 +140,7 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Ar
     runs: dict[str, ArchivedRun] = {}
     for config in configs:
         folder = RunFolder.of(config)
-        if (record := folder.read()) is not None:
+        if (record := current_record(config)) is not None:
             content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
             kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
             runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))

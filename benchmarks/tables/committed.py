@@ -1,7 +1,7 @@
 """Committed records of tables: written, brought back as run folders, and checked against the tables byte for byte."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
@@ -34,19 +34,33 @@ def restore(plans: Plans) -> None:
         print(f"{plan.target.name}: {plan.restore()} of {len(plan.runs)} runs put back from committed records")
 
 
-def verify_all(names: Sequence[str]) -> bool:
-    """Verify tables by name, see `verify`, and print what was found; return whether all are what their records give."""
-    found = {name: list(verify(name)) for name in names}
-    for name, differences in found.items():
-        runs = len(archive.Archive.of(name).runs)
-        print(f"{name}: {runs} records, {'; '.join(differences) or 'the table is what they give'}")
-    return not any(found.values())
+@dataclass(frozen=True)
+class Verification:
+    """What checking a table against its committed records found.
+
+    Attributes:
+        name: of the table or figure.
+        records: committed runs.
+        runs: runs that it takes.
+        differing: files of the table that are not what the records give.
+    """
+
+    name: str
+    records: int
+    runs: int
+    differing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        head = f"{self.name}: {self.records} of {self.runs} runs recorded"
+        if self.records < self.runs:
+            return f"{head}; a table is checked once all are"
+        wrong = "; ".join(f"{file} is not what its records give" for file in self.differing)
+        return f"{head}; {wrong or 'the table is what they give'}"
 
 
-def verify(name: str) -> Iterator[str]:
-    """Make a table again from its records; yield a line for every file that differs from the one on disk.
-
-    A table some of whose runs have no record yet cannot be made again: its records are checked, its files are not.
+def verify(name: str) -> Verification:
+    """Make a table again from its records, and compare it with the files on disk.
 
     Raises:
         ResultsError: the records cannot be read or were altered, or some are not of this table.
@@ -59,13 +73,14 @@ def verify(name: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"run.results_dir={folder}", "run.wandb=disabled"]
         plan = make_plan(target, committed.how["scale"], committed.how["seeds"], settings, 1, committed)
-        used = plan.restore()
-        if used < len(committed.runs):
-            raise ResultsError(f"{len(committed.runs) - used} of the records of {name} belong to none of its runs")
-        complete = len(committed.runs) == len({identity(run.config) for run in plan.runs})
-        if isinstance(target, TableSpec) and complete:
-            why = str(committed.how["why"])
-            for suffix, text in table_texts(target, collected(plan, {}), plan.scale, why).items():
-                path = archive.RECORDS.parent / "tables" / f"{name}.{suffix}"
-                if not path.exists() or path.read_text(encoding="utf-8") != text:
-                    yield f"{path.name} is not what its records give"
+        if (strange := len(committed.runs) - plan.restore()) > 0:
+            raise ResultsError(f"{strange} of the records of {name} belong to none of its runs")
+        runs = len({identity(run.config) for run in plan.runs})
+        if not isinstance(target, TableSpec) or len(committed.runs) < runs:
+            return Verification(name, len(committed.runs), runs)
+        texts = table_texts(target, collected(plan, {}), plan.scale, str(committed.how["why"]))
+    files = {archive.RECORDS.parent / "tables" / f"{name}.{suffix}": text for suffix, text in texts.items()}
+    differing = (
+        path.name for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    )
+    return Verification(name, len(committed.runs), runs, tuple(differing))

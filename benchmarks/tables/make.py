@@ -8,24 +8,25 @@ from benchmarks.config import identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import Problem, run_name
-from benchmarks.run.records import RunFolder
+from benchmarks.run.inputs import current_record
 from benchmarks.run.wandb import copy_files
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
-from benchmarks.tables.render import file_has_results, has_results, to_csv, to_latex, to_markdown, write_texts
+from benchmarks.tables.render import count_results, results_in_file, to_csv, to_latex, to_markdown, write_texts
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import CellOutcome, summarise
 from benchmarks.tables.targets import Plans
 from benchmarks.utils.exits import USER_ERRORS, one_line
 
 
-def reproduce_all(plans: Plans, dry: bool = False) -> list[Problem]:
+def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[Problem]:
     """Print each plan, run it and write its table and the figures that go with it; errors are kept in `plans`.
 
     Args:
         plans: of the tables and figures.
         dry: stop after the plans.
+        force: see `reproduce`.
 
     Returns:
         The runs that failed or diverged, and the tables that were not written.
@@ -36,7 +37,7 @@ def reproduce_all(plans: Plans, dry: bool = False) -> list[Problem]:
         if dry:
             continue
         try:
-            problems += reproduce(plan)
+            problems += reproduce(plan, force)
             for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
                 problems += _draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
         except USER_ERRORS as error:
@@ -44,11 +45,15 @@ def reproduce_all(plans: Plans, dry: bool = False) -> list[Problem]:
     return problems
 
 
-def reproduce(plan: Plan) -> list[Problem]:
+def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     """Run what a plan still needs, then write its table or figure.
 
+    Args:
+        plan: of the table or figure.
+        force: replace a table on disk also by one with fewer results.
+
     Returns:
-        The runs that failed or diverged, now or before; and the table, if it has no results but one on disk has.
+        The runs that failed or diverged, now or before; and the table, if the one on disk has more results.
 
     Raises:
         ResultsError: a figure that lacks runs.
@@ -68,7 +73,7 @@ def reproduce(plan: Plan) -> list[Problem]:
     if isinstance(plan.target, FigureSpec):
         _finish_figure(plan, plan.target, runs, folder)
     elif isinstance(plan.target, TableSpec):
-        problems += _finish_table(plan, plan.target, runs, folder)
+        problems += _finish_table(plan, plan.target, runs, folder, force)
     return problems
 
 
@@ -80,9 +85,7 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
         reasons: identity → why a run could not be carried out.
     """
     return [
-        replace(
-            run, record=RunFolder.of(run.config).read(), missing=run.missing or reasons.get(identity(run.config), "")
-        )
+        replace(run, record=current_record(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
         for run in plan.runs
     ]
 
@@ -115,11 +118,12 @@ def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) 
         return []
 
 
-def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path) -> list[Problem]:
+def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> list[Problem]:
     # Everything is rendered before anything is written, so that an error leaves the old files in step.
     texts, place = table_texts(spec, runs, plan.scale, plan.why), folder / "tables"
-    if not has_results(texts["csv"]) and file_has_results(place / f"{spec.name}.csv"):
-        return [Problem(spec.name, f"no results; the table in '{place}', which has some, is kept")]
+    found, before = count_results(texts["csv"]), results_in_file(place / f"{spec.name}.csv")
+    if found < before and not force:
+        return [Problem(spec.name, f"{found} results; the table in '{place}' has {before} and is kept (see --force)")]
     written = write_texts(spec.name, texts, place)
     configs = [run.config for run in runs]
     copy_files(configs[0].run, spec.name, "table", written, configs)

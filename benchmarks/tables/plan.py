@@ -128,7 +128,8 @@ def make_plan(
 
     Args:
         target: what is to be made.
-        scale: "paper", "mini", "smoke", or "auto": the paper's protocol where data and time allow it, else mini.
+        scale: "paper", "mini", "smoke", or "auto": that of the committed records if they are complete, else the paper's
+            protocol where data and time allow it, else mini.
         seeds: seeds per cell; None: as the table says.
         settings: further overrides for every run, e.g. `run.device=cuda`.
         jobs: workers, for the estimate.
@@ -150,11 +151,16 @@ def make_plan(
         if not any(cell.runs_at(scale) for cell in target.cells):
             raise ConfigError(f"{target.heading} has no runs at scale {scale}")
         return plan_at(scale, "as asked")
+    if archive.runs:
+        committed = plan_at(str(archive.how["scale"]), str(archive.how["why"]))
+        if not committed.to_do and not any(run.missing for run in committed.runs):
+            return committed
     paper = plan_at("paper", "")
     with_data = [run for run in paper.runs if not run.missing]
     hours = paper.seconds(jobs) / 3600
     if with_data and hours <= AUTO_HOURS:
-        names = ", ".join(dict.fromkeys(run.config.task.name for run in with_data))
+        own = (run for run in with_data if run.record is None or COMMITTED not in run.record)
+        names = ", ".join(dict.fromkeys(run.config.task.name for run in own))
         return replace(paper, why=f"the published protocol, since data for {names} is here and time allows")
     if not paper.runs:
         return plan_at("mini", "its only scale")
@@ -190,10 +196,9 @@ def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
 
 
 def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str, archive: Archive) -> PlannedRun:
-    record = RunFolder.of(config).read()
+    record = RunFolder.of(config).read() or archive.record_of(config)
     if record is not None and inputs_of(config).differs_from(record):
         record = None  # of other data or other code: to be run again
-    record = record or archive.record_of(config)
     if record is not None and record["status"] == "done":
         missing = ""
     cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)

@@ -274,14 +274,14 @@ def write_texts(name: str, texts: Mapping[str, str], folder: Path) -> list[Path]
     return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
 
 
-def has_results(text: str) -> bool:
-    """Return whether a table's CSV text holds any mean."""
-    return any(row.get("mean") for row in csv.DictReader(io.StringIO(text)))
+def count_results(text: str) -> int:
+    """Count the means in a table's CSV text."""
+    return sum(bool(row.get("mean")) for row in csv.DictReader(io.StringIO(text)))
 
 
-def file_has_results(path: Path) -> bool:
-    """Return whether a table's CSV file holds any mean; False where there is none that can be read."""
+def results_in_file(path: Path) -> int:
+    """Count the means in a table's CSV file; 0 where there is none that can be read."""
     try:
-        return has_results(path.read_text(encoding="utf-8"))
+        return count_results(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, csv.Error):
-        return False
+        return 0

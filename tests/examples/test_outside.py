@@ -34,15 +34,17 @@ def test_one_command_makes_the_table(command: Command, tmp_path: Path) -> None:
     assert code == 0 and "table_digits" in out
 
 
-def test_a_table_keeps_its_place_against_one_without_results(command: Command, tmp_path: Path) -> None:
+def test_a_table_keeps_its_place_against_one_with_fewer_results(command: Command, tmp_path: Path) -> None:
     arguments = ["table_digits", "--config-dir", str(FOLDER), "--scale", "smoke", "--set", "trainer.epochs=1"]
     assert command(reproduce.main, *arguments, "--jobs", "1")[0] == 0
     before = (tmp_path / "tables" / "table_digits.csv").read_bytes()
     shutil.rmtree(tmp_path / "runs")
     diverging = ["--set", "optimizer.lr=1e38"]
     code, _, err = command(reproduce.main, *arguments, *diverging, "--jobs", "1")
-    assert code == 1 and err.splitlines()[-1].startswith("error: table_digits: no results; the table in ")
+    assert code == 1 and err.splitlines()[-1].startswith("error: table_digits: 0 results; the table in ")
     assert (tmp_path / "tables" / "table_digits.csv").read_bytes() == before
+    assert command(reproduce.main, *arguments, *diverging, "--jobs", "1", "--force")[0] == 1
+    assert (tmp_path / "tables" / "table_digits.csv").read_bytes() != before
 
 
 def test_a_table_without_results_is_written_where_there_is_none(command: Command, tmp_path: Path) -> None:

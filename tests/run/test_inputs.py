@@ -1,15 +1,22 @@
 """A record is shown only for the data and plug-ins it was made with; other ones are another run."""
 
+import io
+import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
+from hydra.core.config_store import ConfigStore
 
 from benchmarks.commands import train
+from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
 from benchmarks.run.inputs import Inputs, inputs_of
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import make_plan
 from benchmarks.utils.download import sha256_of
+from dfa import RULES
 from tests.conftest import TOY, Command, Toys
 from tests.tables.test_plan import Target
 
@@ -54,22 +61,78 @@ def test_the_same_command_with_other_data_is_another_run(
     assert len(list((tmp_path / "results").rglob("result.json"))) == 2  # the earlier run is kept
 
 
-def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
-    toys: Toys, command: Command, tmp_path: Path
-) -> None:
+_RULE = """
+from dfa import RULES, Backpropagation
+
+@RULES.register("own_rule")
+class Own(Backpropagation):
+    name = "own_rule"
+"""
+
+
+@pytest.fixture
+def own_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plug-in that defines a rule, and a place for others beside it."""
+    ConfigStore.instance().store(group="rule", name="own_rule", node={"name": "own_rule", "options": {}})
+    monkeypatch.setattr(RULES, "_factories", dict(RULES._factories))
     plugin = tmp_path / "own.py"
-    plugin.write_text("")
-    arguments = [*toys.overrides, f"plugins=[{TOY},{plugin}]", "trainer.epochs=1", "launcher=serial"]
-    assert command(train.main, *arguments)[0] == 0
-    assert "run again" not in command(train.main, *arguments)[1]
-    plugin.write_text("# changed\n")
-    code, out, _ = command(train.main, *arguments)
-    assert code == 0 and "other code of plug-ins: run again" in out
-    assert "run again" not in command(train.main, *arguments)[1]
+    plugin.write_text(_RULE)
+    return plugin
+
+
+def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
+    toys: Toys, command: Command, tmp_path: Path, own_rule: Path
+) -> None:
+    def train_with(*plugins: Path) -> tuple[int, str, str]:
+        named = f"plugins=[{','.join(map(str, (TOY, *plugins)))}]"
+        shared = [override for override in toys.overrides if not override.startswith("plugins=")]
+        return command(train.main, *shared, "rule=own_rule", named, "trainer.epochs=1", "launcher=serial")
+
+    assert train_with(own_rule)[0] == 0
+    assert "run again" not in train_with(own_rule)[1]
+    own_rule.write_text(own_rule.read_text() + "# changed\n")
+    code, out, err = train_with(own_rule)
+    assert code == 0 and "other code of plug-ins: run again" in out, err
+    assert "run again" not in train_with(own_rule)[1]
+    # A plug-in that has no part in the run makes no difference, as when rows of another rule are added to a table.
+    bystander = tmp_path / "bystander.py"
+    bystander.write_text("")
+    assert "run again" not in train_with(own_rule, bystander)[1]
     broken = tmp_path / "broken.py"
     broken.write_text("raise ValueError('broken')\n")
-    code, _, err = command(train.main, *arguments[:-3], f"plugins=[{TOY},{broken}]", *arguments[-2:])
+    code, out, err = train_with(own_rule, broken)
     assert code == 2 and "broken" in err and err.count("\n") == 1
+    assert "done" not in out  # the earlier run is not shown for one that cannot be begun
+
+
+def test_a_checkpoint_of_other_data_is_not_resumed(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed, _ = toys.elsewhere("undisturbed").run("trainer.epochs=3")
+    monkeypatch.setenv("TOY_FAULT", "leave@8")
+    with pytest.raises(BaseException, match=""):
+        toys.run("trainer.epochs=3", "run.checkpoint_seconds=0")
+    monkeypatch.delenv("TOY_FAULT")
+    folder = RunFolder.of(toys.config("trainer.epochs=3", "run.checkpoint_seconds=0"))
+    state = folder.load_checkpoint()
+    assert state is not None and state["position"]["step"] > 0
+    folder.save_checkpoint({**state, "inputs": {"data": {}, "plugins": {TOY.name: "0" * 64}}})
+    said = io.StringIO()
+    with redirect_stdout(said):
+        record, _ = toys.run("trainer.epochs=3", "run.checkpoint_seconds=0")
+    assert "starts over" in said.getvalue()
+    assert record["metrics"] == undisturbed["metrics"] and len(folder.history()) == 3
+
+
+def test_caches_beside_pictures_are_no_data(tmp_path: Path) -> None:
+    scene = tmp_path / "nerf_synthetic" / "lego"
+    frames = [{"file_path": "./train/r_0", "transform_matrix": torch.eye(4).tolist()}]
+    cameras = {"camera_angle_x": 0.7, "frames": frames}
+    for name in ("transforms_train.json", "transforms_val.json", "transforms_test.json", "train/r_0.png"):
+        (scene / name).parent.mkdir(parents=True, exist_ok=True)
+        (scene / name).write_text(json.dumps(cameras))
+    before = view_synthesis_files("blender_lego", tmp_path, {})
+    (scene / "cache").mkdir()
+    (scene / "cache" / "train-50.npy").write_text("decoded")
+    assert view_synthesis_files("blender_lego", tmp_path, {}) == before and len(before) == 4
 
 
 def test_records_tell_what_differs(toys: Toys) -> None:

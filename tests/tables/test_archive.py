@@ -1,6 +1,7 @@
 """Committed records are written, read back and restored; altered records are refused, altered tables are found."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +108,22 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         Archive.of("toys", tmp_path)
     assert not Archive.of("others", tmp_path).runs
     assert replace(Archive("toys"), table="x").write(tmp_path).exists()
+
+
+def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, command: Command, tmp_path: Path) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(place.parent))
+    arguments = [word for word in _arguments(tmp_path / "elsewhere") if word not in ("--scale", "mini")]
+    code, out, err = command(reproduce.main, *arguments, "--jobs", "1")
+    assert code == 0 and "scale mini (as asked)" in out and "4 runs from committed records" in out, err
+    tables = [folder / "tables" / "table_3.md" for folder in (place.parent, tmp_path / "elsewhere")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_records_that_are_not_complete_leave_the_table_unchecked(place: Path, toys: Toys, command: Command) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    results = sorted(place.parent.rglob("result.json"))
+    shutil.rmtree(results[0].parent)
+    command(command_records.main, "export", *_arguments(place.parent))
+    code, out, _ = command(command_records.main, "verify")
+    assert code == 0 and "3 of 4 runs recorded; a table is checked once all are" in out

@@ -90,7 +90,10 @@ def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Pa
     if array is not None:
         return [array]
     folder = _find(_TINY_SUBSTITUTE if scene == TINY else scene, data_dir)
-    return [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
+    if folder is None:
+        return []
+    # Decoded pictures may be cached within the scene's folder; they are no part of the data.
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(folder / "cache"))
 
 
 def _stand_in(name: str, width: int, views: int) -> Scene:
