@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import dfa
+from tests.dfa.processes import leave_group
 from tests.dfa.reference import assert_same
 from tests.dfa.steps import step
 
@@ -35,7 +36,7 @@ def work(rank: int, folder: str) -> None:
             parallel.zero_grad()
             rule.backward(cross_entropy(parallel(x[rank::2]), targets[rank::2]))
         torch.save({key: value.grad for key, value in model.named_parameters()}, f"{folder}/{name}_{rank}.pt")
-    distributed.destroy_process_group()
+    leave_group()
 
 
 def test_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import dfa
+from tests.dfa.processes import leave_group
 from tests.dfa.reference import assert_same
 from tests.dfa.refusals import REFUSALS, one_step, to_mend
 
@@ -116,7 +117,7 @@ def work(rank: int, folder: str) -> None:
             result = {"failed": f"{type(error).__name__}: {error}"}
         torch.save(result, f"{folder}/{number}_{rank}.pt")
         distributed.barrier()
-    distributed.destroy_process_group()
+    leave_group()
 
 
 @pytest.fixture(scope="module")
