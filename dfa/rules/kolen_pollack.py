@@ -20,7 +20,8 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; applied to the model's weights too, to those that the backward pass goes through.
+        decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
+            backward pass.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -56,6 +57,8 @@ class KolenPollack(SequentialRule):
         super().backward(loss)
         with torch.no_grad():
             for name in self.replaced:
+                if not self.weights[name].requires_grad:
+                    continue
                 self.weights[name].mul_(1 - self.decay)
                 self._stored_for(name).mul_(1 - self.decay)
 
