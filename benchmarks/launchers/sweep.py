@@ -12,6 +12,7 @@ from benchmarks.errors import ResultsError, SuiteError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import describe
 from benchmarks.run.records import Record, RunFolder
+from benchmarks.task import CONSTANT
 from benchmarks.utils.exits import one_line
 from benchmarks.utils.torchrun import is_first, several_started
 
@@ -77,12 +78,16 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
     console = Console(highlight=False)
     data = record["data"]
     console.print(f"[bold]{describe(record)}[/] ({record['scale']} scale, {data['kind']} data)")
-    metrics = {key: value for key, value in record["metrics"].items() if key.count("/") == 1 and "norm" not in key}
+    metrics = {key: value for key, value in record["metrics"].items() if _is_shown(key)}
     for name, value in metrics.items():
         console.print(f"  {name:18} {value:.4f}")
     console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {record['device']}")
     console.print(f"  {_provenance(record)}", soft_wrap=True)
     console.print(f"  {folder.path}", soft_wrap=True)
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.count("/") == 1 and "norm" not in metric and not metric.endswith(CONSTANT)
 
 
 def _provenance(record: Record) -> str:

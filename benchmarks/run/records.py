@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import nn
 
 from benchmarks.config import Config, identity, to_dict
 from benchmarks.errors import ResultsError
+from benchmarks.task import CONSTANT
 from benchmarks.utils.files import atomic_path, write_text
 
 Record = dict[str, Any]
@@ -264,6 +265,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{damaged} is damaged")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def predicts_constant(record: Mapping[str, Any]) -> bool:
+    """Tell whether a finished run's model predicts the same for every test example (False where it was not checked)."""
+    return bool(record.get("metrics", {}).get(f"test/{CONSTANT}"))
 
 
 def first_measured(records: Iterable[Record]) -> Record | None:
