@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config import Config, choices, identity, to_dict
-from benchmarks.errors import ResultsError
-from benchmarks.run.records import Record, RunFolder, predicts_constant
+from benchmarks.run.record_schema import DAMAGED, Record, predicts_constant
+from benchmarks.run.records import RunFolder
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import duration
 
@@ -27,7 +27,7 @@ class Problem:
         name: the run in a few words.
         reason: what went wrong, in one line.
         run: its identity, since runs may share a name.
-        status: "failed", "diverged", "interrupted"; "" if it could not be begun.
+        status: "failed", "diverged", "damaged", "interrupted"; "" if it could not be begun.
     """
 
     name: str
@@ -70,7 +70,8 @@ class Report:
             text = f"{name}: interrupted: {outcome['interrupted']}"
             self.problems.append(Problem(name, outcome["interrupted"], identity(config), "interrupted"))
         else:
-            text = f"{describe(outcome, name)} in {outcome['seconds']:.1f} s"
+            took = "" if outcome["status"] == DAMAGED else f" in {outcome['seconds']:.1f} s"
+            text = f"{describe(outcome, name)}{took}"
             if outcome["status"] != "done":
                 self.problems.append(Problem(name, outcome["reason"], identity(config), outcome["status"]))
         self._carried_out += identity(config) in self._to_carry_out
@@ -88,10 +89,7 @@ class Report:
 
 
 def _is_recorded(config: Config) -> bool:
-    try:
-        return RunFolder.of(config).kept(config.run.retry) is not None
-    except ResultsError:  # told when it is its turn
-        return False
+    return RunFolder.of(config).kept(config.run.retry) is not None
 
 
 def run_name(config: Config) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from benchmarks.run.records import predicts_constant
+from benchmarks.run.record_schema import predicts_constant
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec

@@ -5,20 +5,21 @@ cannot be selected on.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from tabulate import tabulate
 
 from benchmarks.config import choices, compose_config
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.run.records import Record, first_measured, predicts_constant, read_record
+from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
+from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
 
@@ -70,13 +71,13 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
     Raises:
         ResultsError: no such run is recorded.
     """
-    found = [(settings, record) for settings, record in _runs(results, wanted) if record["scale"] == scale]
+    found = list(_runs(results, wanted, scale))
     if not found:
         words = " ".join(f"{group}={name}" for group, name in wanted.items())
         raise ResultsError(f"no run of {words} at scale {scale} is recorded in {results}")
     groups: dict[str, list[tuple[dict[str, Any], Record]]] = {}
     for settings, record in found:
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append((settings, record))
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append((settings, record))
     keys = varied([members[0][0] for members in groups.values()])
     ranked = [_ranked(members, keys) for members in groups.values()]
     first = first_measured(record for _, record in found) or found[0][1]
@@ -85,13 +86,25 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
     return first["valid_metric"], ranked
 
 
-def _runs(results: Path, wanted: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], Record]]:
+def _runs(results: Path, wanted: Mapping[str, str], scale: str) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Read settings and record of each run at a scale; a line on stderr names what is damaged, and it is left out."""
     folder = results.joinpath("runs", *(wanted[group] for group in GROUPS))
     for path in sorted(folder.glob("*/result.json")):
         record = read_record(path)
-        assert record is not None
-        config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
-        yield choices(config), record
+        if record is None or record["status"] == DAMAGED:
+            print(f"warning: left out: {record['reason'] if record else path}", file=sys.stderr)
+        elif record["scale"] == scale:
+            try:
+                yield _settings(path.parent / "config.yaml"), record
+            except ConfigError as error:
+                print(f"warning: left out: {error}", file=sys.stderr)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    config = read_yaml(path, f"the configuration '{path}'")
+    if not isinstance(config, dict):
+        raise ConfigError(f"the configuration '{path}' is none")
+    return choices(config)
 
 
 def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], keys: Sequence[str]) -> Ranked:

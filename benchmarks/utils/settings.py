@@ -17,4 +17,4 @@ def flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 def varied(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys whose values are not the same in all of several flat settings."""
     keys = dict.fromkeys(key for settings in all_settings for key in settings)
-    return [key for key in keys if len({json.dumps(settings.get(key)) for settings in all_settings}) > 1]
+    return [key for key in keys if len({json.dumps(settings.get(key), default=str) for settings in all_settings}) > 1]

@@ -10,6 +10,7 @@ from benchmarks.commands.rank import main
 from benchmarks.errors import ResultsError
 from benchmarks.tuning.ranking import rank, show
 from tests.conftest import Command, Toys
+from tests.helpers.records import whole_record
 
 WANTED = {"task": "cora", "model": "gcn", "rule": "dfa"}
 
@@ -32,7 +33,8 @@ def leave_run(
         "run": {"device": f"cuda:{seed}"},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    record = {"status": status, "seed": seed, "scale": "mini", "best_valid": valid, "valid_metric": "auc"}
+    told = {"reason": "so it is"} if status != "done" else {}
+    record = whole_record(status=status, seed=seed, scale="mini", best_valid=valid, valid_metric="auc", **told)
     record |= {"higher_is_better": better, "metrics": {"test/auc": 1 - valid, "test/constant_predictions": constant}}
     (folder / "result.json").write_text(json.dumps(record))
 
