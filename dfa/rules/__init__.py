@@ -15,6 +15,7 @@ from dfa.rules.fa import FeedbackAlignment
 from dfa.rules.fdfa import ForwardDirectFeedback
 from dfa.rules.forward_mode import ForwardModeFeedback
 from dfa.rules.grape import GradientAlignedFeedback
+from dfa.rules.highway import Highway
 from dfa.rules.identity import IdentityFeedback
 from dfa.rules.kolen_pollack import KolenPollack
 from dfa.rules.learned import LearnedFeedback
@@ -34,6 +35,7 @@ __all__ = [
     "ForwardDirectFeedback",
     "ForwardModeFeedback",
     "GradientAlignedFeedback",
+    "Highway",
     "IdentityFeedback",
     "KolenPollack",
     "LearnedFeedback",
