@@ -32,6 +32,7 @@ from dfa.rules import (
     Shallow,
     SignSymmetry,
     Uses,
+    Window,
 )
 
 __version__ = "0.1.0"
@@ -63,5 +64,6 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "Window",
     "measure_alignment",
 ]

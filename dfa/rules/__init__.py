@@ -22,6 +22,7 @@ from dfa.rules.learned import LearnedFeedback
 from dfa.rules.low_rank import LowRankFeedback
 from dfa.rules.shallow import Shallow
 from dfa.rules.sign_symmetry import SignSymmetry
+from dfa.rules.window import Window
 
 __all__ = [
     "RULES",
@@ -45,6 +46,7 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "Window",
 ]
 
 for _module in iter_modules(__path__):  # a file that is put here needs no further mention

@@ -60,6 +60,7 @@ def make_rules(model: nn.Module) -> Iterator[dfa.Rule]:
     points, error_at, silent = ["2", "4"], "5", "0"
     yield dfa.Backpropagation(model, points, error_at, silent)
     yield dfa.Shallow(model, points, error_at, silent)
+    yield dfa.Window(model, points, error_at, silent, fraction=0.5, layers=1)
     direct = dfa.DirectFeedbackAlignment(
         model,
         points=points,
