@@ -194,6 +194,8 @@ def _uses(uses: Mapping[str, Any]) -> str:
         parts.append(_TRANSPORTED[uses["forward_weights"]])
     if uses["sequential"]:
         parts.append("a sequential backward pass")
+    if waves := uses.get("waves"):
+        parts.append(f"{waves} {'wave' if waves == 1 else 'waves'} of signals between neighbouring points")
     if uses["bp_batches"]:
         parts.append(
             "exact backpropagation" + (f" on {uses['bp_batches']:.1%} of the batches" if uses["bp_batches"] < 1 else "")

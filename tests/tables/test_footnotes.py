@@ -98,6 +98,7 @@ def test_what_rules_use_stands_below_the_table() -> None:
         "dfa": uses | {"state": "fixed feedback"},
         "shallow": uses,
         "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
+        "kolen_pollack": uses | {"waves": 2, "extra_forwards": 2.0, "state": "learned feedback"},
         "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
     }
     outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
@@ -110,5 +111,9 @@ def test_what_rules_use_stands_below_the_table() -> None:
     assert (
         "calibrate uses the gains of the normalisations, exact backpropagation on 10.0% of the batches, "
         "1 more forward pass a batch." in lines
+    )
+    assert (
+        "kolen_pollack uses 2 waves of signals between neighbouring points, 2 more forward passes a batch, learned feedback."
+        in lines
     )
     assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines
