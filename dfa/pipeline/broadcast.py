@@ -12,6 +12,7 @@ from dfa.errors import PipelineError
 from dfa.hooks.points import Point
 from dfa.pipeline.signals import shape_only
 
+
 class ErrorBroadcast:
     """Sends the errors of micro-batches from the last stage to all others, on a process group of its own.
 
@@ -70,6 +71,4 @@ def waiting(stage: int, stages: int, what: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise PipelineError(
-            f"stage {stage} of {stages}: {what}: another stage has ended or does not answer ({reason})"
-        ) from None
+        raise PipelineError(f"stage {stage} of {stages}: no answer while waiting for {what} ({reason})") from None

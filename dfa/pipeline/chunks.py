@@ -66,10 +66,10 @@ class ChunkRecorder:
         self.needs_error = bool(names)
         self._rule, self._part, self._last = rule, part, last
         self._error_name = names[0] if names else ""
-        self._expected = {name for name in rule.hooks.points if part.stages[name] == part.number}
+        self._expected = {name for name in rule.hooks.points if part.ends[name] == part.number}
         self._current: Chunk | None = None
-        stages = max(part.stages.values())
-        if self._error_name and part.stages[self._error_name] != stages:
+        stages = max(part.ends.values())
+        if self._error_name and part.ends[self._error_name] != stages:
             raise PointError(f"error tensor '{self._error_name}' lies before the last stage")
         if self._error_name and last:
             part.model.get_submodule(self._error_name).register_forward_hook(self._at_error)
@@ -130,7 +130,9 @@ class ChunkRecorder:
         leaks: list[Tensor] = []
         map_tensors(chunk.output, lambda tensor: leaks.append(tensor) if tensor.requires_grad else None)
         if leaks and not self._last:
-            raise PointError(f"part {self._part.number} must end at a feedback point, or what follows its last one learns nothing")
+            raise PointError(
+                f"part {self._part.number} must end at a feedback point, or what follows its last one learns nothing"
+            )
 
 
 def _plain(tensor: Tensor) -> torch.autocast:

@@ -15,8 +15,8 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from dfa.base.rule import Rule
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.outputs import detach_all
-from dfa.pipeline.chunks import Chunk, ChunkRecorder
 from dfa.pipeline.broadcast import ErrorBroadcast, waiting
+from dfa.pipeline.chunks import Chunk, ChunkRecorder
 from dfa.pipeline.parts import Part
 
 
@@ -59,9 +59,9 @@ class ScheduleFeedback(PipelineScheduleSingle):
         scale_grads: bool = True,
         timeout: timedelta | None = None,
     ) -> None:
-        super().__init__(
-            stage, n_microbatches, loss_fn, args_chunk_spec, kwargs_chunk_spec, output_merge_spec, scale_grads
-        )
+        at_least = max(n_microbatches, stage.num_stages)  # which older versions of PyTorch ask of every schedule
+        super().__init__(stage, at_least, loss_fn, args_chunk_spec, kwargs_chunk_spec, output_merge_spec, scale_grads)
+        self._n_microbatches = n_microbatches
         if not isinstance(stage.submod, Part):
             raise PointError("the stage's module must be a part made by dfa.pipeline.cut")
         self._has_backward = False  # stages receive no gradients: what PyTorch would prepare for them is not needed
@@ -104,7 +104,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
                 self._backward(under_way.popleft())
         while under_way:
             self._backward(under_way.popleft())
-        with self._waiting("the next stage"):
+        with self._waiting("the next stage to take the output"):
             _finish(leaving)
         if losses is not None and stage.is_last:
             losses[:] = found
@@ -118,6 +118,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
             self._initialize_stage(arguments, named)
             for buffer, before in buffers:
                 buffer.copy_(before)
+        torch.clear_autocast_cache()  # older versions would keep the parameters that were cast without gradients
         self._prepared = True
 
     def _forward(self, index: int, arguments: tuple[Any, ...], named: dict[str, Any], training: bool) -> Chunk:
@@ -153,7 +154,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
                 chunk.arrival.wait()
         self._chunks.backward(chunk, self._errors.shapes)
         if self._stage.is_last:
-            with self._waiting("sending the error"):
+            with self._waiting("the other stages to take the error"):
                 chunk.arrival.wait()
 
     def _waiting(self, what: str) -> AbstractContextManager[None]:

@@ -34,7 +34,9 @@ class StagePoints:
 Signals = Callable[[Any, str, Tensor, StagePoints], Iterable[Tensor]]
 
 
-def _dfa_signals(rule: DirectFeedbackAlignment, error_name: str, error: Tensor, points: StagePoints) -> Iterable[Tensor]:
+def _dfa_signals(
+    rule: DirectFeedbackAlignment, error_name: str, error: Tensor, points: StagePoints
+) -> Iterable[Tensor]:
     _draw(rule, error_name, error, points)
     return rule.signals(error_name, error, points.own)
 

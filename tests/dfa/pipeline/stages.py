@@ -64,8 +64,8 @@ class Case:
         return model, x, torch.arange(ROWS) % 6, rule
 
 
-Found = tuple[dict[str, Tensor], dict[str, Tensor], list[float]]
-"""Gradients, buffers, losses of the last step."""
+Found = tuple[dict[str, Tensor], dict[str, Tensor], list[float], Tensor | None]
+"""Gradients, buffers, losses of the last step, and then the model's output without gradients."""
 
 
 def in_one_process(case: Case) -> Found:
@@ -79,7 +79,9 @@ def in_one_process(case: Case) -> Found:
                 loss = cross_entropy(model(rows), labels)
             rule.backward(loss / case.microbatches)
             losses.append(loss.item())
-    return gradients(model), dict(model.named_buffers()), losses
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
+        output = torch.cat([model(rows) for rows in x.chunk(case.microbatches)])
+    return gradients(model), dict(model.named_buffers()), losses, output
 
 
 def in_stages(case: Case, rank: int, stages: int) -> Found:
@@ -90,7 +92,9 @@ def in_stages(case: Case, rank: int, stages: int) -> Found:
     for _ in range(case.steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
             schedule.step(*[x] * (rank == 0), target=targets if rank == stages - 1 else None, losses=losses)
-    return gradients(model), dict(model.named_buffers()), [loss.item() for loss in losses]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
+        output = schedule.step(*[x] * (rank == 0))
+    return gradients(model), dict(model.named_buffers()), [loss.item() for loss in losses], output
 
 
 def work(rank: int, folder: str, cases: dict[str, Case]) -> None:

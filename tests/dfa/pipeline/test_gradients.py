@@ -41,10 +41,12 @@ def test_stages_add_up_to_one_process(tmp_path: Path, cases: dict[str, Case]) ->
     torch.multiprocessing.spawn(work, (str(tmp_path), cases), nprocs=stages)
     for name, case in cases.items():
         found: list[Found] = [torch.load(tmp_path / f"{name}_{rank}.pt") for rank in range(stages)]
-        expected_gradients, expected_buffers, losses = in_one_process(case)
+        expected_gradients, expected_buffers, losses, output = in_one_process(case)
         assert all(part[0] for part in found[0 if case.rule != "shallow" else -1 :]), name
         parts = [name for part in found for name in part[0]]
         assert len(parts) == len(set(parts)), "a parameter learns in one stage only"
         assert_same({key: value for part in found for key, value in part[0].items()}, expected_gradients)
         assert_same({key: value for part in found for key, value in part[1].items()}, expected_buffers)
         assert found[-1][2] == pytest.approx(losses, rel=1e-6)
+        last = found[-1][3]
+        assert last is not None and output is not None and torch.allclose(last, output, rtol=1e-6)
