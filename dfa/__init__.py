@@ -22,6 +22,7 @@ from dfa.rules import (
     ForwardDirectFeedback,
     ForwardModeFeedback,
     GradientAlignedFeedback,
+    Highway,
     IdentityFeedback,
     KolenPollack,
     LearnedFeedback,
@@ -31,6 +32,7 @@ from dfa.rules import (
     Shallow,
     SignSymmetry,
     Uses,
+    Window,
 )
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "ForwardDirectFeedback",
     "ForwardModeFeedback",
     "GradientAlignedFeedback",
+    "Highway",
     "IdentityFeedback",
     "KolenPollack",
     "LearnedFeedback",
@@ -61,5 +64,6 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "Window",
     "measure_alignment",
 ]

@@ -1,5 +1,6 @@
 """Schema of the files in `configs/table/`, and their reader."""
 
+import io
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
+from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
 
 Schema = TypeVar("Schema")
@@ -224,9 +226,11 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
 
 def _load(path: Path) -> Any:
     try:
-        return OmegaConf.load(path)
+        return OmegaConf.load(io.StringIO(read_regular(path)))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"table file {path.name} cannot be read: {_first_line(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:

@@ -24,6 +24,7 @@ class Uses:
         forward_weights: the part of the weights that the backward path knows: "none", "gains" (of normalisations),
             "signs" or "all".
         sequential: whether layers wait for the signal of the layer above.
+        waves: how often signals go from all points to their neighbours, one time after the other.
         bp_batches: share of the batches, from 0 to 1, trained by exact backpropagation.
         extra_forwards: work beyond the forward pass, in forward passes per batch.
         state: kept from batch to batch: "none", "fixed feedback" or "learned feedback".
@@ -31,6 +32,7 @@ class Uses:
 
     forward_weights: str = "none"
     sequential: bool = False
+    waves: int = 0
     bp_batches: float = 0.0
     extra_forwards: float = 0.0
     state: str = "none"

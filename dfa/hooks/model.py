@@ -136,8 +136,8 @@ class FeedbackHooks:
             kept, handed_on = self._recorder.at_point(name, activation)
         elif self.mode == "recompute":
             kept, handed_on = Point(name, activation), activation.detach()
-        else:  # a copy goes on, lest an operation in place further up changes what is observed
-            kept, handed_on = Point(name, activation), activation.clone()
+        else:
+            kept, handed_on = self._recorder.observe_point(name, activation)
         if self.error_names:
             self._pending.append(kept)
         if self.mode != "observe":
@@ -148,7 +148,7 @@ class FeedbackHooks:
         tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
         points, self._pending = self._pending, []
         if self.mode == "observe":
-            self.records.append(ForwardRecord(name, points, tensor))
+            self.records.append(self._recorder.observe_error(name, tensor, points))
             return output
         record, passed_on = self._recorder.at_error(name, tensor, points)
         self.records.append(record)

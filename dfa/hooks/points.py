@@ -118,6 +118,15 @@ class Recorder:
         handed_on = activation.detach()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
 
+    def observe_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        """Do as `at_point` where nothing is cut."""
+        # A copy goes on, lest an operation in place further up changes what is observed.
+        return Point(name, activation), activation.clone()
+
+    def observe_error(self, name: str, tensor: Tensor, points: list[Point]) -> ForwardRecord:
+        """Return the record of a pass in which nothing was cut."""
+        return ForwardRecord(name, points, tensor)
+
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         """Return the record of the pass that an error tensor ends, and the tensor that takes its place in the model."""
         assert self._source is not None

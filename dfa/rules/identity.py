@@ -108,14 +108,24 @@ class IdentityFeedback(DirectFeedbackAlignment):
         signals: list[Tensor] = []
         passing = error
         for point in reversed(points):
-            for inverse, gains in point.slopes:
-                if inverse.shape[:-1] != error.shape[:-1] or gains.shape != error.shape[-1:]:
-                    raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
-                passing = passing * inverse * gains
+            passing = self.below_norms(passing, point)
             if point.activation.shape == error.shape:
                 signals.append(passing.to(point.activation.dtype))
                 passing = passing if self.damping == 1 else passing * self.damping
         return signals[::-1]
+
+    @staticmethod
+    def below_norms(signal: Tensor, point: Point) -> Tensor:
+        """Multiply a signal of the error's shape by the slopes of the normalisations that ran after a point.
+
+        Raises:
+            FeedbackError: one is not as wide as the error.
+        """
+        for inverse, gains in point.slopes:
+            if inverse.shape[:-1] != signal.shape[:-1] or gains.shape != signal.shape[-1:]:
+                raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
+            signal = signal * inverse * gains
+        return signal
 
     @torch.no_grad()
     def _keep_slope(self, module: nn.Module, arguments: Any, output: Any) -> None:

@@ -243,7 +243,7 @@ def test_impossible_options(name: str, options: dict[str, Any], message: str, ml
         )
 
 
-@pytest.mark.parametrize("name", ["fdfa", "grape", "fa", "sign_symmetry", "kolen_pollack"])
+@pytest.mark.parametrize("name", ["fdfa", "grape", "highway", "fa", "sign_symmetry", "kolen_pollack"])
 def test_rules_that_a_compiler_would_spoil_refuse(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     torch.compiler.reset()
     dfa.RULES.build(name, mlp, ["1", "3"])
