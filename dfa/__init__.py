@@ -8,6 +8,7 @@ optimizer.step()
 
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
+from dfa.explanation import Explanation, explain
 from dfa.feedback.matrices import FeedbackMatrices
 from dfa.hooks.points import Point
 from dfa.rules import (
@@ -43,6 +44,7 @@ __all__ = [
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
     "DirectRule",
+    "Explanation",
     "FeedbackAlignment",
     "FeedbackError",
     "FeedbackMatrices",
@@ -61,5 +63,6 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "explain",
     "measure_alignment",
 ]

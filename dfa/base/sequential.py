@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dfa.base.rule import Patterns, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.placing import Hook
 from dfa.patterns import inner_model, matches
 
 _REARRANGING = {
@@ -91,15 +92,15 @@ class SequentialRule(Rule):
         self._names: dict[int, str] = {}  # by the address of a weight's storage, which its views share
         self._ids = {id(weight): name for name, weight in self.weights.items()}
         self._handles = [
-            model.register_forward_pre_hook(self._enter, prepend=True),
-            model.register_forward_hook(self._leave, always_call=True),
+            model.register_forward_pre_hook(Hook(self._enter), prepend=True),
+            model.register_forward_hook(Hook(self._leave), always_call=True),
         ]
 
     @property
     def uses(self) -> Uses:
         return Uses(sequential=True)
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         return hooks_without_points(self.model, points, error_at, silent)
 
     def feedback_weight(self, name: str) -> Tensor:
