@@ -1,17 +1,20 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from dfa.base.rule import Patterns, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.outputs import map_tensors
+from dfa.hooks.outputs import tensors_in
+from dfa.hooks.placing import Hook
 from dfa.hooks.weights import Factor, WeightExchange
 from dfa.patterns import inner_model, matches
 
@@ -61,17 +64,21 @@ class SequentialRule(Rule):
         self.replaced: set[str] = set()
         self._running = False
         self._uncompiled = ExitStack()
-        self._handles = [
-            model.register_forward_pre_hook(self._enter, prepend=True),
-            model.register_forward_hook(self._leave, always_call=True),
-        ]
+        self._handles = self._attach()
 
     @property
     def uses(self) -> Uses:
         return Uses(sequential=True)
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         return hooks_without_points(self.model, points, error_at, silent)
+
+    def _attach(self) -> list[RemovableHandle]:
+        """Put hooks around the model's forward pass."""
+        return [
+            self.model.register_forward_pre_hook(Hook(self._enter), prepend=True),
+            self.model.register_forward_hook(Hook(self._leave), always_call=True),
+        ]
 
     def feedback_weight(self, name: str) -> Tensor:
         """Return the tensor that replaces the weight `name`, in its shape and memory layout."""
@@ -84,11 +91,9 @@ class SequentialRule(Rule):
             PointError: the loss has no gradient, or a weight that has a part in it cannot be exchanged.
         """
         check_differentiable(loss)
-        exchange = WeightExchange(self.weights, self._others, self._feedback_of)
-        exchange.run(loss)
-        absent = self._absent(exchange.leaves)
+        absent = self.exchange([loss])
         before = {name: _version(self.weights[name].grad) for name in absent}
-        self.replaced = exchange.exchanged
+        self.replaced.clear()
         self._running = True
         try:
             loss.backward()
@@ -100,16 +105,27 @@ class SequentialRule(Rule):
                     f"weight '{name}' got a gradient in a part of the graph that is hidden (checkpointing)"
                 )
 
-    def _absent(self, leaves: list[Tensor]) -> list[str]:
-        """Return the names of trainable weights that are none of the leaves.
+    def exchange(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = ()) -> list[str]:
+        """Let `feedback_weight` take the place of every weight that autograd keeps in a graph.
+
+        Args:
+            outputs: that the graph ends in.
+            inputs: tensors that it begins with, beside the model's parameters and input.
+
+        Returns:
+            Names of the trainable weights that have no part in the graph.
 
         Raises:
-            PointError: another tensor has taken the place of a weight.
+            PointError: a weight cannot be exchanged, or another tensor has taken its place.
         """
-        present = {id(leaf) for leaf in leaves}
+        exchange = WeightExchange(self.weights, self._others, self._feedback_of)
+        exchange.run(outputs)
+        present = {id(leaf) for leaf in exchange.leaves}
         absent = [name for name, weight in self.weights.items() if weight.requires_grad and id(weight) not in present]
         known = {id(parameter) for parameter in (*self.weights.values(), *self._others)}
-        strangers = [leaf for leaf in leaves if id(leaf) not in known]
+        strangers = [
+            leaf for leaf in exchange.leaves if id(leaf) not in known and all(leaf is not one for one in inputs)
+        ]
         shapes = {self.weights[name].shape: name for name in absent}
         for leaf in strangers:
             if leaf.shape in shapes:
@@ -123,6 +139,7 @@ class SequentialRule(Rule):
         return absent
 
     def _feedback_of(self, factor: Factor) -> Tensor:
+        self.replaced.add(factor.weight)
         feedback = self.feedback_weight(factor.weight)
         return feedback.as_strided(factor.size, factor.stride, feedback.storage_offset() + factor.offset)
 
@@ -164,12 +181,9 @@ class SequentialRule(Rule):
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._uncompiled.close()
         if self.hooks.mode == "cut":
-            map_tensors(output, self._watch)
-
-    def _watch(self, output: Tensor) -> Tensor:
-        if output.grad_fn is not None:
-            output.register_hook(self._check_running)
-        return output
+            for tensor in tensors_in(output):
+                if tensor.grad_fn is not None:
+                    tensor.register_hook(self._check_running)
 
     def _check_running(self, gradient: Tensor) -> None:
         if not self._running:

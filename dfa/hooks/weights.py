@@ -74,7 +74,7 @@ class _Operation:
 
 
 class WeightExchange:
-    """Exchanges the weights that autograd keeps for the derivatives of products, in the graph of one loss.
+    """Exchanges the weights that autograd keeps for the derivatives of products, in one graph.
 
     The whole graph is looked at before anything goes backwards. A node of it was made from activations, or from weights
     and constants alone. Where a weight meets activations in a product, what autograd keeps must be the weight or a view
@@ -87,14 +87,12 @@ class WeightExchange:
         feedback: what takes the place of a factor.
 
     Attributes:
-        exchanged: names of the weights that are factors.
         leaves: all tensors in the graph that are nobody's result.
     """
 
     def __init__(
         self, weights: dict[str, nn.Parameter], others: Iterable[nn.Parameter], feedback: Callable[[Factor], Tensor]
     ) -> None:
-        self.exchanged: set[str] = set()
         self.leaves: list[Tensor] = []
         self._weights = weights
         self._feedback = feedback
@@ -102,14 +100,14 @@ class WeightExchange:
         self._names.update((id(other), frozenset()) for other in others)
         self._frozen = frozenset(name for name, weight in weights.items() if not weight.requires_grad)
 
-    def run(self, loss: Tensor) -> None:
-        """Exchange the weights in the graph of a loss.
+    def run(self, outputs: Iterable[Tensor]) -> None:
+        """Exchange the weights in the graph that ends in some tensors.
 
         Raises:
             PointError: a weight that cannot be exchanged; the message names it and likely causes.
         """
         sources: dict[Any, Source] = {}
-        for node, inputs in _from_the_leaves(loss.grad_fn):
+        for node, inputs in _from_the_leaves([output.grad_fn for output in outputs if output.grad_fn is not None]):
             names, active = NOTHING, False
             for other in inputs:
                 if other is not None:
@@ -176,7 +174,6 @@ class WeightExchange:
             ) from None
         if copies or (required and not found):
             raise _no_factor(node, copies or names)
-        self.exchanged.update(found)
 
     def _unpack(self, kept: Any) -> Tensor:
         return self._feedback(kept) if isinstance(kept, Factor) else kept
@@ -195,11 +192,11 @@ class WeightExchange:
         return None
 
 
-def _from_the_leaves(root: Any) -> Iterator[tuple[Any, list[Any]]]:
+def _from_the_leaves(ends: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:
     """Go through a graph so that every node comes after those that it was made from; yield these, too."""
     before: dict[Any, list[Any]] = {}
     done: set[Any] = set()
-    waiting = [root]
+    waiting = list(ends)
     while waiting:
         node = waiting[-1]
         if node not in before:

@@ -134,6 +134,7 @@ def test_feedback_alignment_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
     assert_close(found["0.weight"], d1.T @ x)
     spread = rule.feedback_weight("2.weight").std() / mlp.get_parameter("2.weight").std()
     assert 0.6 < spread < 1.5
+    rule.close()
     assert not torch.equal(
         rule.feedback_weight("2.weight"), dfa.FeedbackAlignment(mlp, seed=4).feedback_weight("2.weight")
     )
@@ -146,6 +147,7 @@ def test_signs_in_numpy(mlp: nn.Sequential) -> None:
     with torch.no_grad():
         weight.neg_()
     assert_close(rule.feedback_weight("2.weight"), np.sign(as_array(weight)) * magnitude)
+    rule.close()
     random = dfa.SignSymmetry(mlp, magnitude="fixed_random").feedback_weight("2.weight")
     assert torch.equal(random.sign(), weight.sign()) and random.abs().std() > 0
 
