@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_state, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
@@ -160,10 +160,12 @@ class SequentialRule(Rule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         stored = self._stored()
-        if state.keys() != stored.keys():
-            raise ValueError(
-                f"rule '{self.name}' needs the state of {', '.join(stored)}, but was given {sorted(state)}"
-            )
+        check_state(self.name, state, stored)
+        for name, tensor in stored.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"the saved state of '{name}' has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+                )
         for name in stored:
             self._stored_for(name).copy_(state[name])
 

@@ -131,6 +131,20 @@ class FeedbackMatrices:
             else:
                 self.drawn[key] = saved.clone()
 
+    def check_state(self, state: Mapping[str, Tensor], error_names: Sequence[str], points: Sequence[str]) -> None:
+        """Check that a saved state holds matrices of these error tensors and points, and nothing else.
+
+        Raises:
+            FeedbackError: it holds something else.
+        """
+        seconds = ["shared"] if self.sharing == "shared" else [_key_part(point) for point in points]
+        known = {f"{_key_part(error)}:{second}" for error in error_names for second in seconds} if self.keep else set()
+        for key, saved in state.items():
+            if key not in known:
+                raise FeedbackError(f"the saved state has '{key}', which is no matrix of this rule")
+            if not isinstance(saved, Tensor) or saved.ndim != 2:
+                raise FeedbackError(f"the saved state has something in the place of matrix '{key}'")
+
     def to(self, dtype: torch.dtype) -> "FeedbackMatrices":
         """Convert the matrices drawn so far to another data type."""
         self.drawn = {key: matrix.to(dtype) for key, matrix in self.drawn.items()}

@@ -73,4 +73,5 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.feedback.check_state(state, self.hooks.error_names, self.hooks.points)
         self.feedback.load_state_dict(state)

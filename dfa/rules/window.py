@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import PointError
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.placing import Hook
 from dfa.patterns import find_modules, inner_model
 from dfa.rules.shallow import Shallow
 
@@ -59,7 +61,7 @@ class Window(Shallow):
         super().__init__(model, [name for frozen, _ in self._groups for name in frozen], error_at, silent)
         self._order: dict[str, int] = {}
         self._handles = [
-            module.register_forward_hook(partial(self._note_order, name), prepend=True)
+            module.register_forward_hook(Hook(partial(self._note_order, name)), prepend=True)
             for name, module in find_modules(model, points).items()
         ]
 
@@ -67,6 +69,11 @@ class Window(Shallow):
     def uses(self) -> Uses:
         learning = any(learning for _, learning in self._groups)
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0) if learning else Uses()
+
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        if points:
+            return super()._make_hooks(points, error_at, silent)
+        return FeedbackHooks(self.model, (), None, silent)  # all layers learn
 
     def backward(self, loss: Tensor) -> None:
         for frozen, learning in self._groups:

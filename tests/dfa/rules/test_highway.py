@@ -1,6 +1,5 @@
 """Waves along the residual path, against whole Jacobian matrices and against backpropagation."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -175,9 +174,12 @@ def test_memory_is_no_option() -> None:
 
 def test_what_it_uses() -> None:
     model = residual_network("post")
-    arguments = copy.deepcopy(model), POINTS, LAST
-    assert dfa.Highway(*arguments, waves=2).uses == dfa.Uses(forward_weights="all", waves=2, extra_forwards=2.0)
-    learned = dfa.Uses(waves=1, extra_forwards=1.0, state="learned feedback")
-    assert dfa.Highway(*arguments, feedback="learned_zero").uses == learned
-    assert dfa.Highway(*arguments, feedback="kolen_pollack", norms=["*.after"]).uses.forward_weights == "gains"
-    assert dfa.Highway(*arguments, feedback="sign").uses.forward_weights == "signs"
+
+    def uses(**options: Any) -> dfa.Uses:
+        with dfa.Highway(model, POINTS, LAST, **options) as rule:
+            return rule.uses
+
+    assert uses(waves=2) == dfa.Uses(forward_weights="all", waves=2, extra_forwards=2.0)
+    assert uses(feedback="learned_zero") == dfa.Uses(waves=1, extra_forwards=1.0, state="learned feedback")
+    assert uses(feedback="kolen_pollack", norms=["*.after"]).forward_weights == "gains"
+    assert uses(feedback="sign").forward_weights == "signs"
