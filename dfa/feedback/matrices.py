@@ -14,6 +14,7 @@ from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
 from dfa.feedback.order import RowOrder
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
 
 Sharing = Literal["shared", "per_point"]
@@ -131,20 +132,6 @@ class FeedbackMatrices:
             else:
                 self.drawn[key] = saved.clone()
 
-    def check_state(self, state: Mapping[str, Tensor], error_names: Sequence[str], points: Sequence[str]) -> None:
-        """Check that a saved state holds matrices of these error tensors and points, and nothing else.
-
-        Raises:
-            FeedbackError: it holds something else.
-        """
-        seconds = ["shared"] if self.sharing == "shared" else [_key_part(point) for point in points]
-        known = {f"{_key_part(error)}:{second}" for error in error_names for second in seconds} if self.keep else set()
-        for key, saved in state.items():
-            if key not in known:
-                raise FeedbackError(f"the saved state has '{key}', which is no matrix of this rule")
-            if not isinstance(saved, Tensor) or saved.ndim != 2:
-                raise FeedbackError(f"the saved state has something in the place of matrix '{key}'")
-
     def to(self, dtype: torch.dtype) -> "FeedbackMatrices":
         """Convert the matrices drawn so far to another data type."""
         self.drawn = {key: matrix.to(dtype) for key, matrix in self.drawn.items()}
@@ -249,10 +236,10 @@ class FeedbackMatrices:
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Key of each point's matrix, which is drawn if this is the first time."""
         if self.sharing == "shared":
-            key = f"{_key_part(error_name)}:shared"
+            key = matrix_key(error_name, "shared")
             self._prepare(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, key)
-        keys = {name: f"{_key_part(error_name)}:{_key_part(name)}" for name in widths}
+        keys = {name: matrix_key(error_name, name) for name in widths}
         for name, key in keys.items():
             self._prepare(key, height, widths[name])
         return keys
@@ -305,7 +292,3 @@ class FeedbackMatrices:
                 block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected
-
-
-def _key_part(name: str) -> str:
-    return name.replace(".", "/") or "(output)"

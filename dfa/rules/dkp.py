@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 
 from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
+from dfa.feedback.states import check_known
 from dfa.hooks.points import Point, Recorder
-from dfa.rules.learned import LearnedFeedback, LearnedOptions, check_known
+from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 Optimiser = Literal["sgd", "adam"]
 

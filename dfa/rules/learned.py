@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import Patterns, Points, Uses, check_state
-from dfa.errors import FeedbackError, PointError
+from dfa.errors import PointError
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
 
@@ -106,13 +106,3 @@ class LearnedFeedback(DirectFeedbackAlignment):
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         """Replace the state by one that `_learning_state` returned."""
-
-
-def check_known(state: Iterable[str], keys: Iterable[str]) -> None:
-    """Check that saved entries are for error tensors, or for points, that there are.
-
-    Raises:
-        FeedbackError: one is for something else.
-    """
-    if others := sorted(set(state) - set(keys)):
-        raise FeedbackError(f"the saved state has something for {', '.join(map(repr, others))}, unknown to this rule")

@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
 from dfa.feedback.distributions import seed_of
+from dfa.feedback.states import check_matrices
 from dfa.hooks.points import Point
-from dfa.rules.learned import LearnedFeedback, LearnedOptions, check_known
+from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 
 @RULES.register("low_rank")
@@ -92,5 +93,5 @@ class LowRankFeedback(LearnedFeedback):
         return {"channels": dict(self.channels)}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
-        check_known(state["channels"], self.hooks.error_names)
+        check_matrices(state["channels"], self.hooks.error_names)
         self.channels = {name: channel.clone() for name, channel in state["channels"].items()}
