@@ -41,6 +41,7 @@ lint: install  ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) -m basedpyright
 
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) -m benchmarks fetch $(TASK)
@@ -71,7 +72,7 @@ reproduce: install  ## every table and figure, but those of hours that have to b
 verify-records: install  ## committed tables are what their committed records give, byte for byte
 	$(RUN) -m benchmarks records verify
 
-status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"
+status: install  ## runs done, running, interrupted, failed, damaged, missing, and why, e.g. make status TABLE="table_3 table_4"
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)
 
 chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from omegaconf.errors import InterpolationKeyError
 from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
+from benchmarks.utils.settings import flattened
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
@@ -238,6 +239,16 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 def to_dict(config: Config) -> dict[str, Any]:
     """Convert a configuration to plain dictionaries and lists."""
     return asdict(config)
+
+
+def choices(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one would choose for a better result, as flat settings: all but seeds and circumstances.
+
+    Args:
+        content: a configuration in dictionaries, as from `to_dict`.
+    """
+    settings = dict(flattened({key: value for key, value in content.items() if key not in CIRCUMSTANCES}))
+    return {key: value for key, value in settings.items() if key not in ("seed", "rule.options.seed")}
 
 
 def from_dict(content: dict[str, Any]) -> Config:

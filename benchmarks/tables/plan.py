@@ -10,7 +10,8 @@ from benchmarks.errors import ConfigError
 from benchmarks.registry import DATA_CHECKS
 from benchmarks.run.build import load_components
 from benchmarks.run.inputs import inputs_of
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import DAMAGED, Record
+from benchmarks.run.records import RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
 from benchmarks.utils.text import duration
@@ -89,12 +90,15 @@ class Plan:
             if not runs:
                 continue
             done = sum(run.record is not None and run.record["status"] == "done" for run in runs)
-            unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done
+            damaged = sum(run.record is not None and run.record["status"] == DAMAGED and not run.to_do for run in runs)
+            unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done - damaged
             to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
             state = f"{done} of {len(runs)} done"
             if unsuccessful:
                 state += f", {unsuccessful} failed or diverged"
+            if damaged:
+                state += f", {damaged} damaged"
             if to_do:
                 state += f", {len(to_do)} to run ({_about(to_do)})"
             if waiting:

@@ -1,5 +1,6 @@
 """Schema of the files in `configs/table/`, and their reader."""
 
+import io
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
+from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
 
 Schema = TypeVar("Schema")
@@ -40,7 +42,7 @@ class Metric:
     higher_is_better: bool = True
     relative_to: list[str] = field(default_factory=list)
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         """Return all keys that the metric is found under."""
         return {self.record, *self.record_for.values()}
 
@@ -229,9 +231,11 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
 
 def _load(path: Path) -> Any:
     try:
-        return OmegaConf.load(path)
+        return OmegaConf.load(io.StringIO(read_regular(path)))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"table file {path.name} cannot be read: {_first_line(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:

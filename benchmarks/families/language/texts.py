@@ -148,7 +148,9 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
     folder = next((place for place in places if writable(place)), None)
     if folder is None:
         tried = " nor ".join(map(str, places))
-        raise DataError(f"{PUBLISHED[name].folder} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder")
+        raise DataError(
+            f"{PUBLISHED[name].folder} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder"
+        )
     written = {split: folder / _file(name, split) for split in SPLITS}
     try:
         splits = datasets.load_dataset(HUB, f"{PUBLISHED[name].folder}-v1")
@@ -159,7 +161,9 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
     except OSError as error:
         raise DataError(f"cannot fetch {HUB} into {folder}: {error}") from error
     except Exception as error:  # hub, network and format errors share no base class
-        raise DataError(f"Hugging Face data set '{HUB}' ({PUBLISHED[name].folder}-v1) cannot be downloaded: {error}") from error
+        raise DataError(
+            f"Hugging Face data set '{HUB}' ({PUBLISHED[name].folder}-v1) cannot be downloaded: {error}"
+        ) from error
     return written
 
 
