@@ -25,7 +25,7 @@ class LanguageModelling(Task):
     """Next-token prediction in windows; no state is carried from one window to the next.
 
     Args:
-        name: "wikitext103", "wikitext2" or "plain_text".
+        name: "wikitext103", "wikitext2", "enwiki2015" or "plain_text".
         seed: seed of the run; text and order of the windows do not depend on it.
         source: "real" or "stand_in".
         data_dir: folder of the data sets.
