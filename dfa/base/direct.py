@@ -138,8 +138,11 @@ class DirectRule(Rule):
             PointError: no forward pass was recorded, the loss does not depend on the error tensor, a point never ran,
                 nothing below a point can learn, or the pass has gone backward before.
         """
-        records = self.hooks.records
+        known = self.hooks.records
+        records = [record for record in known if not record.error_received]
         if not (records or self.hooks.compiled_pass):
+            if known:
+                raise PointError(SECOND_BACKWARD)
             raise PointError(
                 "no forward pass with an error tensor was recorded since the last backward"
                 f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
@@ -150,8 +153,6 @@ class DirectRule(Rule):
         for record in records:
             if not isinstance(record, SegmentedRecord):
                 check_trainable(record.points)
-            elif record.error_received:
-                raise PointError(SECOND_BACKWARD)
         self.loss_scale = loss_scale(loss)
         try:
             with self.hooks.going_backward():

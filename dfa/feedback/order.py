@@ -43,9 +43,10 @@ class RowOrder:
 
 def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
     """Whether the sizes prove that the order is the same; raise FeedbackError where they prove that it is not."""
-    if len(error) == 3:
-        agree = len(point) > 2 and tuple(point[:2]) == tuple(error[:2])
-        doubtful = error[0] == error[1] != 1
+    if len(error) == 3 and len(point) > 2:
+        agree, doubtful = tuple(point[:2]) == tuple(error[:2]), error[0] == error[1] != 1
+    elif len(error) == 3:  # rows that the model has made one dimension of
+        agree, doubtful = point[0] == error[0] * error[1], False
     elif len(error) < 3:  # one dimension of rows, which the point may have in second place
         doubtful = len(point) == 3 and point[1] == error[0] != 1
         agree = not doubtful or point[0] == error[0]

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,12 +62,13 @@ class FeedbackHooks:
         self._in_pass = False
         self._going_backward = self._plain_backward_told = False
         point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
-        error_modules, fields = ({}, []) if error_at is None else find_error_tensors(model, error_at)
+        error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
         error_names = {module: name for name, module in error_modules.items()}
         silent_modules = list(find_modules(model, silent).values())
         # Names only: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
+        self._outputs = {"", *fields} - set(self.points)
         self._targets = find_targets(model, points)
         self._reached = dict.fromkeys(self.points, False)
         occupy(model)
@@ -75,7 +76,7 @@ class FeedbackHooks:
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
         self._handles = [model.register_forward_pre_hook(Hook(self._start))]
         for module in dict.fromkeys([*silent_modules, *point_names, *error_names, *([model] if fields else [])]):
-            names = ([error_names[module]] if module in error_names else []), fields if module is model else []
+            names = ([error_names[module]] if module in error_names else []), fields if module is model else {}
             hook = self._hook(module in silent_modules, point_names.get(module), *names)
             self._handles.append(module.register_forward_hook(Hook(hook)))
         self._handles.append(model.register_forward_hook(Hook(self._finish)))
@@ -126,6 +127,7 @@ class FeedbackHooks:
         for handle in self._handles:
             handle.remove()
         self._vacate()
+        self._vacate = lambda: None  # the model may have another rule when this one is closed again
         self.discard()
 
     def check_all_reached(self) -> None:
@@ -164,7 +166,7 @@ class FeedbackHooks:
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
 
     def _hook(
-        self, silent: bool, point: str | None, errors: Sequence[str], fields: Sequence[str]
+        self, silent: bool, point: str | None, errors: Sequence[str], fields: Mapping[str, str]
     ) -> Callable[[nn.Module, Any, Any], Any]:
         """Make the hook of a module, which is cut first where it is a point and an error tensor."""
 
@@ -179,8 +181,9 @@ class FeedbackHooks:
                 for name in errors:
                     tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
                     output = replace_first(output, self._at_error(name, tensor))
-                for name in fields:
-                    output = replace_field(output, name, self._at_error(name, field_tensor(output, name)))
+                for name, modules in fields.items():
+                    tensor = field_tensor(output, name, modules)
+                    output = replace_field(output, name, self._at_error(name, tensor))
             return output
 
         return hook
@@ -227,9 +230,10 @@ class FeedbackHooks:
         return own, [point for point in self._pending if self._targets[point.name] != error]
 
     def _check_points(self, name: str, tensor: Tensor, points: Sequence[Point]) -> None:
-        """Check that an error tensor has points, and that the topmost one is not the error tensor in another guise.
+        """Check that an error tensor has points, and that the model's output is not just the topmost one.
 
-        All is cut at the points, so an error tensor without gradient depends on no parameter that learns above them.
+        All is cut at the points, so an output without gradient depends on no parameter that learns above them. A module
+        inside the model may be named as error tensor there, as the end of a residual path: more lies above it.
         """
         label = name or "model output"
         if not points and self._in_pass:  # where a checkpoint runs parts again there is no pass
@@ -237,7 +241,7 @@ class FeedbackHooks:
                 f"error tensor '{label}' has no feedback point of its own, for a point belongs to the next error tensor"
                 " that is computed: name the points of each, points={pattern: error tensor}, or take one error"
             )
-        if points and not tensor.requires_grad and name not in self.points and not self._any_frozen():
+        if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
             raise PointError(
                 f"nothing that could learn lies between feedback point '{points[-1].name}' and error tensor '{label}',"
                 " which thus has no gradient: leave the point out, so that its module learns from the true error"

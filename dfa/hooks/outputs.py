@@ -20,8 +20,7 @@ def first_tensor(output: Any, owner: str) -> Tensor:
     first = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(first, Tensor):
         named = [name for name, value in fields_of(output).items() if isinstance(value, Tensor)]
-        listed = f"; its fields: {', '.join(named)}" if named else ""
-        raise PointError(f"{owner}: its module returns {type(output).__name__}, not a tensor{listed}")
+        raise PointError(f"{owner}: its module returns {type(output).__name__}{_listed(named)}, not a tensor")
     return _checked(first, owner)
 
 
@@ -36,11 +35,14 @@ def fields_of(output: Any) -> dict[str, Any]:
         return {key: value for key, value in output.items() if isinstance(key, str)}
     if is_dataclass(output) and not isinstance(output, type):
         return {field.name: getattr(output, field.name) for field in fields(output)}
-    return dict(output._asdict()) if hasattr(output, "_asdict") else {}
+    return dict(output._asdict()) if isinstance(output, tuple) and hasattr(output, "_asdict") else {}
 
 
-def field_tensor(output: Any, name: str) -> Tensor:
+def field_tensor(output: Any, name: str, modules: str) -> Tensor:
     """Return the field `name` of a model's output, which is to be an error tensor.
+
+    Args:
+        modules: those that the name is like, for the message.
 
     Raises:
         PointError: there is no such field with a tensor, or it is a single number or of a type that has no gradient.
@@ -48,8 +50,10 @@ def field_tensor(output: Any, name: str) -> Tensor:
     found = fields_of(output)
     if not isinstance(found.get(name), Tensor):
         named = [field for field, value in found.items() if isinstance(value, Tensor)]
-        listed = f"candidates: {', '.join(named)}" if named else f"which is of type {type(output).__name__}"
-        raise PointError(f"error_at: '{name}' matches no module, and no field of the model's output; {listed}")
+        raise PointError(
+            f"error_at: '{name}' matches no module, and no field of the model's output, which is a"
+            f" {type(output).__name__}{_listed(named)}; {modules}"
+        )
     return _checked(found[name], f"error tensor '{name}'")
 
 
@@ -88,6 +92,10 @@ def tensors_in(value: Any) -> list[Tensor]:
     return found
 
 
+def _listed(fields: list[str]) -> str:
+    return f" with the fields {', '.join(fields)}" if fields else ""
+
+
 def _checked(tensor: Tensor, owner: str) -> Tensor:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise PointError(f"{owner}: its output is of type {tensor.dtype} and has no gradient")
@@ -103,8 +111,8 @@ def _rebuild(container: Any, items: list[Any]) -> Any:
 
 def _with_fields(output: Any, changed: dict[str, Any]) -> Any:
     """Make a copy of a dictionary, dataclass or named tuple with some fields changed; nothing where nothing changes."""
-    if hasattr(output, "_replace"):
-        return output._replace(**changed)
+    if isinstance(output, tuple):
+        return output._replace(**changed)  # type: ignore[attr-defined]
     before = fields_of(output)
     changed = {key: value for key, value in changed.items() if value is not before[key]}
     if not changed:

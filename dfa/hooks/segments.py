@@ -12,7 +12,7 @@ from dfa.errors import PointError
 from dfa.hooks.leaks import InnerOutputs
 from dfa.hooks.outputs import first_tensor, map_tensors
 from dfa.hooks.placing import Hook
-from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.targets import find_error_tensors
 from dfa.patterns import find_modules, inner_model
 
@@ -77,6 +77,8 @@ class _HoldRecord(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> Any:
+        if ctx.record.error_received:
+            raise PointError(SECOND_BACKWARD)
         if not ctx.record.arrival():
             ctx.record.error_received = True  # a plain backward has come this far, and what lies below has no gradient
         return None, errors[0]

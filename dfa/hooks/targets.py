@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from dfa.errors import PointError
-from dfa.patterns import find_modules, inner_model, matches
+from dfa.patterns import candidates, find_modules, inner_model, matches
 
 Patterns = str | Sequence[str]
 Points = Patterns | Mapping[str, str]
@@ -44,15 +44,17 @@ def find_targets(model: nn.Module, points: Points) -> dict[str, str]:
     return targets
 
 
-def find_error_tensors(model: nn.Module, error_at: Patterns) -> tuple[dict[str, nn.Module], list[str]]:
-    """Find the modules that patterns name, by name, and the names that may be fields of the model's output.
+def find_error_tensors(model: nn.Module, error_at: Patterns) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Find the modules that patterns name, by name, and the words that may name a field of the model's output.
 
-    A word that no module is called counts as a field; whether the output has it shows in the first forward pass.
+    A word that no module is called counts as a field; whether the output has it shows in the first forward pass. With
+    it comes what to say if it has not: which modules the word is like.
 
     Raises:
         PointError: a pattern that is not a word matches nothing.
     """
     patterns = [error_at] if isinstance(error_at, str) else list(error_at)
     names = ["", *(name for name, _ in inner_model(model).named_modules())]
-    fields = [word for word in patterns if word.isidentifier() and not any(matches(name, word) for name in names)]
-    return find_modules(model, [pattern for pattern in patterns if pattern not in fields]), fields
+    words = [word for word in patterns if word.isidentifier() and not any(matches(name, word) for name in names)]
+    modules = find_modules(model, [pattern for pattern in patterns if pattern not in words])
+    return modules, {word: candidates(word, names) for word in words}

@@ -123,7 +123,7 @@ def test_output_that_is_no_tensor(batch: Batch) -> None:
 
     model = Named().double()
     dfa.DirectFeedbackAlignment(model, "layer")
-    with pytest.raises(dfa.PointError, match="returns dict, not a tensor"):
+    with pytest.raises(dfa.PointError, match="returns dict with the fields logits, not a tensor"):
         model(batch[0])
 
 

@@ -113,7 +113,7 @@ def test_what_rules_use_stands_below_the_table() -> None:
         "1 more forward pass a batch." in lines
     )
     assert (
-        "kolen_pollack uses 2 waves of signals between neighbouring points, 2 more forward passes a batch, learned feedback."
-        in lines
+        "kolen_pollack uses 2 waves of signals between neighbouring points, 2 more forward passes a batch, "
+        "learned feedback." in lines
     )
     assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines
