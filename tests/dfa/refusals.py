@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 
-import pytest
 from torch import Tensor, nn
 
 import dfa
 from tests.dfa.reference import assert_same, gradients
 
 REFUSALS = (dfa.PointError, dfa.FeedbackError)
-to_mend = pytest.mark.xfail(strict=True)
-"""A defect that is known; the mark goes when it is mended."""
 
 
 def assert_right_or_refused(train: Callable[[], dict[str, Tensor]], expected: dict[str, Tensor]) -> None:

@@ -71,6 +71,43 @@ def test_a_refused_forward_pass_leaves_no_dual_level(name: str, batch: Batch) ->
     rule.close()
 
 
+class Faulty(nn.Module):
+    """A module with an error of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ torch.ones(2, 2, dtype=x.dtype)
+
+
+def test_errors_of_the_model_itself_stay_what_they_are(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 5), Faulty()).double()
+    rule = dfa.ForwardDirectFeedback(model, "0")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model(batch[0])
+    rule.close()
+    assert model._compiled_call_impl is None
+
+
+class Detaching(nn.Module):
+    """Where nothing of what lies below arrives, though the module learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach() * self.own
+
+
+@pytest.mark.parametrize("name", FORWARD_MODE)
+def test_an_error_that_does_not_respond(name: str, batch: Batch) -> None:
+    """Nothing could be learned."""
+    model = nn.Sequential(nn.Linear(5, 5), Detaching(), nn.Linear(5, 3)).double()
+    rule = dfa.RULES.build(name, model, "0")
+    with pytest.raises(dfa.PointError, match="nothing of them arrives"):
+        model(batch[0])
+    rule.close()
+
+
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 @pytest.mark.parametrize("name", ["dfa", "fa", "fdfa", "shallow"])
 def test_function_transforms(name: str, transform: str, mlp: nn.Sequential, batch: Batch) -> None:
