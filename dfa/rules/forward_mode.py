@@ -168,9 +168,10 @@ class PerturbingRecorder(Recorder):
         except Exception:
             return None
         module = innermost_module(inner_model(self._model), error.__traceback__)
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         return PointError(
             f"rule '{self._rule.name}' needs forward-mode derivatives, which module {module} lacks, at least in this"
-            f" precision and on this device ({str(error).strip().splitlines()[0]}): take a rule without, such as 'dkp'"
+            f" precision and on this device ({reason}): take a rule without, such as 'dkp'"
         )
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
