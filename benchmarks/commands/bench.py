@@ -137,7 +137,7 @@ def _click_logs(options: argparse.Namespace) -> int:
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
-    default = Path(os.environ.get("DFA_RESULTS_DIR", REPOSITORY / "results"))
+    default = Path(os.environ.get("DFA_RESULTS_DIR") or REPOSITORY / "results").expanduser()
     parser.add_argument("--results", type=Path, default=default, help="folder of the results (default: results)")
 
 

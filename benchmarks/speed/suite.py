@@ -1,7 +1,7 @@
 """Time and memory of training steps of all models under every rule, and how soon commands answer; in `results/bench`.
 
-Its parts are `steps`, `rules`, `memory`, `overhead`, `profile`, `pipeline` and `latency`. For numbers worth keeping, measure on a
-machine that does nothing else.
+Its parts are `steps`, `rules`, `memory`, `overhead`, `profile`, `pipeline` and `latency`. For numbers worth keeping,
+measure on a machine that does nothing else.
 """
 
 from collections.abc import Callable, Sequence

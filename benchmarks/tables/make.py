@@ -33,8 +33,13 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
 
     Returns:
         The runs that failed or diverged, and the tables that were not written.
+
+    Raises:
+        ConfigError: the runs' device is not here; nothing is run then.
     """
     problems: list[Problem] = []
+    if not dry:
+        plans.check_device()
     for plan in plans:
         print(plan.describe(plans.jobs), flush=True)
         if dry:
