@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ COMMITTED = "committed"
 MOST_ROWS = 100
 """Evaluations kept of a run's history: enough for any learning curve."""
 _KEY = b"benchmarks"
+_CONTENT = ("identity", "config", "record", "history")
+"""Columns from which the others follow, but the cells, which follow from the table's file."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class ArchivedRun:
         config: the resolved configuration, without what a machine or launcher adds to it.
         record: what `result.json` held.
         history: evaluations, thinned to at most `MOST_ROWS`.
+        cells: names of the table's cells that the run serves; empty in archives made before they were named.
     """
 
     config: Mapping[str, Any]
     record: Record
     history: Sequence[Mapping[str, Any]]
+    cells: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,13 @@ class Archive:
         try:
             content = pq.read_table(path)
             head = json.loads(content.schema.metadata[_KEY])
-            rows = content.select(["identity", "config", "record", "history"]).to_pylist()
+            rows = content.select([name for name in (*_CONTENT, "cells") if name in content.column_names]).to_pylist()
             if head["sha256"] != _checksum(rows):
                 raise ResultsError(
                     f"the records in '{path}' were altered: they do not have the checksum they came with"
                 )
             runs = {
-                row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in ("config", "record", "history")))
+                row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in _CONTENT[1:]), row.get("cells", ()))
                 for row in rows
             }
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -131,25 +135,27 @@ def archived_tables() -> list[str]:
     return sorted(path.stem for path in RECORDS.glob("*.parquet"))
 
 
-def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Archive:
+def collect(table: str, how: Mapping[str, Any], runs: Iterable[tuple[str, Config]]) -> Archive:
     """Collect the recorded ones among runs.
 
     Args:
         table: name of the table or figure.
         how: see `Archive`.
-        configs: of its runs.
+        runs: name of a cell and configuration of each of its runs.
     """
     from benchmarks.run.inputs import current_record
     from benchmarks.run.records import RunFolder
 
-    runs: dict[str, ArchivedRun] = {}
-    for config in configs:
-        folder = RunFolder.of(config)
-        if (record := current_record(config)) is not None:
-            content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
-            kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
-            runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))
-    return Archive(table, how, runs)
+    found: dict[str, ArchivedRun] = {}
+    for cell, config in runs:
+        key, folder = identity(config), RunFolder.of(config)
+        if key in found:
+            found[key] = replace(found[key], cells=(*found[key].cells, cell))
+        elif (record := current_record(config)) is not None:
+            content = {name: value for name, value in to_dict(config).items() if name not in CIRCUMSTANCES}
+            kept = {name: value for name, value in record.items() if name not in ("trace", COMMITTED)}
+            found[key] = ArchivedRun(content, kept, thinned(folder.history(), record), (cell,))
+    return Archive(table, how, found)
 
 
 def thinned(history: Sequence[Mapping[str, Any]], record: Record) -> list[Mapping[str, Any]]:
@@ -170,7 +176,8 @@ def _row(key: str, run: ArchivedRun) -> dict[str, Any]:
         "data": record["data"]["kind"],
         "best_valid": None if record["best_valid"] is None else float(record["best_valid"]),
         "seconds": float(record["seconds"]),
-        **{name: json.dumps(getattr(run, name)) for name in ("config", "record", "history")},
+        **{name: json.dumps(getattr(run, name)) for name in _CONTENT[1:]},
+        "cells": list(run.cells),
     }
 
 
@@ -180,9 +187,9 @@ def _order(run: ArchivedRun) -> tuple[str, str, str, int, str]:
 
 
 def _checksum(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the sha256 of the columns of rows from which all others follow."""
+    """Return the sha256 of what rows hold in the columns `_CONTENT`."""
     digest = hashlib.sha256()
     for row in rows:
-        for name in ("identity", "config", "record", "history"):
+        for name in _CONTENT:
             digest.update(str(row[name]).encode() + b"\0")
     return digest.hexdigest()
