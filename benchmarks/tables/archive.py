@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ COMMITTED = "committed"
 MOST_ROWS = 100
 """Evaluations kept of a run's history: enough for any learning curve."""
 _KEY = b"benchmarks"
-_CONTENT = ("identity", "config", "record", "history")
-"""Columns from which the others follow, but the cells, which follow from the table's file."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,11 @@ class ArchivedRun:
         config: the resolved configuration, without what a machine or launcher adds to it.
         record: what `result.json` held.
         history: evaluations, thinned to at most `MOST_ROWS`.
-        cells: names of the table's cells that the run serves; empty in archives made before they were named.
     """
 
     config: Mapping[str, Any]
     record: Record
     history: Sequence[Mapping[str, Any]]
-    cells: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,13 @@ class Archive:
         try:
             content = pq.read_table(path)
             head = json.loads(content.schema.metadata[_KEY])
-            rows = content.select([name for name in (*_CONTENT, "cells") if name in content.column_names]).to_pylist()
+            rows = content.select(["identity", "config", "record", "history"]).to_pylist()
             if head["sha256"] != _checksum(rows):
                 raise ResultsError(
                     f"the records in '{path}' were altered: they do not have the checksum they came with"
                 )
             runs = {
-                row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in _CONTENT[1:]), row.get("cells", ()))
+                row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in ("config", "record", "history")))
                 for row in rows
             }
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -135,27 +131,25 @@ def archived_tables() -> list[str]:
     return sorted(path.stem for path in RECORDS.glob("*.parquet"))
 
 
-def collect(table: str, how: Mapping[str, Any], runs: Iterable[tuple[str, Config]]) -> Archive:
+def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Archive:
     """Collect the recorded ones among runs.
 
     Args:
         table: name of the table or figure.
         how: see `Archive`.
-        runs: name of a cell and configuration of each of its runs.
+        configs: of its runs.
     """
     from benchmarks.run.inputs import current_record
     from benchmarks.run.records import RunFolder
 
-    found: dict[str, ArchivedRun] = {}
-    for cell, config in runs:
-        key, folder = identity(config), RunFolder.of(config)
-        if key in found:
-            found[key] = replace(found[key], cells=(*found[key].cells, cell))
-        elif (record := current_record(config)) is not None:
-            content = {name: value for name, value in to_dict(config).items() if name not in CIRCUMSTANCES}
-            kept = {name: value for name, value in record.items() if name not in ("trace", COMMITTED)}
-            found[key] = ArchivedRun(content, kept, thinned(folder.history(), record), (cell,))
-    return Archive(table, how, found)
+    runs: dict[str, ArchivedRun] = {}
+    for config in configs:
+        folder = RunFolder.of(config)
+        if (record := current_record(config)) is not None:
+            content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
+            kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
+            runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))
+    return Archive(table, how, runs)
 
 
 def thinned(history: Sequence[Mapping[str, Any]], record: Record) -> list[Mapping[str, Any]]:
@@ -176,8 +170,7 @@ def _row(key: str, run: ArchivedRun) -> dict[str, Any]:
         "data": record["data"]["kind"],
         "best_valid": None if record["best_valid"] is None else float(record["best_valid"]),
         "seconds": float(record["seconds"]),
-        **{name: json.dumps(getattr(run, name)) for name in _CONTENT[1:]},
-        "cells": list(run.cells),
+        **{name: json.dumps(getattr(run, name)) for name in ("config", "record", "history")},
     }
 
 
@@ -187,9 +180,9 @@ def _order(run: ArchivedRun) -> tuple[str, str, str, int, str]:
 
 
 def _checksum(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the sha256 of what rows hold in the columns `_CONTENT`."""
+    """Return the sha256 of the columns of rows from which all others follow."""
     digest = hashlib.sha256()
     for row in rows:
-        for name in _CONTENT:
+        for name in ("identity", "config", "record", "history"):
             digest.update(str(row[name]).encode() + b"\0")
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.tables import archive
 from benchmarks.tables.make import collected, table_texts
-from benchmarks.tables.plan import Plan, make_plan
+from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, load_target
 
@@ -21,7 +21,7 @@ def export(plans: Plans) -> None:
     """
     for plan in plans:
         how = {"scale": plan.scale, "why": plan.why, "seeds": plans.seeds, "rules": plans.rules}
-        collection = archive.collect(plan.target.name, how, ((run.cell.name, run.config) for run in plan.runs))
+        collection = archive.collect(plan.target.name, how, (run.config for run in plan.runs))
         if not collection.runs:
             raise ConfigError(f"{plan.target.heading} has no recorded runs at scale {plan.scale}")
         path = collection.write()
@@ -78,19 +78,9 @@ def verify(name: str) -> Verification:
         runs = len({identity(run.config) for run in plan.runs})
         if not isinstance(target, TableSpec) or len(committed.runs) < runs:
             return Verification(name, len(committed.runs), runs)
-        cells = _cells_differ(plan, committed)
         texts = table_texts(target, collected(plan, {}), plan.scale, str(committed.how["why"]))
     files = {archive.RECORDS.parent / "tables" / f"{name}.{suffix}": text for suffix, text in texts.items()}
     differing = (
         path.name for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     )
-    wrong = [f"{name}.parquet"] if cells else []
-    return Verification(name, len(committed.runs), runs, (*differing, *wrong))
-
-
-def _cells_differ(plan: Plan, committed: archive.Archive) -> bool:
-    """Return whether archived runs name other cells than the plan has them serve; some archives name none."""
-    cells: dict[str, list[str]] = {}
-    for run in plan.runs:
-        cells.setdefault(identity(run.config), []).append(run.cell.name)
-    return any(run.cells and list(run.cells) != cells[key] for key, run in committed.runs.items())
+    return Verification(name, len(committed.runs), runs, tuple(differing))
