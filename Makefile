@@ -85,7 +85,7 @@ $(SITE_VENV)/.installed: pyproject.toml constraints.txt
 	$(SITE_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group site
 	touch $@
 
-status: install  ## runs done, running, interrupted, failed, missing, and why, e.g. make status TABLE="table_3 table_4"
+status: install  ## runs done, running, interrupted, failed, damaged, missing, and why, e.g. make status TABLE="table_3 table_4"
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)
 
 chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40

@@ -11,8 +11,8 @@ Options:
   --cfg job            print the whole configuration instead of training
 
 A run that is recorded is not run again; one that was interrupted continues from its checkpoint. Exit codes: 0 all runs
-are done; 1 a run failed or diverged, or was ended from outside; 2 the command cannot be carried out as given; 130
-interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 or SIGUSR2.
+are done; 1 a run failed or diverged, has a damaged record, or was ended from outside; 2 the command cannot be carried
+out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 or SIGUSR2.
 """
 
 import os

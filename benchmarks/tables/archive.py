@@ -13,10 +13,9 @@ import yaml
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.errors import ResultsError
+from benchmarks.run.record_schema import DAMAGED, Record, fault_in
 from benchmarks.utils.files import atomic_path, write_text
 from benchmarks.utils.paths import REPOSITORY
-
-Record = dict[str, Any]
 
 RECORDS = REPOSITORY / "results" / "records"
 COMMITTED = "committed"
@@ -79,9 +78,13 @@ class Archive:
                 row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in ("config", "record", "history")))
                 for row in rows
             }
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            how = {name: head["how"][name] for name in ("scale", "why", "seeds", "rules")}
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ResultsError(f"the records in '{path}' cannot be read: {error!r}") from None
-        return cls(table, head["how"], runs)
+        for key, run in runs.items():
+            if fault := fault_in(run.record):
+                raise ResultsError(f"the records in '{path}' cannot be used: that of run {key} {fault}")
+        return cls(table, how, runs)
 
     def write(self, folder: Path | None = None) -> Path:
         """Write the archive; the same runs give the same bytes.
@@ -145,7 +148,8 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Ar
     runs: dict[str, ArchivedRun] = {}
     for config in configs:
         folder = RunFolder.of(config)
-        if (record := current_record(config)) is not None:
+        record = current_record(config)
+        if record is not None and record["status"] != DAMAGED:
             content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
             kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
             runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))

@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.config import identity
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import Problem
-from benchmarks.run.records import RunFolder, first_measured
+from benchmarks.run.record_schema import first_measured
+from benchmarks.run.records import RunFolder
 from benchmarks.tables.chosen import read_chosen, write_chosen
 from benchmarks.tables.footnotes import describe_rates
 from benchmarks.tables.schema import table_files

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch
-from benchmarks.run.records import RunFolder, first_measured
+from benchmarks.run.record_schema import first_measured
+from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
 from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files

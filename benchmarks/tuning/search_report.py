@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from benchmarks.config import compose_config
-from benchmarks.run.records import Record, first_measured
+from benchmarks.run.record_schema import Record, first_measured
 from benchmarks.utils.files import write_result
 from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, mean_and_spread
 

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from benchmarks.config import SCALES, Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.plan import missing_data, settle_data
 from benchmarks.tables.schema import Rates, matches

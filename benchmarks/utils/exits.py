@@ -1,8 +1,8 @@
 """Exit codes, one-line error messages and signal handling of all commands.
 
-Exit codes: 0 all runs are done; 1 a run failed or diverged; 2 the command cannot be carried out as given;
-130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command resumes from
-the checkpoints.
+Exit codes: 0 all runs are done; 1 a run failed or diverged, or its record is damaged; 2 the command cannot be carried
+out as given; 130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command
+resumes from the checkpoints.
 """
 
 import signal
