@@ -237,6 +237,10 @@ class FeedbackHooks:
         """
         label = name or "model output"
         if not points and self._in_pass:  # where a checkpoint runs parts again there is no pass
+            if not any(self._reached.values()):
+                raise PointError(
+                    f"feedback point(s) never reached before error tensor '{label}': {', '.join(self.points)}"
+                )
             raise PointError(
                 f"error tensor '{label}' has no feedback point of its own, for a point belongs to the next error tensor"
                 " that is computed: name the points of each, points={pattern: error tensor}, or take one error"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses, check_some_points
 from dfa.errors import PointError
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.placing import Hook
@@ -35,7 +35,7 @@ class Window(Shallow):
 
     Raises:
         ValueError: a fraction or number out of range.
-        PointError: in `backward`, points that run in another order than the model has them in.
+        PointError: no points; in `backward`, points that run in another order than the model has them in.
     """
 
     name = "window"
@@ -54,6 +54,7 @@ class Window(Shallow):
             raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
         if layers is not None and layers < 0:
             raise ValueError(f"layers must be at least 0, got {layers}")
+        check_some_points(self.name, points)
         self._groups: list[tuple[list[str], list[str]]] = []
         for group in _points_by_error(model, points, error_at):
             count = ceil(fraction * len(group)) if layers is None else min(layers, len(group))
