@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import ConfigError
-
-CONSTANT = "constant_predictions"
-"""Metric of `Task.evaluate`: 1 if the model predicts the same for every example of the split, else 0."""
+from benchmarks.utils.metrics import CONSTANT
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ optimizer.step()
 
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
+from dfa.explanation import Explanation, explain
 from dfa.feedback.matrices import FeedbackMatrices
 from dfa.hooks.points import Point
 from dfa.rules import (
@@ -45,6 +46,7 @@ __all__ = [
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
     "DirectRule",
+    "Explanation",
     "FeedbackAlignment",
     "FeedbackError",
     "FeedbackMatrices",
@@ -65,5 +67,6 @@ __all__ = [
     "SignSymmetry",
     "Uses",
     "Window",
+    "explain",
     "measure_alignment",
 ]

@@ -25,7 +25,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("bench", __doc__ or "", "bench models --models gcn,dcn --parts steps --threads 2")
     subjects = parser.add_subparsers(metavar="SUBJECT", required=True)
     for name, add, what in (
-        ("models", _add_models, "all models under every rule: steps, rules, memory, overhead, profile (default)"),
+        (
+            "models",
+            _add_models,
+            "all models under every rule: steps, rules, memory, overhead, profile, pipeline (default)",
+        ),
         ("language", _add_language, "the paper's Transformer under every rule, step by step, beside plain PyTorch"),
         ("nerf", _add_nerf, "a neural radiance field under every rule, beside nerf-pytorch if a copy is at hand"),
         (
@@ -40,7 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--parts", type=words, default="steps,rules,memory,overhead,profile", help="of %(default)s (default: all)")
+    add(
+        "--parts",
+        type=words,
+        default="steps,rules,memory,overhead,profile,pipeline",
+        help="of %(default)s (default: all)",
+    )
     add("--models", type=words, default="", help="entries of configs/bench/steps.yaml (default: all)")
     add(
         "--rules",

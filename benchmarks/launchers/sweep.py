@@ -14,8 +14,8 @@ from benchmarks.launchers import launch
 from benchmarks.launchers.report import describe
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
-from benchmarks.task import CONSTANT
 from benchmarks.utils.exits import one_line
+from benchmarks.utils.metrics import CONSTANT
 from benchmarks.utils.torchrun import is_first, several_started
 
 _FILES_SHOWN = 2

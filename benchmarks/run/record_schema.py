@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.task import CONSTANT
 from benchmarks.utils.files import read_regular
+from benchmarks.utils.metrics import CONSTANT
 
 Record = dict[str, Any]
 

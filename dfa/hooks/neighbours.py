@@ -73,6 +73,13 @@ def _link_to_error(points: Sequence[Point], error: Tensor) -> None:
         point.error = error
 
 
+def exchange_between(points: Sequence[Point], exchange: Callable[[Sequence[Tensor], Sequence[Tensor]], object]) -> None:
+    """Exchange weights in the graphs of all parts between points, given how it is done between outputs and inputs."""
+    linked = [point for point in points if isinstance(point, LinkedPoint)]
+    if linked:
+        exchange([*(point.activation for point in linked), linked[0].error], [point.above for point in linked])
+
+
 def send_down(points: Sequence[Point], signals: Sequence[Tensor], error: Tensor) -> list[Tensor]:
     """Send the signals of all points, and the error, down to their nearest points, all at the same time.
 

@@ -6,14 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from dfa.base.rule import Patterns, Points
 from dfa.base.sequential import SequentialRule
+from dfa.hooks.model import FeedbackHooks
 from dfa.rules.kolen_pollack import KolenPollack
 from dfa.rules.sign_symmetry import SignSymmetry
 
 
 class BetweenBlocks(SequentialRule):
     """Frame for feedback weights that replace W within `sending`; elsewhere the backward pass goes through W itself.
+
+    Args:
+        model: the module to train.
+        hooks: of the rule that sends.
+        options: of the feedback weights.
 
     Attributes:
         crossed: names of the weights that signals have gone through in this batch.
@@ -22,9 +30,16 @@ class BetweenBlocks(SequentialRule):
     name = "highway"
     _sending = False
 
-    def __init__(self, model: nn.Module, **options: Any) -> None:
+    def __init__(self, model: nn.Module, hooks: FeedbackHooks, **options: Any) -> None:
+        self._shared = hooks
         super().__init__(model, **options)
         self.crossed: set[str] = set()
+
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        return self._shared
+
+    def _attach(self) -> list[RemovableHandle]:
+        return []
 
     def feedback_weight(self, name: str) -> Tensor:
         return super().feedback_weight(name) if self._sending else self.weights[name].detach()
@@ -60,8 +75,8 @@ class LearnedBetweenBlocks(BetweenBlocks, KolenPollack):
 class LearnedFromZeroBetweenBlocks(LearnedBetweenBlocks):
     """The sum of all that W has been changed by: B begins at zero, and nothing decays."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, decay=0.0)
+    def __init__(self, model: nn.Module, hooks: FeedbackHooks) -> None:
+        super().__init__(model, hooks, decay=0.0)
         with torch.no_grad():
             for name, difference in self._stored().items():
                 difference.copy_(self.weights[name]).neg_()

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
 from dfa.hooks.points import Point
 
@@ -31,7 +31,7 @@ class DirectFeedbackAlignment(DirectRule):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -65,6 +65,9 @@ class DirectFeedbackAlignment(DirectRule):
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         self.feedback.prepare(error_name, error, points)
+
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.feedback.shapes
 
     def state_dict(self) -> dict[str, Any]:
         return self.feedback.state_dict()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns
+from dfa.base.rule import RULES, Patterns, Points
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
@@ -39,7 +39,7 @@ class DirectKolenPollack(LearnedFeedback):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -57,7 +57,7 @@ class DirectKolenPollack(LearnedFeedback):
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._saved: dict[str, Any] = {}  # of optimisers that are not made yet
 
-    def _make_recorder(self, points: Patterns, error_at: Patterns) -> Recorder:
+    def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
         return Recorder(self, copy=True)  # activations are read when the error arrives, whatever was done in place
 
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:

@@ -1,17 +1,18 @@
 """Waves of signals along the residual path: all blocks send to the blocks below at the same time."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import PointError
 from dfa.feedback.matrices import MatrixOptions
-from dfa.hooks.neighbours import LinkingRecorder, send_down
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.neighbours import LinkingRecorder, exchange_between, send_down
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.between_blocks import (
     BetweenBlocks,
@@ -75,7 +76,7 @@ class Highway(IdentityFeedback):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -95,7 +96,7 @@ class Highway(IdentityFeedback):
         super().__init__(model, points, error_at, silent, damping=damping, norms=norms, otherwise=otherwise, **options)
         self._between: BetweenBlocks | None = None
         if waves:
-            self._between = _weights_between_blocks(self.model, feedback, decay, options.get("seed", 0))
+            self._between = _weights_between_blocks(self.model, self.hooks, feedback, decay, options.get("seed", 0))
 
     @property
     def uses(self) -> Uses:
@@ -109,11 +110,13 @@ class Highway(IdentityFeedback):
         weights = held.forward_weights if between.forward_weights == "none" else between.forward_weights
         return replace(work, forward_weights=weights, state=between.state)
 
-    def _make_recorder(self, points: Patterns, error_at: Patterns) -> Recorder:
+    def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
         return LinkingRecorder(self, self.name)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         signals = list(super().signals(error_name, error, points))
+        if self._between is not None:
+            exchange_between(points, self._between.exchange)
         for _ in range(min(self.waves, len(points))):  # more change nothing
             with nullcontext() if self._between is None else self._between.sending():
                 received = send_down(points, signals, error)
@@ -154,23 +157,15 @@ class Highway(IdentityFeedback):
         elif state["between"]:
             raise ValueError(f"rule '{self.name}' keeps no weights, but was given {sorted(state['between'])}")
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        with super().paused(), nullcontext() if self._between is None else self._between.paused():
-            yield
 
-    def close(self) -> None:
-        if self._between is not None:
-            self._between.close()
-        super().close()
-
-
-def _weights_between_blocks(model: nn.Module, feedback: Feedback, decay: float, seed: int) -> BetweenBlocks | None:
+def _weights_between_blocks(
+    model: nn.Module, hooks: FeedbackHooks, feedback: Feedback, decay: float, seed: int
+) -> BetweenBlocks | None:
     """Make what takes the place of the model's weights between blocks; None where they themselves do."""
     if feedback == "transport":
         return None
     if feedback == "sign":
-        return SignsBetweenBlocks(model, seed=seed)
+        return SignsBetweenBlocks(model, hooks, seed=seed)
     if feedback == "kolen_pollack":
-        return LearnedBetweenBlocks(model, decay=decay, seed=seed)
-    return LearnedFromZeroBetweenBlocks(model)
+        return LearnedBetweenBlocks(model, hooks, decay=decay, seed=seed)
+    return LearnedFromZeroBetweenBlocks(model, hooks)

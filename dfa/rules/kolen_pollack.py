@@ -21,7 +21,8 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; applied to the model's weights too, to those that the backward pass goes through.
+        decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
+            backward pass.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -55,7 +56,7 @@ class KolenPollack(SequentialRule):
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
-        self.decay_both(self.replaced)
+        self.decay_both(name for name in self.replaced if self.weights[name].requires_grad)
 
     @torch.no_grad()
     def decay_both(self, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import Patterns, Uses
+from dfa.base.rule import Patterns, Points, Uses
 from dfa.errors import PointError
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
@@ -45,7 +45,7 @@ class LearnedFeedback(DirectFeedbackAlignment):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,

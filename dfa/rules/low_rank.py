@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns
+from dfa.base.rule import RULES, Patterns, Points
 from dfa.feedback.distributions import seed_of
 from dfa.hooks.points import Point
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
@@ -38,7 +38,7 @@ class LowRankFeedback(LearnedFeedback):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -81,6 +81,10 @@ class LowRankFeedback(LearnedFeedback):
             self.channels[error_name] = torch.linalg.qr(gaussian)[0]
         channel = self.channels[error_name] = self.channels[error_name].to(rows)
         return channel
+
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        channels = {f"{name or '(output)'}:channel": tuple(channel.shape) for name, channel in self.channels.items()}
+        return {**channels, **super().matrix_shapes()}
 
     def _learning_state(self) -> dict[str, Any]:
         return {"channels": dict(self.channels)}

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from tests.dfa.reference import assert_same, backpropagated
-from tests.dfa.refusals import one_step, to_mend
+from tests.dfa.refusals import one_step
 
 Batch = tuple[Tensor, Tensor]
 DIRECT = ["dfa", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape"]
@@ -32,7 +32,6 @@ def alive(seen: list[weakref.ref[Tensor]]) -> int:
     return sum(reference() is not None for reference in seen)
 
 
-@to_mend
 @pytest.mark.filterwarnings("ignore:.*backward:UserWarning")
 @pytest.mark.parametrize("name", DIRECT)
 def test_plain_backward_keeps_no_pass(name: str, mlp: nn.Sequential, batch: Batch) -> None:
@@ -44,18 +43,16 @@ def test_plain_backward_keeps_no_pass(name: str, mlp: nn.Sequential, batch: Batc
     rule.close()
 
 
-@to_mend
 @pytest.mark.parametrize("name", DIRECT)
 def test_plain_backward_is_told_once(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.RULES.build(name, mlp, ["1", "3"])
     with pytest.warns(UserWarning, match=r"rule\.backward") as told:
         for _ in range(3):
             cross_entropy(mlp(batch[0]), batch[1]).backward()
-    assert len(told) == 1
+    assert sum("rule.backward" in str(one.message) for one in told) == 1
     rule.close()
 
 
-@to_mend
 @pytest.mark.parametrize("options", [{"memory": "recompute"}, {}])
 def test_plain_backward_that_trains_something_else_is_no_secret(
     options: dict[str, str], mlp: nn.Sequential, batch: Batch
@@ -69,7 +66,8 @@ def test_plain_backward_that_trains_something_else_is_no_secret(
 
 
 @pytest.mark.parametrize(
-    "name", ["shallow", *(pytest.param(name, marks=to_mend) for name in [*DIRECT, "calibrate", "fa", "kolen_pollack"])]
+    "name",
+    [*DIRECT, "calibrate", "shallow", "fa", "kolen_pollack"],
 )
 def test_forward_passes_without_a_backward_are_forgotten(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     """As in an evaluation without `no_grad`."""
@@ -81,7 +79,6 @@ def test_forward_passes_without_a_backward_are_forgotten(name: str, mlp: nn.Sequ
     assert alive(seen) <= 1
 
 
-@to_mend
 @pytest.mark.parametrize("second", ["dfa", "bp", "shallow", "fa", "calibrate"])
 @pytest.mark.parametrize("first", ["dfa", "shallow", "fa", "fdfa"])
 def test_second_rule_on_a_model(first: str, second: str, mlp: nn.Sequential, batch: Batch) -> None:
@@ -93,7 +90,6 @@ def test_second_rule_on_a_model(first: str, second: str, mlp: nn.Sequential, bat
     dfa.RULES.build(second, mlp, ["1", "3"]).close()
 
 
-@to_mend
 @pytest.mark.parametrize("name", ["dfa", "shallow", "fa", "fdfa"])
 def test_deep_copy_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     """A copy has no rule, so its plain backward is backpropagation; or it cannot be had."""
@@ -107,7 +103,6 @@ def test_deep_copy_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch
     rule.close()
 
 
-@to_mend
 @pytest.mark.parametrize("name", ["dfa", "shallow", "fa", "fdfa"])
 def test_pickle_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     """As `ddp_spawn` and `torch.save(model)` do it: without the rule, or not at all, in one line."""
@@ -121,7 +116,6 @@ def test_pickle_of_a_hooked_model(name: str, mlp: nn.Sequential, batch: Batch) -
     rule.close()
 
 
-@to_mend
 @pytest.mark.parametrize("name", DIRECT)
 def test_second_backward_through_one_graph(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.RULES.build(name, mlp, ["1", "3"])

@@ -137,11 +137,6 @@ def marked(case: str) -> Any:
         "unused, d",
         "first, dfa",
         "first, recompute",
-        "first, fa",
-        "first, sign",
-        "after, fa",
-        "after, sign",
-        "after, kolen",
     )
     return pytest.param(case, marks=to_mend) if any(part in case for part in known) else case
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from tests.dfa.refusals import assert_right_or_refused, one_step, to_mend
+from tests.dfa.refusals import assert_right_or_refused, one_step
 
 Batch = tuple[Tensor, Tensor]
 
@@ -105,7 +105,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str], list[str]]] = {
 }
 
 
-@to_mend
 @pytest.mark.parametrize("kind", MODELS)
 def test_gradients_are_those_of_keeping(kind: str, batch: Batch) -> None:
     make, points, error_at = MODELS[kind]
@@ -122,7 +121,6 @@ def test_gradients_are_those_of_keeping(kind: str, batch: Batch) -> None:
     assert_right_or_refused(lambda: one_step(rule, model, loss), expected)
 
 
-@to_mend
 def test_skip_connections_that_both_halves_hold(batch: Batch) -> None:
     """As in a UNet: what the lower half put out before its points goes into the upper half, too."""
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from benchmarks.errors import ConfigError
 from benchmarks.families.language.data import Columns, Corpus, Window, sequential_windows
 from benchmarks.families.language.stand_in.corpus import generate
-from benchmarks.families.language.texts import SOURCES, data_files, find_text, missing_data
+from benchmarks.families.language.texts import SOURCES, find_text
 from benchmarks.families.language.tokens import tokenised
-from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
+from benchmarks.registry import TASKS
 from benchmarks.task import Task, constant_predictions, cut_rows
 
 ALIGNMENT_COLUMNS = 4
@@ -144,5 +144,3 @@ def _exp(loss: float) -> float:
 
 for _name in SOURCES:
     TASKS.register(_name)(partial(LanguageModelling, _name))
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_FILES.register(_name)(partial(data_files, _name))

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, data_files, load_scene, missing_data
+from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, load_scene
 from benchmarks.families.view_synthesis.render.image import Picture, lpips, psnr, render_picture, ssim, subsample
 from benchmarks.families.view_synthesis.render.rays import Rays, camera_rays
 from benchmarks.families.view_synthesis.render.volume import DENSITIES, Draws, RenderSettings, render_rays
-from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
+from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task, constant_predictions, cut_rows
 
 EPOCH_ITERATIONS = 1_000
@@ -248,5 +248,3 @@ def _at_least(least: int, **options: float) -> None:
 
 for _name, _scene in SCENE_OF_TASK.items():
     TASKS.register(_name)(partial(ViewSynthesis, _name, _scene))
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_FILES.register(_name)(partial(data_files, _name))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import benchmarks.families.view_synthesis.models  # noqa: F401  (registers the models)
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.render.image import psnr, ssim
