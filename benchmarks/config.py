@@ -104,12 +104,16 @@ class TrainerConfig:
 
 @dataclass
 class RunSettings:
-    """Circumstances of a run; nothing here changes its result, or is part of its identity."""
+    """Circumstances of a run; nothing here changes its result, or is part of its identity.
+
+    `stages` processes, started by torchrun, share the layers of the backward pass; 1: processes share rows of a batch.
+    """
 
     results_dir: str = MISSING
     data_dir: str = MISSING
     download: bool = False
     device: str = "cpu"
+    stages: int = 1
     wandb: str = "offline"
     wandb_group: str | None = None
     wandb_name: str | None = None
@@ -189,6 +193,8 @@ def resolve(config: DictConfig) -> Config:
             raise ConfigError(f"trainer.{name} must be at least 1, got {value}")
     if resolved.trainer.clip_norm is not None and resolved.trainer.clip_norm <= 0:
         raise ConfigError(f"trainer.clip_norm must be positive, got {resolved.trainer.clip_norm}")
+    if resolved.run.stages < 1:
+        raise ConfigError(f"run.stages must be at least 1, got {resolved.run.stages}")
     if not 0 <= resolved.seed < 2**32:
         raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {resolved.seed}")
     if not resolved.optimizer.lr > 0:

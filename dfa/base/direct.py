@@ -133,6 +133,24 @@ class DirectRule(Rule):
             PointError: no forward pass was recorded, the loss does not depend on the error tensor, a point never ran,
                 or nothing below a point can learn.
         """
+        self.check_passes(loss)
+        loss.backward()
+        segmented = [record for record in self.hooks.records if isinstance(record, SegmentedRecord)]
+        for record in segmented:
+            record.error_received = record.leaf.grad is not None
+        unused = [record for record in self.hooks.records if not (record.error_received or record.compiled)]
+        if len(unused) == len(self.hooks.records):
+            raise PointError("the loss does not depend on the error tensor: no error arrived there")
+        self.hooks.records = unused
+        self._train_segments([record for record in segmented if record.error_received])
+
+    def check_passes(self, loss: Tensor) -> None:
+        """Check that the forward passes so far can be trained from.
+
+        Raises:
+            PointError: no pass was recorded, a point never ran, nothing below a point can learn, or the loss has no
+                gradient.
+        """
         if not self.hooks.records:
             raise PointError(
                 "no forward pass with an error tensor was recorded since the last backward"
@@ -143,15 +161,6 @@ class DirectRule(Rule):
         for record in self.hooks.records:
             if not isinstance(record, SegmentedRecord):
                 check_trainable(record.points)
-        loss.backward()
-        segmented = [record for record in self.hooks.records if isinstance(record, SegmentedRecord)]
-        for record in segmented:
-            record.error_received = record.leaf.grad is not None
-        unused = [record for record in self.hooks.records if not (record.error_received or record.compiled)]
-        if len(unused) == len(self.hooks.records):
-            raise PointError("the loss does not depend on the error tensor: no error arrived there")
-        self.hooks.records = unused
-        self._train_segments([record for record in segmented if record.error_received])
 
     def _train_segments(self, records: Sequence[SegmentedRecord]) -> None:
         above = [record for record in records if record.output.requires_grad]  # not where it is a segment's own output
