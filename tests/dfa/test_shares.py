@@ -68,7 +68,8 @@ def test_shares_add_up(rule: str, options: dict[str, Any], of: int) -> None:
         BackwardShare(own, number, of).backward(losses(model))
         found = gradients(model)
         learners |= {(name, number) for name in found}
-        total = {name: total.get(name, 0) + found.get(name, 0) for name in total.keys() | found.keys()}  # type: ignore[operator]
+        for name, gradient in found.items():
+            total[name] = total[name] + gradient if name in total else gradient
     assert_same(total, expected, tolerance=1e-12)
     assert sum(name == "head.weight" for name, _ in learners) == 1, "what lies above the error learns in one process"
     if of == 2 and rule == "dfa":
