@@ -3,24 +3,35 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
+from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
+from benchmarks.utils.settings import flattened
+from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
+MOST_THREADS = 1024
 CIRCUMSTANCES = ("run", "launcher", "plugins")
 """Parts of a configuration that say where and how a run is carried out, and not what it computes."""
+
+_CHOICE = re.compile(r"[a-z]+=[\w-]+")
+_VALUE = re.compile(r"(\+{0,2}|~)(seed|scale|plugins|(?!hydra\.)\w+(\.[\w-]+)+)=.*", re.DOTALL)
 
 
 @dataclass
@@ -140,8 +151,10 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
 
 
+@cache
 def register() -> None:
     """Make the schema, and files with cases, known to Hydra; may be called again."""
+    OmegaConf.register_new_resolver("folder", partial(expanded_folder, "run.results_dir"), replace=True)
     config_cases.install()
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
@@ -151,15 +164,37 @@ def register() -> None:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration that the command line `overrides` give.
 
+    What Hydra makes of the choices among them (`task=cora`) is remembered, and the values (`optimizer.lr=0.1`) are set
+    in a copy of it, as Hydra does last of all.
+
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
     """
     register()
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job: its own search path is the same
         return compose("config", overrides=list(overrides))
-    overrides = [*overrides, *search_path()]
+    values = [override for override in overrides if _VALUE.fullmatch(override)]
+    choices = tuple(override for override in overrides if override not in values)
+    parsed = OverridesParser.create().parse_overrides(values)
+    if any(override.is_sweep_override() for override in parsed) or not all(map(_CHOICE.fullmatch, choices)):
+        return _compose(overrides)
+    try:
+        config = deepcopy(_composed(choices, config_checksum()))
+    except TooMany:
+        return _compose(overrides)
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    return config
+
+
+@lru_cache(maxsize=512)
+def _composed(choices: tuple[str, ...], checksum: str) -> DictConfig:
+    """Compose choices; `checksum` is that of all configuration files, so that a changed file is read again."""
+    return _compose(choices)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=[*overrides, *search_path()])
 
 
 def search_path() -> list[str]:
@@ -187,19 +222,27 @@ def resolve(config: DictConfig) -> Config:
     _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
     _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
     _one_of("run.alignment", resolved.run.alignment, ("end", "evaluations"))
-    for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate", "threads"):
-        value = getattr(resolved.trainer, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"trainer.{name} must be at least 1, got {value}")
-    if resolved.trainer.clip_norm is not None and resolved.trainer.clip_norm <= 0:
-        raise ConfigError(f"trainer.clip_norm must be positive, got {resolved.trainer.clip_norm}")
-    if resolved.run.stages < 1:
-        raise ConfigError(f"run.stages must be at least 1, got {resolved.run.stages}")
-    if not 0 <= resolved.seed < 2**32:
-        raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {resolved.seed}")
-    if not resolved.optimizer.lr > 0:
-        raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
+    _check_values(resolved)
+    for name in ("results_dir", "data_dir"):
+        setattr(resolved.run, name, expanded_folder(f"run.{name}", getattr(resolved.run, name)))
     return resolved
+
+
+def _check_values(config: Config) -> None:
+    for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate"):
+        check_count(f"trainer.{name}", getattr(config.trainer, name))
+    check_count("trainer.threads", config.trainer.threads, MOST_THREADS)
+    check_count("run.stages", config.run.stages)
+    check_number("trainer.clip_norm", config.trainer.clip_norm)
+    check_number("optimizer.lr", config.optimizer.lr)
+    check_number("optimizer.weight_decay", config.optimizer.weight_decay, zero=True)
+    check_number("run.checkpoint_seconds", config.run.checkpoint_seconds, zero=True)
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {config.seed}")
+    for group, chosen in (("task", config.task), ("model", config.model), ("rule", config.rule)):
+        check_name(f"{group}.name", chosen.name)
+    if strange := [name for name in (*config.model.points, *config.model.silent) if not name or type(name) is not str]:
+        raise ConfigError(f"model.points and model.silent must name modules inside the model, got {strange[0]!r}")
 
 
 def _misfit(config: DictConfig, message: str) -> str:
@@ -223,10 +266,15 @@ def identity(config: Config) -> str:
     """
     content = to_dict(config)
     content["rule"]["options"] = {key: value for key, value in content["rule"]["options"].items() if value is not None}
-    content = _beyond_defaults(content, to_dict(Config()))
+    content = _beyond_defaults(content, _defaults())
     for key in CIRCUMSTANCES:
         content.pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return to_dict(Config())
 
 
 def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -244,6 +292,16 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 def to_dict(config: Config) -> dict[str, Any]:
     """Convert a configuration to plain dictionaries and lists."""
     return asdict(config)
+
+
+def choices(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one would choose for a better result, as flat settings: all but seeds and circumstances.
+
+    Args:
+        content: a configuration in dictionaries, as from `to_dict`.
+    """
+    settings = dict(flattened({key: value for key, value in content.items() if key not in CIRCUMSTANCES}))
+    return {key: value for key, value in settings.items() if key not in ("seed", "rule.options.seed")}
 
 
 def from_dict(content: dict[str, Any]) -> Config:

@@ -45,7 +45,7 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
         if not any(matches(name, pattern) for name in modules):
-            raise PointError(f"pattern '{pattern}' matches no module; {_candidates(pattern, list(modules))}")
+            raise PointError(f"pattern '{pattern}' matches no module; {candidates(pattern, list(modules))}")
     for name, module in modules.items():
         if any(matches(name, pattern) for pattern in patterns):
             found[name] = module
@@ -63,7 +63,8 @@ def inner_model(model: nn.Module) -> nn.Module:
             return model
 
 
-def _candidates(pattern: str, names: list[str]) -> str:
+def candidates(pattern: str, names: list[str]) -> str:
+    """Say which of the names a pattern is like, or the first ones."""
     names = [name for name in names if name]
     if not names:
         return "the model has no named modules"

@@ -5,37 +5,28 @@ the gradients of all processes add up to those of one. Any model may be shared t
 is saved is time, not memory.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from dfa.base.direct import DirectRule
 from dfa.base.rule import Rule
+from dfa.base.scaling import loss_scale
 from dfa.errors import PointError
-from dfa.hooks.points import ForwardRecord, Point, Recorder
+from dfa.hooks.points import ForwardRecord, Point, Recorder, check_trainable
+from dfa.hooks.segments import SegmentedRecord
 from dfa.rules.shallow import Shallow
 
 
-@dataclass
-class _SharedRecord(ForwardRecord):
-    """A forward pass whose error arrives at a leaf.
-
-    Attributes:
-        output: the error tensor, on the graph of the layers below it.
-        leaf: its detached copy that the loss is computed from.
-    """
-
-    output: Tensor = field(default_factory=lambda: torch.empty(0))
-    leaf: Tensor = field(default_factory=lambda: torch.empty(0))
-
-
 class _SharedRecorder(Recorder):
+    """Keeps activations on their graph, and has the error arrive at a leaf."""
+
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         if torch.compiler.is_compiling():
             raise PointError("a backward pass that processes share cannot be compiled with the model")
-        leaf = tensor.detach().requires_grad_()
-        return _SharedRecord(name, points, output=tensor, leaf=leaf), leaf
+        record = SegmentedRecord(name, points, output=tensor, leaf=tensor.detach().requires_grad_())
+        return record, record.passed_on()
 
 
 class BackwardShare:
@@ -80,18 +71,32 @@ class BackwardShare:
             if self._last:
                 self._rule.backward(loss)
             return
-        self._rule.check_passes(loss)
-        hooks = self._rule.hooks
-        records = [record for record in hooks.records if isinstance(record, _SharedRecord)]
-        hooks.records = []
+        rule = self._rule
+        passes = rule.recorded_passes(loss)
+        records = [record for record in passes if isinstance(record, SegmentedRecord)]
+        rule.loss_scale = loss_scale(loss)
+        try:
+            with rule.hooks.going_backward():
+                self._train(rule, loss, records)
+        finally:
+            rule.loss_scale = None
+        rule.forget_trained(records)
+        for record in records:
+            if record.error_received:
+                record.release()
+
+    def _train(self, rule: DirectRule, loss: Tensor, records: Sequence[SegmentedRecord]) -> None:
         roots: list[Tensor] = []
         gradients: list[Tensor] = []
+        trained: list[SegmentedRecord] = []
         errors = self._errors(loss, [record.leaf for record in records])
         for record, error in zip(reversed(records), reversed(errors), strict=True):  # as autograd comes to them
+            record.leaf.grad = None
             if error is None:
-                hooks.records.insert(0, record)
                 continue
-            signals = self._rule.training_signals(record.error_name, error, record.points)
+            trained.append(record)
+            check_trainable(record.points)
+            signals = rule.training_signals(record.error_name, error, record.points)
             for point, signal in zip(record.points, signals, strict=True):
                 if point.name in self._own:
                     roots.append(point.activation)
@@ -99,10 +104,13 @@ class BackwardShare:
             if self._last and record.output.requires_grad:
                 roots.append(record.output)
                 gradients.append(error)
-        if len(hooks.records) == len(records):
-            raise PointError("the loss does not depend on the error tensor: no error arrived there")
         if roots:
             torch.autograd.backward(roots, gradients)
+        if leaking := [record for record in records if record.leaf.grad is not None]:
+            name = leaking[0].error_name or "model output"
+            raise PointError(f"signals arrive at error tensor '{name}', too: the backward pass cannot be shared")
+        for record in trained:
+            record.error_received = True
 
     def _errors(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
         if not self._last:

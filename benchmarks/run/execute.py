@@ -13,7 +13,8 @@ from benchmarks.run.build import build_model, build_rule, build_task, building, 
 from benchmarks.run.describe import description, failed, outline
 from benchmarks.run.distributed import Processes, join
 from benchmarks.run.inputs import inputs_of
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.run.trainer import Diverged, Trainer, evaluate
 from benchmarks.run.wandb import WandbCopy
 from benchmarks.utils.machine import PeakMemory, keep_freed_memory, out_of_memory

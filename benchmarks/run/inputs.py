@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.config import Config
 from benchmarks.registry import DATA_FILES, MODELS, TASKS
-from benchmarks.run.build import load_components, plugin_module
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.build import load_components, load_data_checks, plugin_module
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import write_text
 from benchmarks.utils.paths import cache_dir
@@ -54,8 +55,10 @@ def inputs_of(config: Config) -> Inputs:
     Raises:
         ConfigError: a plug-in that cannot be imported.
     """
-    if config.plugins or config.task.source != "stand_in":
+    if config.plugins:  # which of them define the run is seen from what they register
         load_components(config)
+    elif config.task.source != "stand_in":
+        load_data_checks(config)
     return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in _defining(config)})
 
 
@@ -63,7 +66,6 @@ def current_record(config: Config) -> Record | None:
     """Return the record of a run, if it was made with the data and plug-ins that are here now.
 
     Raises:
-        ResultsError: the record cannot be read.
         ConfigError: a plug-in that cannot be imported.
     """
     record = RunFolder.of(config).read()

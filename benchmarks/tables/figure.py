@@ -4,17 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-import yaml
-
 from benchmarks.config import SCALES, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.registry import FIGURES, Draw
-from benchmarks.run.build import load_components
+from benchmarks.run.build import load_figures
 from benchmarks.tables.cells import Cell, as_pairs
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.yaml_files import read_yaml
 from dfa.registry import UnknownNameError
 
 
@@ -72,7 +70,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     """
     if name not in known_figures(folder):
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
-    content = yaml.safe_load(figure_files(folder)[name].read_text(encoding="utf-8"))
+    content = read_yaml(figure_files(folder)[name], f"figure file {name}.yaml")
     try:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
@@ -105,7 +103,7 @@ def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
         ConfigError: the runs' families have none of this name.
     """
     for config in configs:
-        load_components(config)  # whoever plans and runs them may be another process
+        load_figures(config)  # whoever plans and runs them may be another process
     try:
         return FIGURES[spec.draw]
     except UnknownNameError as error:
@@ -119,6 +117,8 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
         ConfigError: see `drawing`.
         ResultsError: the file cannot be written.
     """
+    import matplotlib  # a plan does not need it
+
     matplotlib.use("Agg")
     figure = drawing(spec, runs.values())(runs)
     try:

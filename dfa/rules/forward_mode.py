@@ -14,8 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Unpack
 
-from dfa.base.rule import Patterns, Uses
+from dfa.base.agreement import agree
+from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
+from dfa.hooks.placing import Hook
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
@@ -49,7 +51,7 @@ class ForwardModeFeedback(LearnedFeedback):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -66,7 +68,7 @@ class ForwardModeFeedback(LearnedFeedback):
     def uses(self) -> Uses:
         return replace(super().uses, extra_forwards=1 / self.every)
 
-    def _make_recorder(self, points: Patterns, error_at: Patterns) -> Recorder:
+    def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
         return self._recorder
 
     @abstractmethod
@@ -99,8 +101,9 @@ class ForwardModeFeedback(LearnedFeedback):
             if self.around_identity and perturbation.shape == response.shape:
                 estimate.diagonal().sub_(1)
             estimates[point.name] += estimate / outputs[point.name]
-        for name, matrix in matrices.items():
-            self.update(matrix, estimates[name])
+        if agree(list(estimates.values()), self.model, self.name):
+            for name, matrix in matrices.items():
+                self.update(matrix, estimates[name])
 
     def _learning_state(self) -> dict[str, Any]:
         return {"forwards": torch.tensor(self._recorder.forwards)}
@@ -125,7 +128,7 @@ class PerturbingRecorder(Recorder):
         self.forwards = 0
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
-        return [model.register_forward_hook(lambda *_: self.reset(), always_call=True)]
+        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True)]
 
     def start(self) -> None:
         self._perturbing = self.forwards % self._rule.every == 0

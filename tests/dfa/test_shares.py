@@ -17,15 +17,16 @@ ROWS = 6
 class TwoNetworks(nn.Module):
     """Two networks, the second of which reads the first one's output; a layer above them, and one that both use."""
 
-    def __init__(self) -> None:
+    def __init__(self, chained: bool = False) -> None:
         super().__init__()
+        self.chained = chained
         self.shared = nn.Linear(5, 5)
         self.coarse, self.fine = self._network(), self._network()
         self.head = nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         coarse = self.coarse(self.shared(x))
-        return self.head(coarse + self.fine(self.shared(x + coarse.detach())))
+        return self.head(coarse + self.fine(self.shared(x + (coarse if self.chained else coarse.detach()))))
 
     @staticmethod
     def _network() -> nn.Sequential:
@@ -93,6 +94,15 @@ def test_a_loss_without_error() -> None:
     share = BackwardShare(rule, 0, 2)
     with pytest.raises(dfa.PointError, match="no forward pass with an error tensor was recorded"):
         share.backward(torch.ones((), requires_grad=True))
-    model(torch.ones(1, 5).double())
+    kept = model(torch.ones(1, 5).double())
     with pytest.raises(dfa.PointError, match="the loss does not depend on the error tensor"):
         share.backward(torch.ones((), requires_grad=True) * 2)
+    assert kept.requires_grad, "a pass is forgotten with its graph"
+
+
+def test_signals_that_arrive_at_another_error_tensor() -> None:
+    model, rule = build("dfa", {})
+    model.chained = True  # type: ignore[assignment]
+    share = BackwardShare(rule, 0, 2)
+    with pytest.raises(dfa.PointError, match="signals arrive at error tensor 'coarse', too: the backward pass cannot"):
+        share.backward(losses(model))

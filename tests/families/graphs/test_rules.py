@@ -131,8 +131,7 @@ def test_pauses_and_exact_batches_know_nothing_of_pseudo_errors(name: str, graph
 
 def test_other_models_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    GraphFeedback(model, "0")
-    with pytest.raises(dfa.PointError, match="whose first argument is a Graph"):
+    with GraphFeedback(model, "0"), pytest.raises(dfa.PointError, match="whose first argument is a Graph"):
         model(torch.randn(2, 3))
     with pytest.raises(ValueError, match="alpha must be in"):
         GraphFeedback(model, "0", alpha=1.0)
