@@ -115,10 +115,7 @@ class TrainerConfig:
 
 @dataclass
 class RunSettings:
-    """Circumstances of a run; nothing here changes its result, or is part of its identity.
-
-    `stages` processes, started by torchrun, share the layers of the backward pass; 1: processes share rows of a batch.
-    """
+    """Circumstances of a run; nothing here changes its result, or is part of its identity."""
 
     results_dir: str = MISSING
     data_dir: str = MISSING
