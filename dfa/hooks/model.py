@@ -116,6 +116,10 @@ class FeedbackHooks:
         finally:
             self._going_backward = False
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Keep something else of training passes from now on; the recorder has no hooks of its own."""
+        self._recorder = recorder
+
     def pending_points(self) -> list[Point]:
         """Return the outputs of feedback points since the last error tensor."""
         return self._pending
