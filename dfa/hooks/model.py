@@ -116,6 +116,10 @@ class FeedbackHooks:
         finally:
             self._going_backward = False
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Keep something else of training passes from now on; the recorder has no hooks of its own."""
+        self._recorder = recorder
+
     def pending_points(self) -> list[Point]:
         """Return the outputs of feedback points since the last error tensor."""
         return self._pending
@@ -259,6 +263,10 @@ class FeedbackHooks:
         """
         label = name or "model output"
         if not points and self._in_pass:  # where a checkpoint runs parts again there is no pass
+            if not any(self._reached.values()):
+                raise PointError(
+                    f"feedback point(s) never reached before error tensor '{label}': {', '.join(self.points)}"
+                )
             raise PointError(
                 f"error tensor '{label}' has no feedback point of its own, for a point belongs to the next error tensor"
                 " that is computed: name the points of each, points={pattern: error tensor}, or take one error"
