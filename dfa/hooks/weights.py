@@ -202,12 +202,9 @@ class WeightExchange:
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, Factor):
-            feedback = self._feedback(kept.weight)
-            return feedback.as_strided(kept.size, kept.stride, feedback.storage_offset() + kept.offset)
-        if isinstance(kept, _Mixture):
-            others = [self._feedback(name) for name in kept.weights]
-            return kept.image.with_others([self._weights[name] for name in kept.weights], others)
-        return kept  # type: ignore[no-any-return]
+            return self._feedback(kept)
+        assert isinstance(kept, Tensor)
+        return kept
 
     def _factor(self, tensor: Tensor, names: Iterable[str]) -> Factor | None:
         """Find the weight whose memory a tensor lies in; one memory may hold several."""

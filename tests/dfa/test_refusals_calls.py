@@ -135,6 +135,8 @@ def test_the_rules_backward_after_a_plain_one(memory: Memory, mlp: nn.Sequential
     loss.backward(retain_graph=True)
     with pytest.raises(dfa.PointError, match=r"a second time|since the last backward"):
         rule.backward(loss)
+    with pytest.raises(dfa.PointError, match="a second time"):
+        rule.backward(loss + cross_entropy(mlp(batch[0]), batch[1]))
     found = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))  # though `loss` is still there
     assert found.keys() == dict(mlp.named_parameters()).keys()
 

@@ -182,6 +182,34 @@ def test_exact_in_spite_of_other_ways(kind: str, passes: int, parallel: int, bat
     assert unused.requires_grad
 
 
+def test_two_passes_that_share_an_input(batch: Batch) -> None:
+    """What both hang on is computed once, outside of the model."""
+
+    class Conditioned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.head = nn.Bilinear(5, 4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            return self.head(self.block(x, condition.expand(len(x), -1)))
+
+    model, source = Conditioned().double(), torch.randn(4, dtype=torch.double, requires_grad=True)
+
+    def loss() -> Tensor:
+        condition = source.tanh()
+        parts = zip(batch[0].chunk(2), batch[1].chunk(2), strict=True)
+        return torch.stack([cross_entropy(model(x, condition), targets) for x, targets in parts]).sum()
+
+    found = []
+    for memory in ("keep", "recompute"):
+        source.grad = None
+        with dfa.RULES.build("dfa", model, "block", memory=memory) as rule:
+            trained = one_step(rule, model, loss)
+        assert source.grad is not None
+        found.append({**trained, "source": source.grad})
+    assert_same(found[1], found[0], tolerance=1e-12)
+
+
 def test_error_that_arrives_by_two_ways(batch: Batch) -> None:
     """A loss on the encoder's output itself, beside what comes through the decoder."""
     model = Translating().double()
