@@ -207,7 +207,7 @@ class WeightExchange:
         if isinstance(kept, _Mixture):
             others = [self._feedback(name) for name in kept.weights]
             return kept.image.with_others([self._weights[name] for name in kept.weights], others)
-        return kept  # type: ignore[no-any-return]
+        return kept
 
     def _factor(self, tensor: Tensor, names: Iterable[str]) -> Factor | None:
         """Find the weight whose memory a tensor lies in; one memory may hold several."""
