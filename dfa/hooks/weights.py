@@ -202,7 +202,11 @@ class WeightExchange:
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, Factor):
-            return self._feedback(kept)
+            feedback = self._feedback(kept.weight)
+            return feedback.as_strided(kept.size, kept.stride, feedback.storage_offset() + kept.offset)
+        if isinstance(kept, _Mixture):
+            others = [self._feedback(name) for name in kept.weights]
+            return kept.image.with_others([self._weights[name] for name in kept.weights], others)
         assert isinstance(kept, Tensor)
         return kept
 
