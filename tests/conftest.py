@@ -17,7 +17,8 @@ from hydra.core.config_store import ConfigStore
 
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.run.execute import execute
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.tables import composed
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.paths import REPOSITORY

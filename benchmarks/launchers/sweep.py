@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from rich.markup import escape
 
 from benchmarks.config import Config, identity, resolve
-from benchmarks.errors import ResultsError, SuiteError
+from benchmarks.errors import SuiteError
 from benchmarks.launchers import launch
 from benchmarks.launchers.report import describe
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import DAMAGED, Record
+from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
+from benchmarks.utils.metrics import CONSTANT
 from benchmarks.utils.torchrun import is_first, several_started
 
 _FILES_SHOWN = 2
@@ -50,10 +53,11 @@ class Sweep:
             self.unusable.extend(str(problem) for problem in problems if not problem.status)
             not_begun = {problem.run for problem in problems if not problem.status}
         records = [
-            None if config is None or identity(config) in not_begun else _readable_record(config) for config in configs
+            None if config is None or identity(config) in not_begun else RunFolder.of(config).read()
+            for config in configs
         ]
         for config, record in zip(configs, records, strict=True):
-            if config is not None and record is not None and is_first():
+            if config is not None and record is not None and record["status"] != DAMAGED and is_first():
                 print_outcome(record, RunFolder.of(config))
         return [None if record is None else record["best_valid"] for record in records]
 
@@ -65,24 +69,23 @@ class Sweep:
             return None
 
 
-def _readable_record(config: Config) -> Record | None:
-    try:
-        return RunFolder.of(config).read()
-    except ResultsError:  # reported by the launcher; the other runs are still shown
-        return None
-
-
 def print_outcome(record: Record, folder: RunFolder) -> None:
     """Print a run in a few lines: what it was, its metrics, and its folder."""
     console = Console(highlight=False)
     data = record["data"]
-    console.print(f"[bold]{describe(record)}[/] ({record['scale']} scale, {data['kind']} data)")
-    metrics = {key: value for key, value in record["metrics"].items() if key.count("/") == 1 and "norm" not in key}
+    console.print(f"[bold]{escape(describe(record))}[/] ({record['scale']} scale, {data['kind']} data)")
+    metrics = {key: value for key, value in record["metrics"].items() if _is_shown(key)}
     for name, value in metrics.items():
-        console.print(f"  {name:18} {value:.4f}")
-    console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {record['device']}")
-    console.print(f"  {_provenance(record)}", soft_wrap=True)
-    console.print(f"  {folder.path}", soft_wrap=True)
+        console.print(f"  {escape(name):18} {value:.4f}")
+    if share := data["notes"].get("malformed_share"):
+        console.print(f"  {share:.4%} of the data's rows are malformed and left out")
+    console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {escape(record['device'])}")
+    console.print(f"  {escape(_provenance(record))}", soft_wrap=True)
+    console.print(f"  {escape(str(folder.path))}", soft_wrap=True)
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.count("/") == 1 and "norm" not in metric and not metric.endswith(CONSTANT)
 
 
 def _provenance(record: Record) -> str:

@@ -9,15 +9,16 @@ import torch
 
 from benchmarks.config import Config, identity
 from benchmarks.run.inputs import inputs_of
-from benchmarks.run.records import Record
+from benchmarks.run.record_schema import Record
 from benchmarks.run.trainer import Trainer
 from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
+from benchmarks.utils.text import printable
 
 
 def failed(error: Exception) -> Record:
     """A record's fields for a run that an error ended."""
-    trace = "".join(traceback.format_exception(error)[-3:])
-    text = " ".join(str(error).split())
+    trace = "".join(traceback.format_exception(error)[-3:]).encode(errors="replace").decode()
+    text = printable(str(error))
     reason = f"out of memory: {text}".rstrip(": ") if out_of_memory(error) else f"{type(error).__name__}: {text}"
     return {"status": "failed", "reason": reason, "trace": trace, "metrics": {}}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.config import Config
 from benchmarks.registry import DATA_FILES, MODELS, TASKS
 from benchmarks.run.build import load_components, load_data_checks, plugin_module
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import write_text
 from benchmarks.utils.paths import cache_dir
@@ -65,7 +66,6 @@ def current_record(config: Config) -> Record | None:
     """Return the record of a run, if it was made with the data and plug-ins that are here now.
 
     Raises:
-        ResultsError: the record cannot be read.
         ConfigError: a plug-in that cannot be imported.
     """
     record = RunFolder.of(config).read()

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import sys
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from torch import nn
 
 from benchmarks.config import Config, identity, to_dict
 from benchmarks.errors import ResultsError
-from benchmarks.utils.files import atomic_path, write_text
-
-Record = dict[str, Any]
+from benchmarks.run.checkpoints import State, newest_fitting
+from benchmarks.run.history import Row, curve, read_history, to_text
+from benchmarks.run.record_schema import DAMAGED, Record, read_record
+from benchmarks.utils.files import atomic_path, read_regular, write_text
 
 
 class RunBusy(Exception):
@@ -109,7 +109,7 @@ class RunFolder:
             raise ResultsError(f"cannot write to the results folder '{self.path}': {reason}") from error
 
     def read(self) -> Record | None:
-        """The finished run's record, or None."""
+        """The finished run's record, or None; one of status "damaged" where the file is not the record of this run."""
         return read_record(self.result)
 
     def kept(self, retry: bool) -> Record | None:
@@ -134,8 +134,11 @@ class RunFolder:
         return place
 
     def begin(self, config: Config) -> None:
-        """Leave the resolved configuration for readers."""
+        """Leave the resolved configuration for readers; a record that is damaged moves to `result.damaged-<n>`."""
         with self._writing():
+            if (record := self.read()) is not None and record["status"] == DAMAGED:
+                places = (self.path / f"result.damaged-{number}" for number in count(1))
+                self.result.rename(next(place for place in places if not place.exists()))
             write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def abandon(self) -> None:
@@ -154,16 +157,18 @@ class RunFolder:
             write_text(self.result, json.dumps(record, indent=1) + "\n")
             self._forget_checkpoints()
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
+    def append_metrics(self, row: Row) -> None:
         """Add a line to the history."""
         with self._writing(), self.metrics.open("a", encoding="utf-8") as history:
-            history.write(json.dumps(row) + "\n")
+            history.write(to_text([row]))
 
-    def history(self) -> list[dict[str, Any]]:
-        """All lines of the history."""
-        if not self.metrics.exists():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+    def history(self) -> list[Row]:
+        """All rows of the history.
+
+        Raises:
+            ResultsError: it is damaged.
+        """
+        return read_history(self.metrics)
 
     def curve(self, metric: str) -> dict[int, float]:
         """A metric by step, over the evaluations of a finished run.
@@ -172,22 +177,23 @@ class RunFolder:
             ResultsError: the history is missing, cannot be read, or ends before the run did, as a copy may that was
                 made while the run was under way.
         """
-        try:
-            values = {int(row["step"]): float(row[metric]) for row in self.history()}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ResultsError(f"cannot read '{metric}' of every line of {self.metrics}: {error!r}") from error
-        if not values:
-            raise ResultsError(f"the history {self.metrics} is missing or empty")
-        record, last = self.read(), max(values)
-        if record is not None and record["status"] == "done" and last < record["steps"]:
-            raise ResultsError(f"the history {self.metrics} ends at step {last} of {record['steps']}")
-        return values
+        record = self.read()
+        return curve(self.metrics, metric, record["steps"] if record and record["status"] == "done" else 0)
 
-    def truncate_history(self, rows: int) -> None:
-        """Keep the first `rows` lines: what came after the checkpoint will be run again."""
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True) if self.metrics.exists() else []
+    def rewrite_history(self, rows: Sequence[Row]) -> bool:
+        """Have the history consist of these rows; what came after a checkpoint will be run again.
+
+        Returns:
+            Whether it began with them before.
+        """
+        text = to_text(rows)
+        try:
+            intact = not text or read_regular(self.metrics).startswith(text)
+        except (OSError, ValueError):
+            intact = False
         with self._writing():
-            write_text(self.metrics, "".join(lines[:rows]))
+            write_text(self.metrics, text)
+        return intact
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Atomically replace the checkpoint, which becomes the previous one."""
@@ -201,36 +207,26 @@ class RunFolder:
         with self._writing(), atomic_path(self.weights(which)) as temporary:
             save_model(model, str(temporary))
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint that can be read, on the CPU, or None where there is none.
+    def load_checkpoint(self, take_up: Callable[[State], None] = lambda state: None) -> State | None:
+        """The last checkpoint that can be read and taken up, on the CPU, or None where there is none.
 
-        If that is the one before the last, the damaged one is dropped, and a line says so.
+        If that is the one before the last, the other is dropped, and a line says so.
+
+        Args:
+            take_up: has the run go on from a checkpoint; raises if that is not possible.
 
         Raises:
-            ResultsError: there are some, and none can be read.
+            ResultsError: there are some, and none fits.
         """
         present = [path for path in (self.checkpoint, self.previous_checkpoint) if path.exists()]
-        for path in present:
-            try:
-                state = _read_checkpoint(path)
-            except MemoryError:
-                raise
-            except Exception:
-                continue
-            if path is not present[0]:
-                print(
-                    f"warning: unreadable checkpoint '{self.checkpoint}'; going on from the one before it",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                with self._writing():
-                    path.replace(self.checkpoint)
-            return state
-        if present:
-            names, them = " and ".join(f"'{path}'" for path in present), "it" if len(present) == 1 else "them"
-            plural = "s" * (len(present) > 1)
-            raise ResultsError(f"unreadable checkpoint{plural} {names}; delete {them} to start over")
-        return None
+        found = newest_fitting(present, take_up)
+        if found is None:
+            return None
+        path, state = found
+        if path != present[0]:
+            with self._writing():
+                path.replace(self.checkpoint)
+        return state
 
     @property
     def has_checkpoint(self) -> bool:
@@ -254,35 +250,3 @@ class RunFolder:
         """Remove the checkpoints, and what processes left behind that were killed while they wrote."""
         for path in (self.checkpoint, self.previous_checkpoint, *self.path.glob(".*.tmp")):
             path.unlink(missing_ok=True)
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a file holds; torch itself would not notice a number that was changed on disk."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"{damaged} is damaged")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
-def first_measured(records: Iterable[Record]) -> Record | None:
-    """The first that names a metric; those of runs that did not get as far as training do not."""
-    return next((record for record in records if record["valid_metric"]), None)
-
-
-def read_record(path: Path) -> Record | None:
-    """The record in a file, or None where there is none.
-
-    Raises:
-        ResultsError: the file is not a record.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"unreadable record '{path}': {error}; delete it to run again") from None
-    if not isinstance(record, dict) or "status" not in record:
-        raise ResultsError(f"unreadable record '{path}': it names no status; delete it to run again")
-    return record

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from benchmarks.config import Config
 from benchmarks.run.alignment import alignment_metrics
+from benchmarks.run.checkpoints import State, random_state, set_random_state
 from benchmarks.run.distributed import Processes
+from benchmarks.run.history import Row, is_row
 from benchmarks.run.inputs import Inputs
 from benchmarks.run.optim import after_evaluation, after_step, make_optimizer, make_schedule
+from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import WandbCopy
 from benchmarks.task import Task
@@ -25,31 +28,6 @@ from dfa import Rule
 
 class Diverged(Exception):
     """The training loss is no longer finite."""
-
-
-@dataclass
-class Position:
-    """Where a run is; together with the seed it determines all that follows.
-
-    Attributes:
-        epoch: the epoch under way, from 1.
-        batch: batches of it that are done.
-        step: optimiser steps done in all.
-        evaluations: evaluations done, which is also the number of lines in the history.
-        seconds: training time so far, over all sittings.
-        stale: evaluations since the best one.
-        best_value, best_epoch, best_step: the best evaluation on validation; best_value None before the first.
-    """
-
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
-    evaluations: int = 0
-    seconds: float = 0.0
-    stale: int = 0
-    best_value: float | None = None
-    best_epoch: int = 0
-    best_step: int = 0
 
 
 @dataclass
@@ -66,6 +44,7 @@ class Trainer:
     processes: Processes = field(default_factory=Processes)
     position: Position = field(default_factory=Position)
     best_weights: dict[str, Tensor] | None = None
+    history: list[Row] = field(default_factory=list)
     inputs: Inputs = field(default_factory=Inputs)
 
     def __post_init__(self) -> None:
@@ -75,6 +54,7 @@ class Trainer:
         )
         compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
         self.forward: nn.Module = compiled  # type: ignore[assignment]
+        self.backward = self.processes.backward_of(self.rule)
         self.add_up_gradients = self.processes.gradient_sum(self.model)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.losses_summed = 0
@@ -144,9 +124,9 @@ class Trainer:
         self.processes.reseed(self.config.seed, self.position.epoch, self.position.batch)
         with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = self.task.loss(self.model if first else self.forward, batch)
-        if self.processes.several:
+        if self.processes.share_rows:
             loss = loss * weight
-        self.rule.backward(loss if group == 1 else loss / group)
+        self.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
         self.loss_sum += self.processes.sum_losses(loss.detach(), weight)
         self.losses_summed += 1
@@ -193,6 +173,7 @@ class Trainer:
         after_evaluation(self.schedule, value)
         row = {"epoch": epoch, "step": position.step, "train/loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {f"valid/{name}": metric for name, metric in metrics.items()} | aligned
+        self.history.append(row)
         self.folder.append_metrics(row)
         self.wandb.log(row)
         progress.update(position.step, {"loss": loss, self.task.metric: value})
@@ -245,30 +226,51 @@ class Trainer:
                 "schedule": self.schedule.state_dict(),
                 "rule": self.rule.state_dict(),
                 "loss": (self.loss_sum, self.losses_summed),
-                "random": _random_state(self.device),
+                "random": random_state(self.device),
+                "history": self.history,
                 "inputs": self.inputs.as_record(),
             }
         )
         self._last_checkpoint = time.monotonic()
 
     def _resume(self) -> None:
-        state = self.processes.from_first(self.folder.load_checkpoint)
+        state = self.processes.from_first(lambda: self.folder.load_checkpoint(self._take_up))
         if state is not None and (reason := self.inputs.differs_from(state)):
             print(f"the checkpoint in '{self.folder.path}' was made with {reason}: the run starts over", flush=True)
             self.folder.start_over()
             state = None
         if state is None:
-            self.folder.truncate_history(0)
+            self.folder.rewrite_history([])
             return
-        self.position = Position(**state["position"])
-        self.model.load_state_dict(state["model"])
+        self._take_up(state)  # in the other processes, too
+        if not self.folder.rewrite_history(self.history):
+            print(f"the history in '{self.folder.path}' was damaged: put back from the checkpoint", flush=True)
+
+    def _take_up(self, state: State) -> None:
+        """Go on from a checkpoint, unless it was made with other data or code.
+
+        Raises:
+            Exception: of any kind; it is not one of this run, and another has to be taken up.
+        """
+        if self.inputs.differs_from(state):
+            return
+        trainer, rows = self.config.trainer, state["history"]
+        batches = self.task.steps_per_epoch()
+        self.position = Position.restored(state["position"], trainer.epochs, batches, trainer.accumulate)
+        if len(rows) != self.position.evaluations or not all(map(is_row, rows)):
+            raise ValueError(f"its history is not that of {self.position.evaluations} evaluations")
+        self.history = rows
         self.best_weights = state["best_weights"]
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)  # that it fits is found out now
+        elif self.position.best_value is not None and trainer.selection == "best":
+            raise ValueError("it lacks the best weights")
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rule.load_state_dict(state["rule"])
         self.loss_sum, self.losses_summed = state["loss"][0].to(self.device), state["loss"][1]
-        _set_random_state(self.device, state["random"])
-        self.folder.truncate_history(self.position.evaluations)
+        set_random_state(self.device, state["random"])
 
 
 def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, float]:
@@ -276,14 +278,3 @@ def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
         return task.evaluate(model, split)
-
-
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)

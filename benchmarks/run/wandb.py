@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config import Config, RunSettings, identity, to_dict
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 
 PROJECT = "dfa-benchmarks"
 FINISH_SECONDS = 120

@@ -1,7 +1,7 @@
 """Time and memory of training steps of all models under every rule, and how soon commands answer; in `results/bench`.
 
-Its parts are `steps`, `rules`, `memory`, `overhead`, `profile` and `latency`. For numbers worth keeping, measure on a
-machine that does nothing else.
+Its parts are `steps`, `rules`, `memory`, `overhead`, `profile`, `pipeline` and `latency`. For numbers worth keeping,
+measure on a machine that does nothing else.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from benchmarks.speed.workloads import MODES
 from benchmarks.utils.machine import commit, device_name
 from dfa import RULES
 
-PARTS = ("steps", "rules", "memory", "overhead", "profile", "latency")
+PARTS = ("steps", "rules", "memory", "overhead", "profile", "pipeline", "latency")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Suite:
 
     Attributes:
         parts: of `PARTS`.
-        models: entries of `configs/bench/steps.yaml`; empty: all.
+        models: entries of `configs/bench/steps.yaml`, or of `pipeline.yaml` for the part `pipeline`; empty: all.
         rules: names of rules, bp first, or of peers, "package.module:function".
         modes: of `MODES`.
         depths: numbers of blocks for the part `memory`; empty: those of `configs/bench/depth.yaml`.
@@ -113,6 +113,12 @@ def measure(suite: Suite, folder: Path) -> bool:
         _write(folder, "overhead", bench_overhead(device, 10 * suite.rounds), facts, overhead_text)
     if "profile" in suite.parts:
         _write(folder, "profile", bench_profile(suite.models, device, suite.rounds), facts, profile_text)
+    if "pipeline" in suite.parts:
+        from benchmarks.speed.pipeline.report import pipeline_figure, pipeline_text
+        from benchmarks.speed.pipeline.suite import bench_pipeline
+
+        rows = bench_pipeline(suite.models, suite.threads, suite.rounds) if device.type == "cpu" else []
+        _write(folder, "pipeline", rows, facts, pipeline_text, pipeline_figure)
     if "latency" in suite.parts:
         _write(
             folder,

@@ -13,8 +13,7 @@ import yaml
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.errors import ResultsError
-from benchmarks.run.inputs import current_record
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import DAMAGED, Record, fault_in
 from benchmarks.utils.files import atomic_path, write_text
 from benchmarks.utils.paths import REPOSITORY
 
@@ -79,9 +78,13 @@ class Archive:
                 row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in ("config", "record", "history")))
                 for row in rows
             }
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            how = {name: head["how"][name] for name in ("scale", "why", "seeds", "rules")}
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ResultsError(f"the records in '{path}' cannot be read: {error!r}") from None
-        return cls(table, head["how"], runs)
+        for key, run in runs.items():
+            if fault := fault_in(run.record):
+                raise ResultsError(f"the records in '{path}' cannot be used: that of run {key} {fault}")
+        return cls(table, how, runs)
 
     def write(self, folder: Path | None = None) -> Path:
         """Write the archive; the same runs give the same bytes.
@@ -111,6 +114,8 @@ class Archive:
 
     def restore(self, configs: Iterable[Config]) -> int:
         """Put archived runs back as run folders, where there is no record yet; return how many."""
+        from benchmarks.run.records import RunFolder  # late: archives are read where there is no PyTorch, too
+
         restored = 0
         for config in configs:
             folder, archived = RunFolder.of(config), self.runs.get(identity(config)) if self.runs else None
@@ -137,10 +142,14 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Ar
         how: see `Archive`.
         configs: of its runs.
     """
+    from benchmarks.run.inputs import current_record
+    from benchmarks.run.records import RunFolder
+
     runs: dict[str, ArchivedRun] = {}
     for config in configs:
         folder = RunFolder.of(config)
-        if (record := current_record(config)) is not None:
+        record = current_record(config)
+        if record is not None and record["status"] != DAMAGED:
             content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
             kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
             runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))

@@ -7,6 +7,7 @@ import yaml
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.files import write_result
+from benchmarks.utils.yaml_files import read_yaml
 
 Chosen = Mapping[str, Mapping[str, Sequence[str]]]
 """Scale → name of a cell, or of a row for all its cells → overrides."""
@@ -24,14 +25,11 @@ def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
     path = chosen_path(name, folder)
     if not path.exists():
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name} of chosen settings is not valid YAML: {error}") from None
+    content = read_yaml(path, f"{path.name} of chosen settings")
     if not (
         isinstance(content, dict)
         and all(isinstance(of_cells, dict) for of_cells in content.values())
-        and all(isinstance(items, list) for of_cells in content.values() for items in of_cells.values())
+        and all(_are_words(items) for of_cells in content.values() for items in of_cells.values())
     ):
         raise ConfigError(f"{path.name} of chosen settings must map scales to cells to lists of overrides")
     strange = [cell for of_cells in content.values() for cell in of_cells if cell not in known]
@@ -53,6 +51,10 @@ def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
 def chosen_path(name: str, folder: Path) -> Path:
     """Return the path of a table's chosen settings."""
     return folder / "chosen" / f"{name}.yaml"
+
+
+def _are_words(items: object) -> bool:
+    return isinstance(items, list) and all(isinstance(item, str) for item in items)
 
 
 def _plain(chosen: Chosen) -> dict[str, dict[str, list[str]]]:

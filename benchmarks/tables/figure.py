@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from benchmarks.config import SCALES, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.registry import FIGURES, Draw
@@ -14,6 +12,7 @@ from benchmarks.tables.cells import Cell, as_pairs
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.yaml_files import read_yaml
 from dfa.registry import UnknownNameError
 
 
@@ -71,7 +70,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     """
     if name not in known_figures(folder):
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
-    content = yaml.safe_load(figure_files(folder)[name].read_text(encoding="utf-8"))
+    content = read_yaml(figure_files(folder)[name], f"figure file {name}.yaml")
     try:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name

@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.config import identity
+from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
-from benchmarks.launchers.report import Problem, run_name
+from benchmarks.launchers.names import run_name
+from benchmarks.launchers.report import Problem
 from benchmarks.run.inputs import current_record
+from benchmarks.run.record_schema import DAMAGED
+from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
+from benchmarks.tables.at_step import MARK, with_metrics_at_steps
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
@@ -30,8 +34,13 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
 
     Returns:
         The runs that failed or diverged, and the tables that were not written.
+
+    Raises:
+        ConfigError: the runs' device is not here; nothing is run then.
     """
     problems: list[Problem] = []
+    if not dry:
+        plans.check_device()
     for plan in plans:
         print(plan.describe(plans.jobs), flush=True)
         if dry:
@@ -67,7 +76,8 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     for run in runs:
         key, record = identity(run.config), run.record
         if record is not None and record["status"] != "done" and key not in reasons:
-            reasons[key] = f"{record['status']} in an earlier run: {record['reason']}"
+            when = "" if record["status"] == DAMAGED else " in an earlier run"
+            reasons[key] = f"{record['status']}{when}: {record['reason']}"
             problems.append(Problem(run_name(run.config), reasons[key], key))
     folder = Path(plan.runs[0].config.run.results_dir)
     if isinstance(plan.target, FigureSpec):
@@ -84,8 +94,17 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
         plan: of a table or figure.
         reasons: identity → why a run could not be carried out.
     """
+    metrics = plan.target.metrics.values() if isinstance(plan.target, TableSpec) else ()
+    keys = {key for metric in metrics for key in metric.all_keys() if MARK in key}
+
+    def record_of(config: Config) -> Record | None:
+        record = current_record(config)
+        if record is None or not keys:
+            return record
+        return with_metrics_at_steps(record, RunFolder.of(config).history(), keys)
+
     return [
-        replace(run, record=current_record(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
+        replace(run, record=record_of(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
         for run in plan.runs
     ]
 
@@ -133,7 +152,7 @@ def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folde
 
 
 def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:
-    records = [run.record for run in runs if run.record is not None]
+    records = [run.record for run in runs if run.record is not None and run.record["status"] != DAMAGED]
     done = [record for record in records if record["status"] == "done"]
     unsuccessful = [record for record in records if record["status"] != "done"]
     if unsuccessful:
@@ -142,7 +161,8 @@ def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:
         return CellOutcome(done, len(runs), status, reasons)
     if len(done) == len(runs):
         return CellOutcome(done, len(runs), "done")
-    reason = next((run.missing for run in runs if run.missing), "not run")
+    damaged = [f"seed {run.record['seed']} damaged" for run in runs if run.record and run.record["status"] == DAMAGED]
+    reason = "; ".join(damaged) or next((run.missing for run in runs if run.missing), "not run")
     return CellOutcome(done, len(runs), "partial" if done else "missing", reason)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
-from benchmarks.utils.files import write_result
+from benchmarks.utils.files import read_regular, write_result
 from benchmarks.utils.text import markdown_list, markdown_page, markdown_table
 
 CSV_COLUMNS = (
@@ -282,6 +282,6 @@ def count_results(text: str) -> int:
 def results_in_file(path: Path) -> int:
     """Count the means in a table's CSV file; 0 where there is none that can be read."""
     try:
-        return count_results(path.read_text(encoding="utf-8"))
+        return count_results(read_regular(path))
     except (OSError, ValueError, csv.Error):
         return 0

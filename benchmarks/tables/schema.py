@@ -1,5 +1,6 @@
 """Schema of the files in `configs/table/`, and their reader."""
 
+import io
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
+from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
 
 Schema = TypeVar("Schema")
@@ -21,7 +23,8 @@ class Metric:
     """Metric of a table: where it is found in a record, and how it is shown.
 
     Attributes:
-        record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds".
+        record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds", or
+            a metric at a step of training, e.g. "valid/perplexity@1000", if the run was evaluated there.
         record_for: pattern of a row or "row:column" → the key that takes its place there.
         label: words for a heading, e.g. "accuracy (%)".
         factor: what the record's value is multiplied by (100 turns a fraction into percent).
@@ -38,6 +41,10 @@ class Metric:
     decimals: int = 2
     higher_is_better: bool = True
     relative_to: list[str] = field(default_factory=list)
+
+    def all_keys(self) -> set[str]:
+        """Return all keys that the metric is found under."""
+        return {self.record, *self.record_for.values()}
 
     def key(self, *names: str) -> str:
         """Return the key in the records of a cell with these names."""
@@ -224,9 +231,11 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
 
 def _load(path: Path) -> Any:
     try:
-        return OmegaConf.load(path)
+        return OmegaConf.load(io.StringIO(read_regular(path)))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"table file {path.name} cannot be read: {_first_line(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:

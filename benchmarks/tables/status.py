@@ -1,4 +1,4 @@
-"""Status of tables and figures: runs done, running, interrupted, failed, diverged or missing, and why."""
+"""Status of tables and figures: runs done, running, interrupted, failed, diverged, damaged or missing, and why."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.errors import ResultsError
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import Plan
 
-STATES = ("done", "running", "interrupted", "failed", "diverged", "missing")
+STATES = ("done", "running", "interrupted", "failed", "diverged", "damaged", "missing")
 _NAMED = 3  # runs that are named with a reason
 
 
@@ -60,10 +59,7 @@ def state_of(folder: RunFolder) -> tuple[str, str]:
     """Return the state of a run and why it is not done, from its folder alone."""
     if folder.is_held():
         return "running", "a process is at work on it"
-    try:
-        record = folder.read()
-    except ResultsError as error:
-        return "failed", str(error)
+    record = folder.read()
     if record is not None:
         return record["status"], record.get("reason", "")
     if folder.has_checkpoint:

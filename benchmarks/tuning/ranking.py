@@ -5,23 +5,25 @@ cannot be selected on.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from tabulate import tabulate
 
-from benchmarks.config import CIRCUMSTANCES, compose_config
+from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.run.records import Record, first_measured, read_record
+from benchmarks.launchers.names import choices
+from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
+from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
+from benchmarks.utils.values import expanded_folder
+from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
-_NO_SETTING = (*CIRCUMSTANCES, "seed")  # nothing that one would choose
-_SEEDED = "rule.options.seed"
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Ranked:
         settings: what distinguishes it from the others, e.g. {"optimizer.lr": 1e-4}.
         values: validation metric of every seed that finished, in the order of the seeds; empty where none did.
         unsuccessful: seeds that failed or diverged.
+        constant: seeds that finished with a model that predicts the same for every example.
     """
 
     settings: Mapping[str, Any]
     values: tuple[float, ...]
     unsuccessful: int
+    constant: int = 0
 
 
 def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
@@ -54,7 +58,7 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
         raise ConfigError(f"--top must be at least 1, got {top}")
     config = compose_config(choice)
     wanted = {group: str(config[group].name) for group in GROUPS}
-    metric, ranked = rank(Path(config.run.results_dir), wanted, config.scale)
+    metric, ranked = rank(Path(expanded_folder("run.results_dir", config.run.results_dir)), wanted, config.scale)
     return metric, ranked[:top]
 
 
@@ -69,56 +73,60 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
     Raises:
         ResultsError: no such run is recorded.
     """
-    found = [(settings, record) for settings, record in _runs(results, wanted) if record["scale"] == scale]
+    found = list(_runs(results, wanted, scale))
     if not found:
         words = " ".join(f"{group}={name}" for group, name in wanted.items())
         raise ResultsError(f"no run of {words} at scale {scale} is recorded in {results}")
     groups: dict[str, list[tuple[dict[str, Any], Record]]] = {}
     for settings, record in found:
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append((settings, record))
-    varied = _varied([members[0][0] for members in groups.values()])
-    ranked = [_ranked(members, varied) for members in groups.values()]
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append((settings, record))
+    keys = varied([members[0][0] for members in groups.values()])
+    ranked = [_ranked(members, keys) for members in groups.values()]
     first = first_measured(record for _, record in found) or found[0][1]
     sign = -1 if first["higher_is_better"] else 1
     ranked.sort(key=lambda entry: sign * float(np.mean(entry.values)) if entry.values else float("inf"))
     return first["valid_metric"], ranked
 
 
-def _runs(results: Path, wanted: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], Record]]:
+def _runs(results: Path, wanted: Mapping[str, str], scale: str) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Read settings and record of each run at a scale; a line on stderr names what is damaged, and it is left out."""
     folder = results.joinpath("runs", *(wanted[group] for group in GROUPS))
-    for path in sorted(folder.glob("*/result.json")):
-        record = read_record(path)
-        assert record is not None
-        config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
-        settings = {key: value for key, value in config.items() if key not in _NO_SETTING}
-        flat = dict(_flattened(settings))
-        flat.pop(_SEEDED, None)
-        yield flat, record
+    for path in sorted(folder.glob("*")):
+        record = read_record(path / "result.json")
+        if record is None:
+            continue
+        if record["status"] == DAMAGED:
+            print(f"warning: left out: {record['reason']}", file=sys.stderr)
+        elif record["scale"] == scale:
+            try:
+                yield _settings(path / "config.yaml"), record
+            except ConfigError as error:
+                print(f"warning: left out: {error}", file=sys.stderr)
 
 
-def _flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flattened(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
+def _settings(path: Path) -> dict[str, Any]:
+    config = read_yaml(path, f"the configuration '{path}'")
+    if not isinstance(config, dict):
+        raise ConfigError(f"the configuration '{path}' is none")
+    return choices(config)
 
 
-def _varied(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for settings in all_settings for key in settings)
-    return [key for key in keys if len({json.dumps(settings.get(key)) for settings in all_settings}) > 1]
-
-
-def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], varied: Sequence[str]) -> Ranked:
+def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], keys: Sequence[str]) -> Ranked:
     records = sorted((record for _, record in members), key=lambda record: int(record["seed"]))
-    values = tuple(float(record["best_valid"]) for record in records if record["status"] == "done")
-    return Ranked({key: members[0][0].get(key) for key in varied}, values, len(records) - len(values))
+    done = [record for record in records if record["status"] == "done"]
+    values = tuple(float(record["best_valid"]) for record in done)
+    dead = sum(map(predicts_constant, done))
+    return Ranked({key: members[0][0].get(key) for key in keys}, values, len(records) - len(values), dead)
 
 
 def show(metric: str, ranked: Sequence[Ranked]) -> str:
-    """Format the ranking as a table."""
-    lines = [
+    """Format the ranking as a table; runs whose predictions are constant are counted where there are any."""
+    headings = [*ranked[0].settings, f"valid {metric}", "seeds", "failed"]
+    lines: list[list[Any]] = [
         [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
         for entry in ranked
     ]
-    return tabulate(lines, [*ranked[0].settings, f"valid {metric}", "seeds", "failed"], disable_numparse=True)
+    if any(entry.constant for entry in ranked):
+        headings.append("constant predictions")
+        lines = [[*line, entry.constant] for line, entry in zip(lines, ranked, strict=True)]
+    return tabulate(lines, headings, disable_numparse=True)

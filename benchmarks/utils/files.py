@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,25 @@ from pathlib import Path
 from benchmarks.errors import ResultsError
 
 _UNFINISHED = ".building-"
+_MOST_BYTES = 256 * 2**20  # of a file that is read at once
+
+
+def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> str:
+    """Read a text file (UTF-8). A pipe or a device, which might never end, is refused, and so is a very large file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is no text.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is not a file" if not stat.S_ISDIR(status.st_mode) else "it is a folder")
+    if status.st_size > most_bytes:
+        raise OSError(f"it has {status.st_size / 1e6:.0f} MB")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start})") from None
 
 
 @contextmanager

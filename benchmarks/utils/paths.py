@@ -5,9 +5,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from benchmarks.errors import ConfigError
+from benchmarks.utils.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG_DIR = REPOSITORY / "configs"
@@ -29,7 +28,7 @@ def add_config_folder(folder: str) -> None:
         ConfigError: there is no such folder, or one of its files has the name of a file of the suite.
     """
     path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
+    if not folder or not path.is_dir():
         raise ConfigError(f"--config-dir: there is no folder '{folder}'")
     for file in sorted(path.glob("*/*.yaml")):
         if (CONFIG_DIR / file.relative_to(path)).exists():
@@ -57,7 +56,7 @@ def _plugins_of(folder: Path) -> list[str]:
     file = folder / "plugins.yaml"
     if not file.exists():
         return []
-    names = yaml.safe_load(file.read_text(encoding="utf-8"))
+    names = read_yaml(file, f"'{file}'")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"'{file}' must be a list of Python files and modules")
     return [str(folder / name) if name.endswith(".py") else name for name in names]

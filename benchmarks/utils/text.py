@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def printable(text: str) -> str:
+    """Bring a text into one line without characters that steer a terminal or cannot be written."""
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
     """Format the mean ± the sample standard deviation, e.g. "0.7982 ± 0.0190"; "–" if there are no values."""
     if not values:

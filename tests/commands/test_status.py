@@ -56,6 +56,7 @@ def test_every_state_is_counted_with_its_reason_and_looking_changes_nothing(
         "0",
         "0",
         "0",
+        "0",
         "9",
     ]
     assert not toys.results.exists()
@@ -75,8 +76,8 @@ def test_every_state_is_counted_with_its_reason_and_looking_changes_nothing(
     lines = out.splitlines()
     assert lines[0].split() == ["scale", "runs", *STATES]
     assert [line.split() for line in lines[2:4]] == [
-        ["table_3", "paper", "9", "1", "1", "1", "1", "1", "4"],
-        ["other", "runs", "1", "1", "0", "0", "0", "0", "0"],
+        ["table_3", "paper", "9", "1", "1", "1", "1", "1", "0", "4"],
+        ["other", "runs", "1", "1", "0", "0", "0", "0", "0", "0"],
     ]
     assert lines[5:] == [
         "table_3: 1 running: a process is at work on it (gcn/dfa:cora seed 1)",
@@ -95,11 +96,11 @@ def test_unknown_names_are_refused(toys: Toys, command: Command) -> None:
     assert code == 2 and err.startswith("error: unknown table or figure 'table_99'; known: ") and err.count("\n") == 1
 
 
-def test_a_record_that_cannot_be_read_is_a_failure_that_says_so(toys: Toys) -> None:
+def test_a_record_that_cannot_be_read_is_damaged_and_says_so(toys: Toys) -> None:
     _, folder = toys.run()
     assert state_of(folder) == ("done", "")
     folder.result.write_text("{")
     state, reason = state_of(folder)
-    assert state == "failed" and "unreadable record" in reason and "delete it to run again" in reason
+    assert state == "damaged" and f"'{folder.result}' cannot be read" in reason and "run.retry=true" in reason
     folder.result.unlink()
     assert state_of(folder) == ("missing", "not run yet")

@@ -147,7 +147,8 @@ def test_a_record_that_cannot_be_read_hides_no_other_run(toys: Toys, command: Co
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
     code, out, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1,2")
-    assert code == 2 and err.count("\n") == 1 and f"unreadable record '{damaged}'" in err
+    assert code == 1 and err.count("\n") == 1
+    assert f"toy toy_mlp bp seed 1: damaged: its record '{damaged}' cannot be read" in err
     assert [f"seed {seed}: done (paper scale" in out for seed in range(3)] == [True, False, True]
 
 
@@ -270,8 +271,8 @@ def test_trouble_with_the_results_folder_is_one_line(
         ),
         "two damaged checkpoints": (
             2,
-            f"error: unreadable checkpoints '{folder.checkpoint}' and '{folder.previous_checkpoint}'; "
-            "delete them to start over\n",
+            f"error: unreadable checkpoint '{folder.checkpoint}' and "
+            f"unreadable checkpoint '{folder.previous_checkpoint}'; delete them to start over\n",
         ),
     }[trouble]
     assert not list(toys.results.rglob("*.tmp"))

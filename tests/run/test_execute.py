@@ -19,7 +19,8 @@ from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.run.build import load_components
 from benchmarks.run.execute import execute
-from benchmarks.run.records import Record, RunBusy, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import Toys
 

@@ -13,7 +13,8 @@ import pytest
 from benchmarks.commands import reproduce
 from benchmarks.config import identity
 from benchmarks.run.execute import execute
-from benchmarks.run.records import Record, RunFolder
+from benchmarks.run.record_schema import Record
+from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import PROJECT
 from benchmarks.tables import targets
 from tests.commands.test_reproduce import toy_table

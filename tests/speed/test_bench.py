@@ -243,7 +243,10 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
-        (["--parts", "all"], "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile, latency"),
+        (
+            ["--parts", "all"],
+            "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile, pipeline, latency",
+        ),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
         (["--parts", "rules", "--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),

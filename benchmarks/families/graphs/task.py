@@ -19,11 +19,13 @@ from benchmarks.families.graphs.data import load_planetoid, public_split, to_gra
 from benchmarks.families.graphs.links import sample_non_edges, split_links
 from benchmarks.families.graphs.published import FOLDERS
 from benchmarks.registry import TASKS
-from benchmarks.task import DataInfo, Task
+from benchmarks.task import DataInfo, Task, constant_predictions
 
 FEATURES = ("normalised", "raw")
 SPLITS = ("public", "folds", "random")
 OUTPUTS = ("logits", "log_probabilities")
+SAME_SCORE = 1e-6
+"""Largest difference between two probabilities of a link that counts as none."""
 
 
 class NodeClassification(Task):
@@ -111,8 +113,10 @@ class NodeClassification(Task):
         nodes = self.splits[split]
         out = self._forward(model)[nodes]
         labels = self.graph.y[nodes]
-        correct = (out.argmax(dim=1) == labels).double().mean()
-        return {"accuracy": float(correct), "loss": float(F.cross_entropy(out.float(), labels))}
+        classes = out.argmax(dim=1)
+        correct = (classes == labels).double().mean()
+        loss = F.cross_entropy(out.float(), labels)
+        return {"accuracy": float(correct), "loss": float(loss), **constant_predictions(classes)}
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """The loss over all nodes, whatever the split."""
@@ -193,8 +197,10 @@ class LinkPrediction(Task):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         pairs = self.links.positive[split], self.links.negative[split]
-        auc, ap = self._autoencoder.test(model(self.graph).float(), *pairs)
-        return {"auc": float(auc), "ap": float(ap)}
+        embeddings = model(self.graph).float()
+        auc, ap = self._autoencoder.test(embeddings, *pairs)
+        scores = self._autoencoder.decode(embeddings, torch.cat(pairs, dim=1))
+        return {"auc": float(auc), "ap": float(ap), **constant_predictions(scores, SAME_SCORE)}
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """The loss with a fixed set of negative pairs."""

@@ -18,9 +18,11 @@ from benchmarks.families.recommenders.criteo.load import (
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
 from benchmarks.families.recommenders.movielens import load_movielens
 from benchmarks.registry import TASKS
-from benchmarks.task import DataInfo, Task, cut_rows
+from benchmarks.task import DataInfo, Task, constant_predictions, cut_rows
 
 ALIGNMENT_ROWS = 512
+SAME_LOGIT = 1e-6
+"""Largest difference between two logits that counts as none."""
 
 
 class ClickTask(Task):
@@ -90,7 +92,7 @@ class ClickTask(Task):
         return binary_cross_entropy_with_logits(model(ids), labels)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Return exact AUC and mean log loss (nats); both are NaN if an output is not finite."""
+        """Return the metrics of all rows of a split, see `click_metrics`."""
         rows = np.sort(self.split.part(split))  # in file order, so that fewer memory-mapped pages are read
         logits, labels = [], []
         for ids, clicked in batches(self.log, rows, self.evaluation_batch):
@@ -115,9 +117,9 @@ class ClickTask(Task):
 
 
 def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return exact AUC and log loss (nats) of logits (n,) for labels (n,) of 0 and 1.
+    """Return exact AUC, log loss (nats) and `constant_predictions` of logits (n,) for labels (n,) of 0 and 1.
 
-    Both are NaN if a logit is not finite; the AUC is NaN if all labels are equal.
+    AUC and log loss are NaN if a logit is not finite; the AUC is NaN if all labels are equal.
     """
     from sklearn.metrics import roc_auc_score  # takes as long as torch, and training needs none
 
@@ -126,7 +128,7 @@ def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     log_loss = binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
     one_class = labels.min() == labels.max()
     auc = float("nan") if one_class else float(roc_auc_score(labels.numpy(), logits.numpy()))
-    return {"auc": auc, "log_loss": log_loss}
+    return {"auc": auc, "log_loss": log_loss, **constant_predictions(logits, SAME_LOGIT)}
 
 
 def _click_task(

@@ -1,0 +1,53 @@
+"""YAML files that a user may have written, or damaged: read, or refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.errors import ConfigError
+from benchmarks.utils.files import read_regular
+
+_MOST_BYTES = 2**20
+_MOST_VALUES = 100_000  # more than any configuration has; aliases can make a short file endless
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Read a YAML file with plain values.
+
+    Args:
+        path: of the file.
+        what: it is, for the message, e.g. "search space 'mine.yaml'".
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or is endless.
+    """
+    try:
+        content = yaml.safe_load(read_regular(path, _MOST_BYTES))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is not valid YAML: {_first_line(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{what} is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if _is_endless(content):
+        raise ConfigError(f"{what} has more than {_MOST_VALUES} values")
+    return content
+
+
+def _is_endless(content: Any) -> bool:
+    left, seen = [content], 0
+    while left:
+        seen += 1
+        if seen > _MOST_VALUES:
+            return True
+        value = left.pop()
+        if isinstance(value, (dict, list)):
+            left.extend(value.values() if isinstance(value, dict) else value)
+    return False
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return str(error).strip().splitlines()[0]
