@@ -34,7 +34,8 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.errors import ConfigError
-from benchmarks.utils.paths import config_files
+from benchmarks.utils.paths import CONFIG_DIR, config_files
+from benchmarks.utils.yaml_files import read_yaml
 
 PUBLISHED, REDUCED = "paper", ("mini", "smoke")
 """The scale that plain values belong to, and those that change them."""
@@ -52,8 +53,13 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """Read a file and work its cases into its values.
 
         Raises:
-            ConfigError: a block that names a case or a value that there is not.
+            ConfigError: a block that names a case or a value that there is not; a user's own file that is not YAML.
         """
+        file = Path(self.path, f"{config_path.removesuffix('.yaml')}.yaml")
+        if Path(self.path) != CONFIG_DIR and file.exists():
+            content = read_yaml(file, f"the configuration '{file}'")
+            if content is not None and not isinstance(content, dict):
+                raise ConfigError(f"the configuration '{file}' must map keys to values")
         result = super().load_config(config_path)
         if isinstance(result.config, DictConfig) and not BLOCKS.keys().isdisjoint(result.config):
             where = f"{config_path.removesuffix('.yaml')}.yaml"
