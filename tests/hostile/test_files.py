@@ -92,7 +92,7 @@ SPACES: dict[str, str] = {
     "nowhere.at.all: [1, 2]": "none of its keys is left to search",
     "trainer.epochs.deeper: [1, 2]": "none of its keys|trainer.epochs",
     "'': [1, 2]": "none of its keys|is a group",
-    "'a[': [1, 2]": "a\\[",
+    "'a[': [1, 2]": "none of its keys is left",
     "{}": "names no keys",
     "": "names no keys",
 }
@@ -111,7 +111,12 @@ def test_a_search_space_that_is_none(tmp_path: Path, toys: Toys, command: Comman
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_what_is_no_file_is_not_read_forever(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "space.yaml"
-    {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind](path)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
     with pytest.raises(Exception, match=r"^search space .* cannot be read: it is"):
         read_space(str(path))
     (tmp_path / "chosen").mkdir()
