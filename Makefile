@@ -9,6 +9,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 LIBRARY_VENV ?= .venv-library
+SITE_VENV ?= .venv-site
 CONSTRAINTS ?= constraints.txt
 SCALE ?= auto
 PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(RETRY),--set run.retry=true) \
@@ -16,7 +17,7 @@ PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(
 OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-library lint data reproduce verify-records status chaos bench search bench-recommenders clean
+.PHONY: help install test test-library lint data reproduce verify-records status chaos bench search bench-recommenders site test-site clean
 
 help:  ## what can be made
 	@grep -hE '^[a-zA-Z_%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 26
@@ -41,14 +42,15 @@ lint: install  ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) -m basedpyright
 
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) -m benchmarks fetch $(TASK)
 
-reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; 6, 6-wikitext2 (ours)
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; 6, 6-wikitext2, 6-long (ours)
 	$(RUN) -m benchmarks reproduce table_$* $(OPTIONS)
 
-reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth (ours)
+reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth, 6-long (ours)
 	$(RUN) -m benchmarks reproduce figure_$* $(OPTIONS)
 
 tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
@@ -70,6 +72,18 @@ reproduce: install  ## every table and figure, but those of hours that have to b
 
 verify-records: install  ## committed tables are what their committed records give, byte for byte
 	$(RUN) -m benchmarks records verify
+
+site: $(SITE_VENV)/.installed  ## pages to browse, in site/index.html: documents, reference, tables down to their runs
+	$(SITE_VENV)/bin/python -m benchmarks site
+
+test-site: site  ## the pages in a browser (Chromium, where there is one)
+	$(SITE_VENV)/bin/python -m pytest --confcutdir tests/site tests/site
+
+$(SITE_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(SITE_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group site
+	touch $@
 
 status: install  ## runs done, running, interrupted, failed, damaged, missing, and why, e.g. make status TABLE="table_3 table_4"
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)

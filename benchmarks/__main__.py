@@ -13,6 +13,7 @@ Usage: python -m benchmarks COMMAND …
   chaos      kill the processes of a sweep and compare with an undisturbed one
   sample     draw text from a trained language model
   records    commit the runs behind tables, bring them back, check tables against them
+  site       build pages to browse: documents, reference, tables down to their runs
 
 `python -m benchmarks COMMAND --help` says more, with an example.
 """
@@ -20,7 +21,20 @@ Usage: python -m benchmarks COMMAND …
 import sys
 from importlib import import_module
 
-COMMANDS = ("train", "reproduce", "status", "fetch", "tune", "search", "rank", "bench", "chaos", "sample", "records")
+COMMANDS = (
+    "train",
+    "reproduce",
+    "status",
+    "fetch",
+    "tune",
+    "search",
+    "rank",
+    "bench",
+    "chaos",
+    "sample",
+    "records",
+    "site",
+)
 
 
 def main() -> None:

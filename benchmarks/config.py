@@ -4,18 +4,22 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
+from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
 from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
 
@@ -24,6 +28,9 @@ SOURCES = ("real", "stand_in")
 MOST_THREADS = 1024
 CIRCUMSTANCES = ("run", "launcher", "plugins")
 """Parts of a configuration that say where and how a run is carried out, and not what it computes."""
+
+_CHOICE = re.compile(r"[a-z]+=[\w-]+")
+_VALUE = re.compile(r"(\+{0,2}|~)(seed|scale|plugins|(?!hydra\.)\w+(\.[\w-]+)+)=.*", re.DOTALL)
 
 
 @dataclass
@@ -113,6 +120,7 @@ class RunSettings:
     data_dir: str = MISSING
     download: bool = False
     device: str = "cpu"
+    stages: int = 1
     wandb: str = "offline"
     wandb_group: str | None = None
     wandb_name: str | None = None
@@ -139,6 +147,7 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
 
 
+@cache
 def register() -> None:
     """Make the schema, and files with cases, known to Hydra; may be called again."""
     OmegaConf.register_new_resolver("folder", partial(expanded_folder, "run.results_dir"), replace=True)
@@ -151,15 +160,37 @@ def register() -> None:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration that the command line `overrides` give.
 
+    What Hydra makes of the choices among them (`task=cora`) is remembered, and the values (`optimizer.lr=0.1`) are set
+    in a copy of it, as Hydra does last of all.
+
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
     """
     register()
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job: its own search path is the same
         return compose("config", overrides=list(overrides))
-    overrides = [*overrides, *search_path()]
+    values = [override for override in overrides if _VALUE.fullmatch(override)]
+    choices = tuple(override for override in overrides if override not in values)
+    parsed = OverridesParser.create().parse_overrides(values)
+    if any(override.is_sweep_override() for override in parsed) or not all(map(_CHOICE.fullmatch, choices)):
+        return _compose(overrides)
+    try:
+        config = deepcopy(_composed(choices, config_checksum()))
+    except TooMany:
+        return _compose(overrides)
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    return config
+
+
+@lru_cache(maxsize=512)
+def _composed(choices: tuple[str, ...], checksum: str) -> DictConfig:
+    """Compose choices; `checksum` is that of all configuration files, so that a changed file is read again."""
+    return _compose(choices)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=[*overrides, *search_path()])
 
 
 def search_path() -> list[str]:
@@ -197,6 +228,7 @@ def _check_values(config: Config) -> None:
     for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate"):
         check_count(f"trainer.{name}", getattr(config.trainer, name))
     check_count("trainer.threads", config.trainer.threads, MOST_THREADS)
+    check_count("run.stages", config.run.stages)
     check_number("trainer.clip_norm", config.trainer.clip_norm)
     check_number("optimizer.lr", config.optimizer.lr)
     check_number("optimizer.weight_decay", config.optimizer.weight_decay, zero=True)
@@ -230,10 +262,15 @@ def identity(config: Config) -> str:
     """
     content = to_dict(config)
     content["rule"]["options"] = {key: value for key, value in content["rule"]["options"].items() if value is not None}
-    content = _beyond_defaults(content, to_dict(Config()))
+    content = _beyond_defaults(content, _defaults())
     for key in CIRCUMSTANCES:
         content.pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return to_dict(Config())
 
 
 def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

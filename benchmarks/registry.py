@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.config import Config
 from benchmarks.task import Task
 from dfa.registry import Registry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
@@ -27,6 +29,6 @@ A task that is registered here has synthetic data, too, which take the place of 
 where those are missing. Nothing is known of the data of any other task: it runs as it is configured.
 """
 
-Draw = Callable[[Mapping[str, Config]], Figure]
+Draw: TypeAlias = "Callable[[Mapping[str, Config]], Figure]"
 """A function that draws finished runs, panel → configuration."""
 FIGURES: Registry[Draw] = Registry("figure")

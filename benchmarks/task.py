@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.metrics import CONSTANT
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Compute metrics on "valid" or "test"; the runner has set evaluation mode and disabled gradients."""
+        """Compute metrics on "valid" or "test"; the runner has set evaluation mode and disabled gradients.
+
+        A task adds `constant_predictions` to its metrics, so that a model that has died is told.
+        """
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """Compute the loss of the fixed batch on which alignment is measured; a task without one measures none."""
@@ -77,6 +81,17 @@ class Task(ABC):
             ConfigError: the task's batches cannot be cut.
         """
         raise ConfigError(f"task '{self.info.name}' cannot be trained by {world} processes: its batches cannot be cut")
+
+
+def constant_predictions(predictions: Tensor, tolerance: float = 0.0) -> dict[str, float]:
+    """Return the metric that tells a dead model from a poor one: 1 if it predicts the same for every example, else 0.
+
+    Args:
+        predictions: (examples, ...), one or several numbers for each example.
+        tolerance: largest difference between two examples that counts as none.
+    """
+    spread = (predictions.amax(dim=0) - predictions.amin(dim=0)).max()
+    return {CONSTANT: float(spread <= tolerance)}
 
 
 def cut_rows(rows: int, rank: int, world: int) -> tuple[slice, float]:

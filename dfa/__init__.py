@@ -8,6 +8,7 @@ optimizer.step()
 
 from dfa.alignment import PointAlignment, measure_alignment
 from dfa.errors import FeedbackError, PointError
+from dfa.explanation import Explanation, explain
 from dfa.feedback.matrices import FeedbackMatrices
 from dfa.hooks.points import Point
 from dfa.rules import (
@@ -22,6 +23,7 @@ from dfa.rules import (
     ForwardDirectFeedback,
     ForwardModeFeedback,
     GradientAlignedFeedback,
+    Highway,
     IdentityFeedback,
     KolenPollack,
     LearnedFeedback,
@@ -31,6 +33,7 @@ from dfa.rules import (
     Shallow,
     SignSymmetry,
     Uses,
+    Window,
 )
 
 __version__ = "0.1.0"
@@ -43,12 +46,14 @@ __all__ = [
     "DirectKolenPollack",
     "DirectRandomTargetProjection",
     "DirectRule",
+    "Explanation",
     "FeedbackAlignment",
     "FeedbackError",
     "FeedbackMatrices",
     "ForwardDirectFeedback",
     "ForwardModeFeedback",
     "GradientAlignedFeedback",
+    "Highway",
     "IdentityFeedback",
     "KolenPollack",
     "LearnedFeedback",
@@ -61,5 +66,7 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "Window",
+    "explain",
     "measure_alignment",
 ]

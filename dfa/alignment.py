@@ -78,7 +78,7 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     wanted += [point.activation for record in records for point in record.points]
     if not wanted:
         raise PointError("the loss was computed without reaching an error tensor")
-    gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+    gradients = torch.autograd.grad(value, wanted, allow_unused=True, retain_graph=True)  # rules may send signals on it
     if any(gradient is None for gradient in gradients):
         raise PointError("the loss does not depend on every error tensor and feedback point")
     errors, bp_signals = gradients[: len(records)], iter(gradients[len(records) :])

@@ -1,4 +1,4 @@
-"""Errors of a rule that does not fit its model."""
+"""Errors of a rule that does not fit its model, and of processes that train one together."""
 
 
 class PointError(ValueError):
@@ -7,3 +7,7 @@ class PointError(ValueError):
 
 class FeedbackError(ValueError):
     """A feedback matrix that does not fit its error or point, or cannot be drawn as asked."""
+
+
+class PipelineError(RuntimeError):
+    """A stage of a pipeline that has no answer from another one."""

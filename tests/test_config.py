@@ -4,11 +4,15 @@ import random
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.config import Config, compose_config, from_dict, identity, resolve, to_dict
+from benchmarks.config import Config, compose_config, from_dict, identity, register, resolve, to_dict
 from benchmarks.errors import ConfigError
+from benchmarks.utils.exits import one_line
+from benchmarks.utils.paths import CONFIG_DIR
 from tests.conftest import Toys
 
 
@@ -127,3 +131,36 @@ def test_the_environment_chooses_folders(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DFA_WANDB", "disabled")
     run = resolve(compose_config([])).run
     assert (run.data_dir, run.results_dir, run.wandb) == ("/some/data", "/some/results", "disabled")
+
+
+_OWN = ["task=cora", "model=gcn", "rule=dfa"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["scale=mini", "optimizer.lr=0.3", "seed=7"],
+        ["optimizer=sgd", "+optimizer.options.momentum=0.9", "optimizer.options.momentum=0.8"],
+        ["schedule=noam", "~schedule.options.warmup"],
+        ["++run.device=cuda", "plugins=[one.py]", "run={retry: true}"],
+        ["model.points=[convs.*]", "model.options.dropout='${optimizer.lr}'"],
+    ],
+)
+def test_values_are_set_as_hydra_sets_them(overrides: list[str]) -> None:
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        expected = compose("config", overrides=[*_OWN, *overrides])
+    for _ in range(2):  # what is remembered must not have changed
+        assert compose_config([*_OWN, *overrides]) == expected
+        assert OmegaConf.is_struct(compose_config([*_OWN, *overrides]))
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=0.1,0.2", "optimizer.color=red", "scale=[", "model=gcn,gat"])
+def test_what_hydra_refuses_is_refused_in_the_same_words(override: str) -> None:
+    register()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"), pytest.raises(HydraException) as expected:
+        compose("config", overrides=[*_OWN, override])
+    with pytest.raises(HydraException) as found:
+        compose_config([*_OWN, override])
+    assert one_line(found.value) == one_line(expected.value)

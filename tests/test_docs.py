@@ -20,6 +20,7 @@ from benchmarks.commands.records import make_parser as make_records_parser
 from benchmarks.commands.reproduce import make_parser
 from benchmarks.commands.sample import make_parser as make_sample_parser
 from benchmarks.commands.search import make_parser as make_search_parser
+from benchmarks.commands.site import make_parser as make_site_parser
 from benchmarks.commands.status import make_parser as make_status_parser
 from benchmarks.commands.tune import make_parser as make_tuning_parser
 from benchmarks.config import compose_config, resolve
@@ -116,6 +117,8 @@ def test_every_command_exists(line: str, monkeypatch: pytest.MonkeyPatch) -> Non
         target_names(_parsed(make_records_parser(), arguments).target or ["all"])
     elif program == "status":
         target_names(_parsed(make_status_parser(), arguments).target or ["all"])
+    elif program == "site":
+        _parsed(make_site_parser(), arguments)
     elif program == "sample":
         _parsed(make_sample_parser(), arguments)
     elif program in ("fetch", "fetch_data"):
@@ -233,7 +236,7 @@ def test_the_table_and_the_figure_of_the_documentation_can_be_planned(tmp_path: 
 def test_relative_links_lead_somewhere() -> None:
     for document in _DOCUMENTS:
         if document.exists():
-            for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text(encoding="utf-8")):
                 assert (document.parent / link).exists(), f"{document.name} links to {link}"
 
 

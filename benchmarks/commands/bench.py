@@ -25,7 +25,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("bench", __doc__ or "", "bench models --models gcn,dcn --parts steps --threads 2")
     subjects = parser.add_subparsers(metavar="SUBJECT", required=True)
     for name, add, what in (
-        ("models", _add_models, "all models under every rule: steps, rules, memory, overhead, profile (default)"),
+        (
+            "models",
+            _add_models,
+            "all models under every rule: steps, rules, memory, overhead, profile, pipeline, latency (default)",
+        ),
         ("language", _add_language, "the paper's Transformer under every rule, step by step, beside plain PyTorch"),
         ("nerf", _add_nerf, "a neural radiance field under every rule, beside nerf-pytorch if a copy is at hand"),
         (
@@ -40,7 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--parts", type=words, default="steps,rules,memory,overhead,profile", help="of %(default)s (default: all)")
+    parts = "steps,rules,memory,overhead,profile,pipeline,latency"
+    add("--parts", type=words, default=parts, help="of %(default)s (default: all)")
     add("--models", type=words, default="", help="entries of configs/bench/steps.yaml (default: all)")
     add(
         "--rules",
@@ -57,6 +62,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="of every contestant (default: %(default)s)")
     add("--rounds", type=int, default=11, help="turns of every contestant (default: %(default)s)")
     add("--seconds", type=float, default=0.3, help="length of a turn (default: %(default)s)")
+    add("--before", type=Path, metavar="FOLDER", help="checkout of other code to compare with in the part latency")
     _add_results(parser)
     parser.set_defaults(run=_models)
 

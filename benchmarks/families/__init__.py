@@ -1,1 +1,1 @@
-"""The four families of tasks; each registers its tasks, models, figures and rules when it is imported."""
+"""The four families of tasks; importing one takes seconds, so each part of it is imported when it is needed."""

@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config import Config, identity
-from benchmarks.run.record_schema import DAMAGED, Record
+from benchmarks.launchers.names import run_name, run_names
+from benchmarks.run.record_schema import DAMAGED, Record, predicts_constant
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.text import duration
 
 Outcome = dict[str, Any]
 """A record; {"busy": True}: another process has the run; {"error": line}: it could not be begun;
 {"interrupted": line}: it was ended from outside before its end, and can go on."""
+
+
+CONSTANT_WARNING = "its model predicts the same for every test example"
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Report:
     def __init__(self, configs: Sequence[Config], shown: bool = True) -> None:
         self.problems: list[Problem] = []
         self._total = len(configs)
+        self._names = run_names(configs)
         self._to_carry_out = {identity(config) for config in configs if not _is_recorded(config)}
         self._carried_out = 0
         self._shown = shown
@@ -57,7 +62,7 @@ class Report:
         if "busy" in outcome:
             return False
         self._finished += 1
-        name = run_name(config)
+        name = self._names.get(identity(config)) or run_name(config)
         if "error" in outcome:
             text = f"{name}: not run: {outcome['error']}"
             self.problems.append(Problem(name, outcome["error"], identity(config)))
@@ -66,7 +71,7 @@ class Report:
             self.problems.append(Problem(name, outcome["interrupted"], identity(config), "interrupted"))
         else:
             took = "" if outcome["status"] == DAMAGED else f" in {outcome['seconds']:.1f} s"
-            text = f"{describe(outcome)}{took}"
+            text = f"{describe(outcome, name)}{took}"
             if outcome["status"] != "done":
                 self.problems.append(Problem(name, outcome["reason"], identity(config), outcome["status"]))
         self._carried_out += identity(config) in self._to_carry_out
@@ -87,12 +92,15 @@ def _is_recorded(config: Config) -> bool:
     return RunFolder.of(config).kept(config.run.retry) is not None
 
 
-def run_name(config: Config) -> str:
-    """Name a run in a few words, as in reports."""
-    return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
+def describe(record: Record, name: str | None = None) -> str:
+    """Describe a record, e.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12".
 
-
-def describe(record: Record) -> str:
-    """Describe a record, e.g. "cora gcn dfa seed 0: diverged: the training loss is nan at step 12"."""
-    name = f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}: {record['status']}"
-    return name if record["status"] == "done" else f"{name}: {record['reason']}"
+    Args:
+        record: of a finished run.
+        name: the run in a few words; None names task, model, rule and seed.
+    """
+    name = name or f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}"
+    text = f"{name}: {record['status']}"
+    if record["status"] != "done":
+        return f"{text}: {record['reason']}"
+    return f"{text} ({CONSTANT_WARNING})" if predicts_constant(record) else text

@@ -15,6 +15,7 @@ from benchmarks.launchers.report import describe
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
+from benchmarks.utils.metrics import CONSTANT
 from benchmarks.utils.torchrun import is_first, several_started
 
 _FILES_SHOWN = 2
@@ -73,7 +74,7 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
     console = Console(highlight=False)
     data = record["data"]
     console.print(f"[bold]{escape(describe(record))}[/] ({record['scale']} scale, {data['kind']} data)")
-    metrics = {key: value for key, value in record["metrics"].items() if key.count("/") == 1 and "norm" not in key}
+    metrics = {key: value for key, value in record["metrics"].items() if _is_shown(key)}
     for name, value in metrics.items():
         console.print(f"  {escape(name):18} {value:.4f}")
     if share := data["notes"].get("malformed_share"):
@@ -81,6 +82,10 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
     console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {escape(record['device'])}")
     console.print(f"  {escape(_provenance(record))}", soft_wrap=True)
     console.print(f"  {escape(str(folder.path))}", soft_wrap=True)
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.count("/") == 1 and "norm" not in metric and not metric.endswith(CONSTANT)
 
 
 def _provenance(record: Record) -> str:

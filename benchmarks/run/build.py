@@ -61,19 +61,44 @@ WHOLE_EPOCH = "epoch"
 
 
 def load_components(config: Config) -> None:
-    """Import the task's family and the user's plug-ins, which register what they hold.
+    """Import the tasks, models and rules of the task's family, and the user's plug-ins, which register what they hold.
 
     Raises:
         ConfigError: a family or plug-in that cannot be imported.
     """
+    _load(config, "published", "task", "models", "rules")
+
+
+def load_figures(config: Config) -> None:
+    """Import the figures of the task's family, and the user's plug-ins.
+
+    Raises:
+        ConfigError: a family or plug-in that cannot be imported.
+    """
+    _load(config, "figures")
+
+
+def load_data_checks(config: Config) -> None:
+    """Import what the task's family says of its published data, in little time, and the user's plug-ins.
+
+    Raises:
+        ConfigError: a family or plug-in that cannot be imported.
+    """
+    _load(config, "published")
+
+
+def _load(config: Config, *parts: str) -> None:
     families = sorted(path.parent.name for path in FAMILIES.glob("*/task.py"))
-    if config.task.family is not None:
-        if config.task.family not in families:
-            raise ConfigError(f"unknown task family '{config.task.family}'; known: {', '.join(families)}")
+    family = config.task.family
+    if family is not None:
+        if family not in families:
+            raise ConfigError(f"unknown task family '{family}'; known: {', '.join(families)}")
         try:
-            import_module(f"benchmarks.families.{config.task.family}")
+            for part in parts:
+                if (FAMILIES / family / f"{part}.py").exists():
+                    import_module(f"benchmarks.families.{family}.{part}")
         except ImportError as error:
-            raise ConfigError(f"task family '{config.task.family}' cannot be imported: {error}") from error
+            raise ConfigError(f"task family '{family}' cannot be imported: {error}") from error
     for plugin in config.plugins:
         _load_plugin(plugin)
 

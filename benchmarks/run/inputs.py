@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.config import Config
 from benchmarks.registry import DATA_FILES, MODELS, TASKS
-from benchmarks.run.build import load_components, plugin_module
+from benchmarks.run.build import load_components, load_data_checks, plugin_module
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.download import sha256_of
@@ -55,8 +55,10 @@ def inputs_of(config: Config) -> Inputs:
     Raises:
         ConfigError: a plug-in that cannot be imported.
     """
-    if config.plugins or config.task.source != "stand_in":
+    if config.plugins:  # which of them define the run is seen from what they register
         load_components(config)
+    elif config.task.source != "stand_in":
+        load_data_checks(config)
     return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in _defining(config)})
 
 

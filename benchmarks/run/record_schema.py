@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.utils.files import read_regular
+from benchmarks.utils.metrics import CONSTANT
 from benchmarks.utils.values import is_number
 
 Record = dict[str, Any]
@@ -172,6 +173,11 @@ def _damaged(path: Path, fault: str) -> Record:
 def first_measured(records: Iterable[Record]) -> Record | None:
     """The first that names a metric; those of runs that did not get as far as training do not."""
     return next((record for record in records if record["valid_metric"]), None)
+
+
+def predicts_constant(record: Mapping[str, Any]) -> bool:
+    """Tell whether a finished run's model predicts the same for every test example (False where it was not checked)."""
+    return bool(record.get("metrics", {}).get(f"test/{CONSTANT}"))
 
 
 def whole(record: Record | None) -> bool:

@@ -34,6 +34,7 @@ class Workload:
         placement: keyword arguments of a rule: points, error_at, silent.
         optimizer: optimiser of the model's parameters.
         clip_norm: greatest norm of the gradient; None for no clipping.
+        batch: inputs and targets of plain networks, whose loss is the mean squared error.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Workload:
     placement: dict[str, Any]
     optimizer: Optimizer
     clip_norm: float | None = None
+    batch: tuple[Tensor, Tensor] | None = None
 
 
 NETWORKS: Registry[Callable[..., Workload]] = Registry("network")
@@ -141,7 +143,7 @@ def perceptron(device: torch.device, inputs: int, widths: list[int], outputs: in
     ]
     model = nn.Sequential(*layers, nn.Linear(widths[-1], outputs)).to(device)
     points = [str(index) for index in range(len(widths))]
-    return _regression(model, torch.rand(rows, inputs, device=device), outputs, points)
+    return regression(model, torch.rand(rows, inputs, device=device), outputs, points)
 
 
 @NETWORKS.register("transformer")
@@ -152,11 +154,14 @@ def transformer(
     layers = [nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True) for _ in range(blocks)]
     model = nn.Sequential(*layers, nn.Linear(width, width)).to(device)
     points = [str(index) for index in range(blocks)]
-    return _regression(model, torch.randn(columns, length, width, device=device), width, points)
+    return regression(model, torch.randn(columns, length, width, device=device), width, points)
 
 
-def _regression(model: nn.Module, x: Tensor, outputs: int, points: list[str]) -> Workload:
+def regression(model: nn.Module, x: Tensor, outputs: int, points: list[str]) -> Workload:
+    """Return the workload of a network on the inputs `x`, with random targets `outputs` wide."""
     target = torch.rand(*x.shape[:-1], outputs, device=x.device)
     optimizer = make_optimizer(Config().optimizer, model)
     placement = {"points": points}
-    return Workload(model, lambda forward: nn.functional.mse_loss(forward(x), target), placement, optimizer)
+    return Workload(
+        model, lambda forward: nn.functional.mse_loss(forward(x), target), placement, optimizer, batch=(x, target)
+    )

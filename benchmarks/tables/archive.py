@@ -13,9 +13,7 @@ import yaml
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.errors import ResultsError
-from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import DAMAGED, Record, fault_in
-from benchmarks.run.records import RunFolder
 from benchmarks.utils.files import atomic_path, write_text
 from benchmarks.utils.paths import REPOSITORY
 
@@ -116,6 +114,8 @@ class Archive:
 
     def restore(self, configs: Iterable[Config]) -> int:
         """Put archived runs back as run folders, where there is no record yet; return how many."""
+        from benchmarks.run.records import RunFolder  # late: archives are read where there is no PyTorch, too
+
         restored = 0
         for config in configs:
             folder, archived = RunFolder.of(config), self.runs.get(identity(config)) if self.runs else None
@@ -142,6 +142,9 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Ar
         how: see `Archive`.
         configs: of its runs.
     """
+    from benchmarks.run.inputs import current_record
+    from benchmarks.run.records import RunFolder
+
     runs: dict[str, ArchivedRun] = {}
     for config in configs:
         folder = RunFolder.of(config)

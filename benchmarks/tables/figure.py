@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
 from benchmarks.config import SCALES, Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.registry import FIGURES, Draw
-from benchmarks.run.build import load_components
+from benchmarks.run.build import load_figures
 from benchmarks.tables.cells import Cell, as_pairs
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
@@ -105,7 +103,7 @@ def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
         ConfigError: the runs' families have none of this name.
     """
     for config in configs:
-        load_components(config)  # whoever plans and runs them may be another process
+        load_figures(config)  # whoever plans and runs them may be another process
     try:
         return FIGURES[spec.draw]
     except UnknownNameError as error:
@@ -119,6 +117,8 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
         ConfigError: see `drawing`.
         ResultsError: the file cannot be written.
     """
+    import matplotlib  # a plan does not need it
+
     matplotlib.use("Agg")
     figure = drawing(spec, runs.values())(runs)
     try:

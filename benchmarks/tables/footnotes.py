@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from benchmarks.run.record_schema import predicts_constant
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
@@ -26,6 +27,7 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries
         *_data_lines(records),
         *_machine_lines(records),
         _spread_line(entries),
+        *_constant_lines(outcomes),
         *_control_lines(spec, entries),
         f"{'Ours' if spec.published_table else 'Numbers'}: {spec.file.selection}. All seeds count.",
         *_rate_lines(spec, entries[0].scale),
@@ -192,6 +194,8 @@ def _uses(uses: Mapping[str, Any]) -> str:
         parts.append(_TRANSPORTED[uses["forward_weights"]])
     if uses["sequential"]:
         parts.append("a sequential backward pass")
+    if waves := uses.get("waves"):
+        parts.append(f"{waves} {'wave' if waves == 1 else 'waves'} of signals between neighbouring points")
     if uses["bp_batches"]:
         parts.append(
             "exact backpropagation" + (f" on {uses['bp_batches']:.1%} of the batches" if uses["bp_batches"] < 1 else "")
@@ -212,6 +216,15 @@ def _spread_line(entries: Sequence[Entry]) -> str:
         return "One seed per cell (n = 1): no spread is given."
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"± is the sample standard deviation over n seeds; n = {n}."
+
+
+def _constant_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
+    """Name the cells with runs whose model tells no test example from another."""
+    names = []
+    for cell, outcome in outcomes.items():
+        if dead := sum(map(predicts_constant, outcome.records)):
+            names.append(f"{cell.name} ({dead} of {len(outcome.records)})")
+    return [f"Models that predict the same for every test example: {', '.join(names)}."] if names else []
 
 
 def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.config import identity
+from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
-from benchmarks.launchers.report import Problem, run_name
+from benchmarks.launchers.names import run_name
+from benchmarks.launchers.report import Problem
 from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import DAMAGED
+from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
+from benchmarks.tables.at_step import MARK, with_metrics_at_steps
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
@@ -91,8 +94,17 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
         plan: of a table or figure.
         reasons: identity → why a run could not be carried out.
     """
+    metrics = plan.target.metrics.values() if isinstance(plan.target, TableSpec) else ()
+    keys = {key for metric in metrics for key in metric.all_keys() if MARK in key}
+
+    def record_of(config: Config) -> Record | None:
+        record = current_record(config)
+        if record is None or not keys:
+            return record
+        return with_metrics_at_steps(record, RunFolder.of(config).history(), keys)
+
     return [
-        replace(run, record=current_record(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
+        replace(run, record=record_of(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
         for run in plan.runs
     ]
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.config import SCALES, Config, compose_config, resolve
+from benchmarks.config import SCALES, Config
 from benchmarks.errors import ConfigError
 from benchmarks.registry import DATA_CHECKS
-from benchmarks.run.build import load_components
+from benchmarks.run.build import load_data_checks
 from benchmarks.run.inputs import inputs_of
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.composed import composed_runs
 from benchmarks.utils.overrides import key_of
+from benchmarks.utils.progress import with_bar
 from benchmarks.utils.text import duration
 
 AUTO_HOURS = 3.0
@@ -194,21 +196,25 @@ def check_settings(target: Planned, settings: Sequence[str]) -> None:
 def _plan_runs(
     target: Planned, scale: str, seeds: int | None, settings: Sequence[str], archive: Archive
 ) -> tuple[PlannedRun, ...]:
-    runs: list[PlannedRun] = []
-    for cell in target.cells:
-        wanted = seeds if seeds is not None else target.seeds(cell, scale)
-        for overrides in cell.runs_at(scale):
-            composed = compose_config([*overrides, f"scale={scale}", f"run.wandb_group={target.name}", *settings])
-            missing = ""
-            for seed in range(wanted):
-                composed.seed = seed
-                composed.run.wandb_name = _copy_name(cell, overrides, seed)
-                config = resolve(composed)
-                if seed == 0 and not archive.holds(config):  # committed runs need no data
-                    missing = missing_data(config)
-                left = settle_data(config, missing, target.stand_in)
-                runs.append(_planned_run(target, cell, config, left, scale, archive))
-    return tuple(runs)
+    wanted = [(cell, overrides) for cell in target.cells for overrides in cell.runs_at(scale)]
+    common = (f"scale={scale}", f"run.wandb_group={target.name}", *settings)
+    counts = (target.seeds(cell, scale) if seeds is None else seeds for cell, _ in wanted)
+    asked = [((*overrides, *common), count) for (_, overrides), count in zip(wanted, counts, strict=True)]
+    composed = composed_runs(asked, target.name)
+
+    def planned(place: int) -> list[PlannedRun]:
+        (cell, overrides), configs = wanted[place], composed[place]
+        for seed, config in enumerate(configs):
+            config.run.wandb_name = _copy_name(cell, overrides, seed)
+        # Committed runs need no data.
+        missing = "" if archive.holds(configs[0]) else missing_data(configs[0])
+        return [
+            _planned_run(target, cell, config, settle_data(config, missing, target.stand_in), scale, archive)
+            for config in configs
+        ]
+
+    runs = with_bar(planned, range(len(wanted)), f"looking up the runs of {target.name}")
+    return tuple(run for planned_runs in runs for run in planned_runs)
 
 
 def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
@@ -261,5 +267,5 @@ def missing_data(config: Config) -> str:
 
 def _is_checked(config: Config) -> bool:
     """Return whether the task has a data check, and with it synthetic data."""
-    load_components(config)  # which registers the check
+    load_data_checks(config)
     return config.task.name in DATA_CHECKS

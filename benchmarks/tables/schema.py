@@ -24,7 +24,8 @@ class Metric:
     """Metric of a table: where it is found in a record, and how it is shown.
 
     Attributes:
-        record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds".
+        record: key in a record's metrics, e.g. "test/accuracy", or of a number in the record itself, e.g. "seconds", or
+            a metric at a step of training, e.g. "valid/perplexity@1000", if the run was evaluated there.
         record_for: pattern of a row or "row:column" → the key that takes its place there.
         label: words for a heading, e.g. "accuracy (%)".
         factor: what the record's value is multiplied by (100 turns a fraction into percent).
@@ -41,6 +42,10 @@ class Metric:
     decimals: int = 2
     higher_is_better: bool = True
     relative_to: list[str] = field(default_factory=list)
+
+    def all_keys(self) -> set[str]:
+        """Return all keys that the metric is found under."""
+        return {self.record, *self.record_for.values()}
 
     def key(self, *names: str) -> str:
         """Return the key in the records of a cell with these names."""

@@ -134,7 +134,7 @@ def within_tolerance(spec: TableSpec, cell: Cell, metric: str, mean: float, pape
 
 def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale: str) -> Entry:
     runs = len(cell.runs_at(scale))
-    values = _value_per_seed(spec, cell, metric, outcome.records, runs)
+    values = list(value_per_seed(spec, cell, metric, outcome.records, runs).values())
     expected = max(outcome.expected // runs, len(values))
     status, reason = _honest_status(outcome, len(values), expected)
     mean = float(np.mean(values)) if values else None
@@ -183,7 +183,12 @@ def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
     if start is None or end is None or start == end:
         return replace(entry, mean=None, std=None, status="missing", reason=f"no {' and '.join(rows)} to relate it to")
     std = None if entry.std is None else entry.std / abs(end - start)
-    return replace(entry, mean=(entry.mean - start) / (end - start), std=std)
+    return replace(entry, mean=related(entry.mean, start, end), std=std)
+
+
+def related(value: float, start: float, end: float) -> float:
+    """Return the share of the way from `start` to `end` that a value has come."""
+    return (value - start) / (end - start)
 
 
 def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[Entry], scale: str) -> Entry:
@@ -198,21 +203,32 @@ def _quoted_entry(spec: TableSpec, cell: Cell, metric: str, entries: Iterable[En
     )
 
 
-def _value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[Record], runs: int) -> list[float]:
-    """Return one value per seed; the mean over its runs where a seed takes several, once all have one."""
+def value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[Record], runs: int) -> dict[int, float]:
+    """Return one value per seed; the mean over its runs where a seed takes several, once all have one.
+
+    Args:
+        spec: the table.
+        cell: one of its cells.
+        metric: one of its metrics; the value of one that relates rows is that before it is related.
+        records: of the cell's finished runs.
+        runs: how many a seed takes.
+
+    Raises:
+        ResultsError: more records of a seed than it takes.
+    """
     by_seed: dict[int, list[Record]] = {}
     for record in records:
         by_seed.setdefault(int(record["seed"]), []).append(record)
     wanted = spec.metrics[metric]
     key = wanted.key(cell.row, cell.name)
-    values = []
+    values: dict[int, float] = {}
     for seed, group in sorted(by_seed.items()):
         if len(group) > runs:
             raise ResultsError(f"{spec.name}, {cell.name}: {len(group)} records of seed {seed}")
         numbers = [record["metrics"].get(key, record.get(key)) for record in group]
         found = [float(number) for number in numbers if number is not None]
         if len(found) == runs:
-            values.append(float(np.mean(found)) * wanted.factor)
+            values[seed] = float(np.mean(found)) * wanted.factor
     return values
 
 

@@ -98,8 +98,9 @@ def target_names(names: Sequence[str]) -> list[str]:
         ConfigError: an unknown name.
     """
     known = [*known_tables(), *known_figures()]
-    usual = [name for name in known if not _on_request_only(name)]
-    wanted = usual if list(names) == ["all"] else [name.replace("-", "_").lower() for name in names]
+    if list(names) == ["all"]:
+        return [name for name in known if not _on_request_only(name)]
+    wanted = [name.replace("-", "_").lower() for name in names]
     for name in wanted:
         if name not in known:
             raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.config import CIRCUMSTANCES, compose_config
+from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.run.record_schema import DAMAGED, Record, first_measured, read_record
+from benchmarks.launchers.names import choices
+from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
+from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
 from benchmarks.utils.values import expanded_folder
 from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
-_NO_SETTING = (*CIRCUMSTANCES, "seed")  # nothing that one would choose
-_SEEDED = "rule.options.seed"
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Ranked:
         settings: what distinguishes it from the others, e.g. {"optimizer.lr": 1e-4}.
         values: validation metric of every seed that finished, in the order of the seeds; empty where none did.
         unsuccessful: seeds that failed or diverged.
+        constant: seeds that finished with a model that predicts the same for every example.
     """
 
     settings: Mapping[str, Any]
     values: tuple[float, ...]
     unsuccessful: int
+    constant: int = 0
 
 
 def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
@@ -78,8 +80,8 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
     groups: dict[str, list[tuple[dict[str, Any], Record]]] = {}
     for settings, record in found:
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append((settings, record))
-    varied = _varied([members[0][0] for members in groups.values()])
-    ranked = [_ranked(members, varied) for members in groups.values()]
+    keys = varied([members[0][0] for members in groups.values()])
+    ranked = [_ranked(members, keys) for members in groups.values()]
     first = first_measured(record for _, record in found) or found[0][1]
     sign = -1 if first["higher_is_better"] else 1
     ranked.sort(key=lambda entry: sign * float(np.mean(entry.values)) if entry.values else float("inf"))
@@ -106,34 +108,25 @@ def _settings(path: Path) -> dict[str, Any]:
     config = read_yaml(path, f"the configuration '{path}'")
     if not isinstance(config, dict):
         raise ConfigError(f"the configuration '{path}' is none")
-    flat = dict(_flattened({key: value for key, value in config.items() if key not in _NO_SETTING}))
-    flat.pop(_SEEDED, None)
-    return flat
+    return choices(config)
 
 
-def _flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flattened(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _varied(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for settings in all_settings for key in settings)
-    return [key for key in keys if len({json.dumps(settings.get(key), default=str) for settings in all_settings}) > 1]
-
-
-def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], varied: Sequence[str]) -> Ranked:
+def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], keys: Sequence[str]) -> Ranked:
     records = sorted((record for _, record in members), key=lambda record: int(record["seed"]))
-    values = tuple(float(record["best_valid"]) for record in records if record["status"] == "done")
-    return Ranked({key: members[0][0].get(key) for key in varied}, values, len(records) - len(values))
+    done = [record for record in records if record["status"] == "done"]
+    values = tuple(float(record["best_valid"]) for record in done)
+    dead = sum(map(predicts_constant, done))
+    return Ranked({key: members[0][0].get(key) for key in keys}, values, len(records) - len(values), dead)
 
 
 def show(metric: str, ranked: Sequence[Ranked]) -> str:
-    """Format the ranking as a table."""
-    lines = [
+    """Format the ranking as a table; runs whose predictions are constant are counted where there are any."""
+    headings = [*ranked[0].settings, f"valid {metric}", "seeds", "failed"]
+    lines: list[list[Any]] = [
         [*entry.settings.values(), mean_and_spread(entry.values), len(entry.values), entry.unsuccessful]
         for entry in ranked
     ]
-    return tabulate(lines, [*ranked[0].settings, f"valid {metric}", "seeds", "failed"], disable_numparse=True)
+    if any(entry.constant for entry in ranked):
+        headings.append("constant predictions")
+        lines = [[*line, entry.constant] for line, entry in zip(lines, ranked, strict=True)]
+    return tabulate(lines, headings, disable_numparse=True)

@@ -1,32 +1,25 @@
 """Download of public files from mirrors, with a checksum and an atomic write."""
 
-import hashlib
-import http.client
 import os
 import sys
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TypeVar
 
-from rich.progress import Progress
+import pooch
+from requests import RequestException
 
 from benchmarks.errors import DataError
 from benchmarks.utils.files import atomic_path
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
-
-Answer = TypeVar("Answer")
+HEADERS = {"User-Agent": "dfa-benchmarks", "Accept-Encoding": "identity"}  # files as they are stored
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    digest: str = pooch.file_hash(str(path), alg="sha256")
+    return digest
 
 
 def offline() -> bool:
@@ -57,13 +50,14 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
     failures: list[str] = []
     for url in urls:
         try:
+            # Pooch's own retrieve neither flushes the file to disk nor gives it the permissions of the umask.
             with atomic_path(target) as temporary:
                 _download(url, temporary)
                 found = sha256_of(temporary)
                 if sha256 is not None and found != sha256:
-                    raise _MirrorError(f"sha256 is {found}, expected {sha256}")
+                    raise RequestException(f"sha256 is {found}, expected {sha256}")
             return target
-        except _MirrorError as error:
+        except RequestException as error:  # an OSError, too, but of the network
             failures.append(f"{url}: {error}")
             print(f"mirror failed: {failures[-1]}", file=sys.stderr)
         except OSError as error:
@@ -71,38 +65,9 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
     raise DataError(f"could not download {target.name} from any of {len(urls)} mirrors: {'; '.join(failures)}")
 
 
-class _MirrorError(Exception):
-    """Failure of a mirror: unreachable, connection lost, or another file than expected."""
-
-
-def _network(request: Callable[[], Answer]) -> Answer:
-    """Call `request`; raise network failures as _MirrorError, to tell them from errors of the local disk."""
-    try:
-        return request()
-    except (OSError, http.client.HTTPException) as error:
-        raise _MirrorError(str(error) or type(error).__name__) from error
-
-
 def _download(url: str, target: Path) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise _MirrorError("not an http(s) address")
-    request = urllib.request.Request(url, headers={"User-Agent": "dfa-benchmarks"})
-    with (
-        _network(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)) as response,
-        target.open("wb") as out,
-    ):
-        length = response.headers.get("Content-Length")
-        _copy(response, out, target.name, int(length) if length else None)
-
-
-def _copy(response: IO[bytes], out: IO[bytes], name: str, length: int | None) -> None:
-    """Copy with a progress bar; check the length, because `http.client` accepts a truncated body."""
-    received = 0
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task(name.strip("."), total=length)
-        while block := _network(lambda: response.read(BLOCK_BYTES)):
-            out.write(block)
-            received += len(block)
-            progress.update(bar, completed=received)
-    if length is not None and received != length:
-        raise _MirrorError(f"connection lost after {received} of {length} bytes")
+    """Stream a file to `target` with a progress bar on a terminal; a truncated body is a RequestException."""
+    download = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(), chunk_size=BLOCK_BYTES, timeout=TIMEOUT_SECONDS, headers=HEADERS
+    )
+    download(url, str(target), None)

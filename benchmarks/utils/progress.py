@@ -1,14 +1,49 @@
-"""Progress bar of a run, shown on a terminal only."""
+"""Progress bars, shown on a terminal only: of a run, and of whatever else takes long."""
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from benchmarks.utils.text import duration
+
 _REDRAW_SECONDS = 0.2
+_PATIENCE_SECONDS = 2.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def with_bar(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+    """Apply a function to items; once that has taken two seconds, a bar on stderr shows the time that is left.
+
+    Args:
+        function: to apply to each item.
+        items: in this order.
+        title: label before the bar, which is removed at the end; without a terminal there is none.
+    """
+    shown, begun, bar, results = sys.stderr.isatty(), time.monotonic(), None, []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    try:
+        for done, item in enumerate(items, 1):
+            results.append(function(item))
+            passed = time.monotonic() - begun
+            if bar is None and shown and passed > _PATIENCE_SECONDS:
+                bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
+                task = bar.add_task(title, total=len(items), left="")
+                bar.start()
+            if bar is not None:
+                left = passed / done * (len(items) - done)
+                bar.update(task, completed=done, left=f"{duration(left)} left")
+    finally:
+        if bar is not None:
+            bar.stop()
+    return results
 
 
 class Progress:

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypedDict
 
-import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import Patterns, Rule, Uses, check_differentiable
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
+from dfa.base.scaling import loss_scale
 from dfa.errors import PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.points import Point, Recorder, check_trainable
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, check_trainable
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
+from dfa.hooks.targets import error_patterns, patterns_of
 
 Memory = Literal["keep", "recompute"]
 
@@ -54,19 +55,21 @@ class DirectRule(Rule):
         after_segment: with memory="recompute", called during `backward` with the parameters of a segment as soon as
             their gradients are complete, so that an optimiser may step and free them there (not for parameters that are
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
+        loss_scale: during `backward`, the factor of a GradScaler, which the error has, too; None without one.
 
     Raises:
-        PointError: an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments that do not
-            meet the requirements.
+        PointError: no points, an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments
+            that do not meet the requirements.
         FeedbackError: an unknown codec.
     """
 
     after_segment: AfterSegment | None = None
+    loss_scale: Tensor | None = None
 
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -85,18 +88,20 @@ class DirectRule(Rule):
         self.segments = segments
         self.parallel = parallel
         self._codec = parse_codec(codec)
+        check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 
     @property
     def uses(self) -> Uses:
         return Uses(extra_forwards=float(self.memory == "recompute"))
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        error_at = error_patterns(points, error_at)
         return FeedbackHooks(self.model, points, error_at, silent, self._make_recorder(points, error_at))
 
-    def _make_recorder(self, points: Patterns, error_at: Patterns) -> Recorder:
+    def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
         if self.memory == "recompute":
-            return SegmentRecorder(find_segments(self.model, points, error_at, self.segments))
+            return SegmentRecorder(find_segments(self.model, patterns_of(points), error_at, self.segments))
         return Recorder(self)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
@@ -131,33 +136,58 @@ class DirectRule(Rule):
 
         Raises:
             PointError: no forward pass was recorded, the loss does not depend on the error tensor, a point never ran,
-                or nothing below a point can learn.
+                nothing below a point can learn, or the pass has gone backward before.
         """
-        if not self.hooks.records:
+        records = self.recorded_passes(loss)
+        segmented = [record for record in records if isinstance(record, SegmentedRecord)]
+        self.loss_scale = loss_scale(loss)
+        try:
+            with self.hooks.going_backward():
+                loss.backward()
+                self._train_segments(segmented)
+        finally:
+            self.loss_scale = None
+        self.forget_trained(records)
+
+    def recorded_passes(self, loss: Tensor) -> list[ForwardRecord]:
+        """Return the forward passes that a loss may have been computed from.
+
+        Raises:
+            PointError: there is none, they have gone backward before, a point never ran, nothing below a point can
+                learn, or the loss has no gradient.
+        """
+        known = self.hooks.records
+        records = [record for record in known if not record.error_received]
+        if not (records or self.hooks.compiled_pass):
+            if known:
+                raise PointError(SECOND_BACKWARD)
             raise PointError(
-                "no forward pass with an error tensor was recorded since the last backward"
+                "no forward pass with an error tensor was recorded since the last backward, or none in use;"
+                " where a model computes the loss itself, the error is to be taken at one of its modules"
                 f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
             )
         self.hooks.check_all_reached()
         check_differentiable(loss)
-        for record in self.hooks.records:
+        for record in records:
             if not isinstance(record, SegmentedRecord):
                 check_trainable(record.points)
-        loss.backward()
-        segmented = [record for record in self.hooks.records if isinstance(record, SegmentedRecord)]
-        for record in segmented:
-            record.error_received = record.leaf.grad is not None
-        unused = [record for record in self.hooks.records if not (record.error_received or record.compiled)]
-        if len(unused) == len(self.hooks.records):
-            raise PointError("the loss does not depend on the error tensor: no error arrived there")
-        self.hooks.records = unused
-        self._train_segments([record for record in segmented if record.error_received])
+        return records
+
+    def forget_trained(self, records: Sequence[ForwardRecord]) -> None:
+        """Forget the passes at whose error tensor an error has arrived.
+
+        Raises:
+            PointError: there is none.
+        """
+        received = [record for record in records if record.error_received]
+        if not (received or self.hooks.compiled_pass):
+            raise PointError(
+                "the loss does not depend on the error tensor: no error arrived there; where a model computes the loss"
+                " itself, the error is to be taken at one of its modules"
+            )
+        self.hooks.forget(received)
 
     def _train_segments(self, records: Sequence[SegmentedRecord]) -> None:
-        above = [record for record in records if record.output.requires_grad]  # not where it is a segment's own output
-        if above:
-            torch.autograd.backward([record.output for record in above], [record.leaf.grad for record in above])
-
         def signals(record: SegmentedRecord) -> Iterator[Tensor]:
             assert record.leaf.grad is not None
             return iter(self.training_signals(record.error_name, record.leaf.grad, record.points))

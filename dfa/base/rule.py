@@ -1,19 +1,21 @@
 """The contract of a training rule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, SupportsIndex, TypeVar
 
 from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.targets import Patterns, Points, find_error_tensors, patterns_of
 from dfa.patterns import find_modules
 from dfa.registry import Registry
 
-Patterns = str | Sequence[str]
+Self = TypeVar("Self", bound="Rule")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Uses:
         forward_weights: the part of the weights that the backward path knows: "none", "gains" (of normalisations),
             "signs" or "all".
         sequential: whether layers wait for the signal of the layer above.
+        waves: how often signals go from all points to their neighbours, one time after the other.
         bp_batches: share of the batches, from 0 to 1, trained by exact backpropagation.
         extra_forwards: work beyond the forward pass, in forward passes per batch.
         state: kept from batch to batch: "none", "fixed feedback" or "learned feedback".
@@ -31,6 +34,7 @@ class Uses:
 
     forward_weights: str = "none"
     sequential: bool = False
+    waves: int = 0
     bp_batches: float = 0.0
     extra_forwards: float = 0.0
     state: str = "none"
@@ -39,13 +43,16 @@ class Uses:
 class Rule(ABC):
     """Computes the `.grad` of a model's parameters from a loss; the base class of all rules.
 
-    A new rule puts hooks on the model; `close()` removes them. Forward passes run as usual; those under
+    A new rule puts hooks on the model; `close()`, or the end of a `with` block, removes them. A model has one rule at a
+    time; a copy of the model has none, and a rule itself cannot be copied. Forward passes run as usual; those under
     `torch.no_grad()` are left alone. Several forward passes may precede one `backward`.
 
     Args:
         model: the module to train.
-        points: name patterns of the feedback points (see `dfa.patterns.matches`).
-        error_at: name pattern(s) of the modules whose output the error is taken at; "" is the model's output.
+        points: name patterns of the feedback points (see `dfa.patterns.matches`), or a mapping from patterns to the
+            error tensor that each belongs to, in place of `error_at`.
+        error_at: name pattern(s) of the modules whose output the error is taken at; "" is the model's output, and a
+            word that no module is called a field of it.
         silent: name patterns of modules whose output is cut but receives no signal.
 
     Attributes:
@@ -53,14 +60,36 @@ class Rule(ABC):
         hooks: on its feedback points and error tensors.
         whole_batches: whether signals depend on how many rows a forward pass sees, so that a batch must not be split:
             neither in parts whose gradients add up nor among processes.
+
+    Raises:
+        PointError: the model, or a part of it, has a rule already.
     """
 
     name: ClassVar[str]
     whole_batches: bool = False
 
-    def __init__(self, model: nn.Module, points: Patterns = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
+    def __init__(self, model: nn.Module, points: Points = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
         self.model = model
         self.hooks = self._make_hooks(points, error_at, silent)
+
+    def __repr__(self) -> str:
+        matrices = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in self.matrix_shapes().items())
+        return (
+            f"{type(self).__name__}(points: {', '.join(self.hooks.points) or 'none'};"
+            f" error at: {', '.join(name or 'model output' for name in self.hooks.error_names) or 'none'};"
+            f" matrices: {matrices or 'none'})"
+        )
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise PointError(f"rule '{self.name}' belongs to its model and cannot be copied or pickled: close() it first")
 
     @property
     def uses(self) -> Uses:
@@ -68,7 +97,7 @@ class Rule(ABC):
         return Uses()
 
     @abstractmethod
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         """Put this rule's hooks on the model."""
 
     @abstractmethod
@@ -89,8 +118,15 @@ class Rule(ABC):
         Raises:
             ValueError: the state holds something, and this rule keeps nothing.
         """
-        if state:
-            raise ValueError(f"rule '{self.name}' keeps no state, but was given {sorted(state)}")
+        check_state(self.name, state, [])
+
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the feedback matrices, or weights, that there are so far, by name."""
+        return {
+            name: tuple(value.shape)
+            for name, value in self.state_dict().items()
+            if isinstance(value, Tensor) and value.ndim >= 2
+        }
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -107,15 +143,38 @@ class Rule(ABC):
         self.hooks.close()
 
 
-def hooks_without_points(model: nn.Module, *patterns: Patterns) -> FeedbackHooks:
+def hooks_without_points(model: nn.Module, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
     """Make the hooks of a rule that cuts nothing; patterns are checked, so that every rule reports a typo.
 
     Raises:
         PointError: a pattern matches nothing.
     """
-    for names in patterns:
-        find_modules(model, names)
+    find_modules(model, patterns_of(points))
+    find_error_tensors(model, error_at)
+    find_modules(model, silent)
     return FeedbackHooks(model, (), None)
+
+
+def check_some_points(name: str, points: Points) -> None:
+    """Check that a rule is given feedback points.
+
+    Raises:
+        PointError: there are none.
+    """
+    if not patterns_of(points) and points != "":
+        raise PointError(f"rule '{name}' without feedback points would be backpropagation: name some in points")
+
+
+def check_state(name: str, state: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Check that a saved state has the entries that a rule saves.
+
+    Raises:
+        ValueError: others.
+    """
+    if state.keys() != set(keys):
+        raise ValueError(
+            f"rule '{name}' saves {', '.join(keys) or 'nothing'}, but was given {', '.join(sorted(state))}"
+        )
 
 
 def check_differentiable(loss: Tensor) -> None:

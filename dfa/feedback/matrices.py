@@ -12,7 +12,9 @@ from dfa.compiling import run_eagerly
 from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
+from dfa.feedback.order import RowOrder
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
 
 Sharing = Literal["shared", "per_point"]
@@ -49,7 +51,8 @@ class FeedbackMatrices:
         normalise: divide by √width, of the matrix that is drawn.
         scale: a further factor.
         batch_dims: number of leading dimensions of error and points that count rows; all others are flattened into
-            features. None: all dimensions of the error but the last, at least one.
+            features. None: all dimensions of the error but the last, at least one, and a point whose rows may be in
+            another order than the error's is refused.
         seed: of the draw.
         draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
         keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
@@ -63,6 +66,7 @@ class FeedbackMatrices:
     Attributes:
         drawn: the matrices so far, (error width, width), by key: "<error tensor>:<point>" or "<error tensor>:shared",
             with "/" for the dots of names and "(output)" for the model itself.
+        order: compares the order of rows.
     """
 
     def __init__(
@@ -102,11 +106,12 @@ class FeedbackMatrices:
         self.density = density
         self.drawn: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
+        self.order = RowOrder(batch_dims)
 
     @property
-    def in_use(self) -> bool:
-        """Whether a matrix has been drawn, generated or loaded."""
-        return bool(self._shapes or self.drawn)
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the matrices drawn, generated or loaded so far, by key."""
+        return {**self._shapes, **{key: tuple(matrix.shape) for key, matrix in self.drawn.items()}}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the matrices drawn so far, by key."""
@@ -139,10 +144,12 @@ class FeedbackMatrices:
         Where a point has k rows for each of the error's, the projected error is repeated k times and divided by √k.
 
         Raises:
-            FeedbackError: a point's rows are no multiple of the error's, or a width differs from the first time.
+            FeedbackError: a point's rows are no multiple of the error's, or perhaps in another order, or a width
+                differs from the first time.
         """
         if not points:
             return iter(())
+        self.order.check(error.shape, points)
         batch_dims = self._batch_dims(error)
         error_rows = self.rows(error)
         shapes = [row_shape(point.activation, batch_dims) for point in points]
@@ -234,10 +241,10 @@ class FeedbackMatrices:
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Key of each point's matrix, which is drawn if this is the first time."""
         if self.sharing == "shared":
-            key = f"{_key_part(error_name)}:shared"
+            key = matrix_key(error_name, "shared")
             self._prepare(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, key)
-        keys = {name: f"{_key_part(error_name)}:{_key_part(name)}" for name in widths}
+        keys = {name: matrix_key(error_name, name) for name in widths}
         for name, key in keys.items():
             self._prepare(key, height, widths[name])
         return keys
@@ -290,7 +297,3 @@ class FeedbackMatrices:
                 block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected
-
-
-def _key_part(name: str) -> str:
-    return name.replace(".", "/") or "(output)"

@@ -1,6 +1,8 @@
-"""Tensors inside what modules take and return: alone, or in nested tuples, lists and dictionaries."""
+"""Tensors inside what modules take and return: alone, or in tuples, lists, dictionaries and dataclasses."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -12,19 +14,52 @@ def first_tensor(output: Any, owner: str) -> Tensor:
     """Return the tensor that a module's output is or begins with.
 
     Raises:
-        PointError: there is none, or it is of a type that has no gradient; the message begins with `owner`.
+        PointError: there is none, or it is a single number or of a type that has no gradient; the message begins with
+            `owner`.
     """
     first = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(first, Tensor):
-        raise PointError(f"{owner}: its module returns {type(output).__name__}, not a tensor")
-    if not (first.is_floating_point() or first.is_complex()):
-        raise PointError(f"{owner}: its output is of type {first.dtype} and has no gradient")
-    return first
+        named = [name for name, value in fields_of(output).items() if isinstance(value, Tensor)]
+        raise PointError(f"{owner}: its module returns {type(output).__name__}{_listed(named)}, not a tensor")
+    return _checked(first, owner)
 
 
 def replace_first(output: Any, tensor: Tensor) -> Any:
     """Return the output with `tensor` in place of its first tensor."""
     return tensor if isinstance(output, Tensor) else _rebuild(output, [tensor, *output[1:]])
+
+
+def fields_of(output: Any) -> dict[str, Any]:
+    """Return the values of an output that have a name; none where it is a tensor or has no names."""
+    if isinstance(output, Mapping):
+        return {key: value for key, value in output.items() if isinstance(key, str)}
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    return dict(output._asdict()) if isinstance(output, tuple) and hasattr(output, "_asdict") else {}
+
+
+def field_tensor(output: Any, name: str, modules: str) -> Tensor:
+    """Return the field `name` of a model's output, which is to be an error tensor.
+
+    Args:
+        modules: those that the name is like, for the message.
+
+    Raises:
+        PointError: there is no such field with a tensor, or it is a single number or of a type that has no gradient.
+    """
+    found = fields_of(output)
+    if not isinstance(found.get(name), Tensor):
+        named = [field for field, value in found.items() if isinstance(value, Tensor)]
+        raise PointError(
+            f"error_at: '{name}' matches no module, and no field of the model's output, which is a"
+            f" {type(output).__name__}{_listed(named)}; {modules}"
+        )
+    return _checked(found[name], f"error tensor '{name}'")
+
+
+def replace_field(output: Any, name: str, tensor: Tensor) -> Any:
+    """Return a copy of the output with `tensor` in the field `name`."""
+    return _with_fields(output, {name: tensor})
 
 
 def detach_all(output: Any) -> Any:
@@ -33,16 +68,59 @@ def detach_all(output: Any) -> Any:
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Apply `change` to every tensor in nested tuples, lists and dictionaries."""
+    """Apply `change` to every tensor in nested tuples, lists, dictionaries and dataclasses."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):
         return _rebuild(value, [map_tensors(item, change) for item in value])
     if type(value) is dict:
         return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
+        return _with_fields(value, {key: map_tensors(item, change) for key, item in fields_of(value).items()})
     return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """List every tensor in nested tuples, lists, dictionaries and dataclasses."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, note)
+    return found
+
+
+def _listed(fields: list[str]) -> str:
+    return f" with the fields {', '.join(fields)}" if fields else ""
+
+
+def _checked(tensor: Tensor, owner: str) -> Tensor:
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        raise PointError(f"{owner}: its output is of type {tensor.dtype} and has no gradient")
+    if tensor.ndim == 0:
+        raise PointError(f"{owner}: it is a scalar, as a loss is, and has no dimension of rows")
+    return tensor
 
 
 def _rebuild(container: Any, items: list[Any]) -> Any:
     """Make a container of the same kind; named tuples take their fields one by one."""
     return type(container)(*items) if hasattr(container, "_fields") else type(container)(items)
+
+
+def _with_fields(output: Any, changed: dict[str, Any]) -> Any:
+    """Make a copy of a dictionary, dataclass or named tuple with some fields changed; nothing where nothing changes."""
+    if isinstance(output, tuple):
+        return output._replace(**changed)  # type: ignore[attr-defined]
+    before = fields_of(output)
+    changed = {key: value for key, value in changed.items() if value is not before[key]}
+    if not changed:
+        return output
+    copied = copy.copy(output)
+    for key, value in changed.items():
+        if isinstance(copied, dict):
+            copied[key] = value
+        else:
+            object.__setattr__(copied, key, value)  # a frozen one, too
+    return copied

@@ -10,8 +10,12 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 
-Mode = Literal["cut", "observe", "recompute", "off"]
+Mode = Literal["cut", "observe", "describe", "recompute", "off"]
 """What hooks do with a forward pass, see `dfa.hooks.model.FeedbackHooks`."""
+
+
+SECOND_BACKWARD = "the error of this forward pass has been sent already: it cannot go backward a second time"
+_BEFORE_2_14 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14)
 
 
 @dataclass
@@ -40,6 +44,7 @@ class ForwardRecord:
         error: the error tensor, in mode "observe" only.
         compiled: whether the error tensor lies inside a compiled graph.
         error_received: whether a backward pass has reached the error tensor.
+        arrival: called when the error arrives; returns whether a rule's backward is under way.
     """
 
     error_name: str
@@ -47,6 +52,7 @@ class ForwardRecord:
     error: Tensor | None = None
     compiled: bool = False
     error_received: bool = False
+    arrival: Callable[[], bool] = lambda: True
 
 
 class SignalSource(Protocol):
@@ -63,7 +69,8 @@ class SignalSource(Protocol):
 class _BroadcastError(torch.autograd.Function):
     """The identity on the error tensor, whose backward passes the error on and sends signals to the points.
 
-    Since the points' activations are inputs of this node, one backward call trains the layers above and below.
+    Since the points' activations are inputs of this node, one backward call trains the layers above and below. The node
+    is what keeps the record of a pass alive: both go with the graph.
     """
 
     @staticmethod
@@ -76,12 +83,23 @@ class _BroadcastError(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         (error,) = grad_outputs
+        if ctx.sending is None:
+            raise PointError(SECOND_BACKWARD)
         source, record, points = ctx.sending
+        if not torch.compiler.is_compiling():
+            record.arrival()
         signals = tuple(source.training_signals(record.error_name, error, points))
         if not torch.compiler.is_compiling():
             record.error_received = True
             ctx.sending = None  # otherwise the activations would live as long as the loss
         return None, None, None, error, *signals
+
+
+def _group_norm_crashes(tensor: Tensor) -> bool:
+    """Whether a GroupNorm of this tensor would end the process if it had no gradient, as before PyTorch 2.14."""
+    if not _BEFORE_2_14 or torch.compiler.is_compiling() or tensor.ndim != 4 or tensor.device.type != "cpu":
+        return False
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 class Recorder:
@@ -116,7 +134,18 @@ class Recorder:
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Return what is recorded of a point's output, and the tensor that takes its place in the model."""
         handed_on = activation.detach()
+        if _group_norm_crashes(handed_on):
+            return Point(name, activation), handed_on.requires_grad_().clone()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
+
+    def observe_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        """Do as `at_point` where nothing is cut."""
+        # A copy goes on, lest an operation in place further up changes what is observed.
+        return Point(name, activation), activation.clone()
+
+    def observe_error(self, name: str, tensor: Tensor, points: list[Point]) -> ForwardRecord:
+        """Return the record of a pass in which nothing was cut."""
+        return ForwardRecord(name, points, tensor)
 
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         """Return the record of the pass that an error tensor ends, and the tensor that takes its place in the model."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.leaks import MutableArguments
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.outputs import first_tensor, map_tensors
+from dfa.hooks.outputs import first_tensor, map_tensors, tensors_in
 from dfa.hooks.points import Point, check_trainable
 from dfa.hooks.segments import PREVIOUS_OUTPUT, SegmentCall, SegmentedRecord
 from dfa.hooks.streams import Streams
@@ -30,57 +31,109 @@ def train_segments(
     after_segment: AfterSegment | None = None,
     parallel: int = 1,
 ) -> None:
-    """Add the gradients of all parameters in the segments of `records`, and of the layers that their inputs came from.
+    """Add the gradients of all parameters in the segments of `records`, and of the layers outside that they hang on.
 
-    Each segment starts from the output of the one before, in the order of the forward pass; its graph is freed before
-    the next one is built, or the one after `parallel` others, so memory does not grow with their number.
+    The last pass comes first, for what it hands down may be part of the error of one before, as a decoder's is of its
+    encoder's. In each, a segment starts from the output of the one before, in the order of the forward pass; its graph
+    is freed before the next one is built, or the one after `parallel` others, so memory does not grow with their
+    number. The graph outside of the segments follows, in one run from all that leads to it.
 
     Args:
         hooks: of the rule.
-        records: forward passes whose error is known.
-        signals: the signals of a pass, in the order of its points; called for all passes before a segment is run, and
-            for the last pass first, as autograd comes to them. They may be made as they are asked for. Random numbers
-            drawn for them are not drawn again.
+        records: forward passes, in their order; those that no error reaches stay as they are.
+        signals: the signals of a pass, in the order of its points. They may be made as they are asked for. Random
+            numbers drawn for them are not drawn again.
         after_segment: called with parameters whose gradient is complete, never twice at once.
         parallel: number of segments that signals go through at the same time; one where segments share parameters.
 
     Raises:
         PointError: a segment that did not run as before, or lets gradient out.
     """
-    uses = Counter(parameter for record in records for call in record.calls for parameter in _parameters(call))
-    outer: list[Tensor] = []
-    outer_gradients: list[Tensor] = []
-    finishing = Lock()
+    trainer = _Trainer(hooks, signals, after_segment, parallel, records)
+    for index, record in reversed([*enumerate(records)]):
+        if record.leaf.grad is None:
+            for call in record.calls:
+                trainer.finish(call)
+            continue
+        record.error_received = True
+        roots = trainer.train(record)
+        if record.output.requires_grad:  # not where it is a segment's own output
+            roots.append((record.output, record.leaf.grad))
+        if roots:
+            with _told_apart():
+                tensors, gradients = zip(*roots, strict=True)
+                torch.autograd.backward(tensors, gradients, retain_graph=index > 0)  # which other passes may share
+            del roots, tensors, gradients
+        record.release()
 
-    def collect(leaves: Leaves) -> None:
-        reached = [(tensor, leaf.grad) for tensor, leaf in leaves if leaf.grad is not None]
-        outer.extend(tensor for tensor, _ in reached)
-        outer_gradients.extend(gradient for _, gradient in reached)
 
-    def backward(call: SegmentCall, points: Sequence[Point], arriving: Sequence[Tensor], leaves: Leaves) -> Leaves:
-        torch.autograd.backward([point.activation for point in points], arriving)
-        with finishing:
-            uses.subtract(_parameters(call))
-            if after_segment is not None:
-                after_segment([parameter for parameter in _parameters(call) if uses[parameter] == 0])
-        return leaves
+class _Trainer:
+    """Trains the segments of one pass after the other; see `train_segments`."""
 
-    devices = sorted({record.leaf.device.index for record in records if record.leaf.is_cuda})
-    count = parallel if max(uses.values(), default=0) == 1 and len(devices) < 2 else 1
-    device = records[0].leaf.device if records else torch.device("cpu")
-    waiting = [signals(record) for record in reversed(records)]
-    with torch.enable_grad(), Streams(count, device, collect) as streams:
-        for record in records:
-            previous: Tensor | None = None
-            to_points = waiting.pop()
+    def __init__(
+        self,
+        hooks: FeedbackHooks,
+        signals: Signals,
+        after_segment: AfterSegment | None,
+        parallel: int,
+        records: Sequence[SegmentedRecord],
+    ) -> None:
+        self._hooks, self._signals, self._after_segment = hooks, signals, after_segment
+        self._uses = Counter(parameter for record in records for call in record.calls for parameter in parameters(call))
+        self._trained: set[nn.Parameter] = set()
+        self._finishing = Lock()
+        devices = sorted({record.leaf.device.index for record in records if record.leaf.is_cuda})
+        self._parallel = parallel if max(self._uses.values(), default=0) == 1 and len(devices) < 2 else 1
+
+    def train(self, record: SegmentedRecord) -> list[tuple[Tensor, Tensor]]:
+        """Run the segments of a pass again, each with its signals; return their inputs and the gradients of these."""
+        outer: list[tuple[Tensor, Tensor]] = []
+
+        def collect(leaves: Leaves) -> None:
+            outer.extend((tensor, leaf.grad) for tensor, leaf in leaves if leaf.grad is not None)
+
+        to_points = self._signals(record)
+        previous: Tensor | None = None
+        with torch.enable_grad(), Streams(self._parallel, record.leaf.device, collect) as streams:
             for call in record.calls:
                 arriving = [next(to_points) for _ in call.points]
                 with streams.job(arriving if previous is None else [previous, *arriving]):
-                    previous, points, leaves = _run_again(hooks, call, previous)
-                    streams.backward(partial(backward, call, points, arriving, leaves))
+                    previous, points, leaves = _run_again(self._hooks, call, previous)
+                    streams.backward(partial(self._backward, call, points, arriving, leaves))
                     del points, leaves, arriving  # the graph belongs to the job alone, and goes with it
-    if outer:
-        torch.autograd.backward(outer, outer_gradients)
+        return outer
+
+    def finish(self, call: SegmentCall, trained: bool = False) -> None:
+        """Note that a segment needs its parameters no more, and pass on those whose gradient is complete."""
+        with self._finishing:
+            self._uses.subtract(parameters(call))
+            if trained:
+                self._trained.update(parameters(call))
+            complete = [one for one in parameters(call) if self._uses[one] == 0 and one in self._trained]
+            if self._after_segment is not None and (trained or complete):
+                self._after_segment(complete)
+
+    def _backward(
+        self, call: SegmentCall, points: Sequence[Point], arriving: Sequence[Tensor], leaves: Leaves
+    ) -> Leaves:
+        with _told_apart():
+            torch.autograd.backward([point.activation for point in points], arriving)
+        self.finish(call, trained=True)
+        return leaves
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Say in our terms what autograd says where two runs meet in one graph."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise PointError(
+            "memory='recompute' meets a part of the graph twice: the loss, or another segment, reaches it past the"
+            " error tensor and the segments' arguments; take memory='keep'"
+        ) from error
 
 
 def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None) -> tuple[Tensor, list[Point], Leaves]:
@@ -89,6 +142,7 @@ def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None)
     if any(tensor._version != version for tensor, version in call.versions):
         raise PointError(f"segment '{name}': an input has been written to since the forward pass")
     leaves: Leaves = []
+    states = MutableArguments(name, call.arguments)
 
     def argument(value: Tensor) -> Tensor:
         if value is PREVIOUS_OUTPUT:
@@ -102,7 +156,12 @@ def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None)
     args, kwargs = map_tensors(call.arguments, argument)
     device, dtype, autocast = call.autocast
     output: Any = None
-    with hooks.switched("recompute"), _state_of(call), torch.autocast(device, dtype, enabled=autocast):
+    with (
+        states.unchanged(),
+        hooks.switched("recompute"),
+        _state_of(call),
+        torch.autocast(device, dtype, enabled=autocast),
+    ):
         for module in call.segment.modules:
             output = module(*args, **kwargs)
             args, kwargs = (output,), {}
@@ -111,11 +170,10 @@ def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None)
         (point.name, point.activation.shape) for point in call.points
     ]:
         raise PointError(f"segment '{name}' did not reach the same feedback points when it was run again")
-    output = first_tensor(output, f"output of segment '{name}'")
-    if output.requires_grad:
+    if any(tensor.requires_grad for tensor in tensors_in(output)):
         raise PointError(f"segment '{name}': its output must be a feedback point, or depend on the segment through one")
     check_trainable(points)
-    return output, points, leaves
+    return first_tensor(output, f"output of segment '{name}'"), points, leaves
 
 
 @contextmanager
@@ -133,6 +191,7 @@ def _state_of(call: SegmentCall) -> Iterator[None]:
         buffer.data.copy_(copy)  # through `.data`, which does not count as a write: a graph may hold the buffer
 
 
-def _parameters(call: SegmentCall) -> list[nn.Parameter]:
+def parameters(call: SegmentCall) -> list[nn.Parameter]:
+    """List the parameters of a segment that learn."""
     found = (parameter for module in call.segment.modules for parameter in module.parameters())
     return list(dict.fromkeys(parameter for parameter in found if parameter.requires_grad))

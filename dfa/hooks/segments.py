@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
+from dfa.hooks.leaks import InnerOutputs
 from dfa.hooks.outputs import first_tensor, map_tensors
-from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.placing import Hook
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.targets import find_error_tensors
 from dfa.patterns import find_modules, inner_model
 
 PREVIOUS_OUTPUT = torch.empty(0)
@@ -51,13 +54,39 @@ class SegmentedRecord(ForwardRecord):
 
     Attributes:
         output: the error tensor on the graph of the modules after the last segment.
-        leaf: its detached copy that the loss is computed from; `leaf.grad` will be the error.
+        leaf: its detached copy that all that follows is computed from; `leaf.grad` will be the error.
         calls: of the segments, in order.
     """
 
     output: Tensor = field(default_factory=lambda: torch.empty(0))
     leaf: Tensor = field(default_factory=lambda: torch.empty(0))
     calls: list[SegmentCall] = field(default_factory=list)
+
+    def passed_on(self) -> Tensor:
+        """Return what takes the error tensor's place; its graph keeps this record alive."""
+        passed_on: Tensor = _HoldRecord.apply(self, self.leaf)
+        return passed_on
+
+    def release(self) -> None:
+        """Let go of all that training has needed, which the loss would keep alive."""
+        self.output, self.calls, self.leaf.grad = torch.empty(0), [], None
+
+
+class _HoldRecord(torch.autograd.Function):
+    """The identity on an error tensor's leaf; this node keeps the record of the pass alive, as long as the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, record: SegmentedRecord, leaf: Tensor) -> Tensor:
+        ctx.record = record
+        return leaf.view_as(leaf)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> Any:
+        if ctx.record.error_received:
+            raise PointError(SECOND_BACKWARD)
+        if not ctx.record.arrival():
+            ctx.record.error_received = True  # a plain backward has come this far, and what lies below has no gradient
+        return None, errors[0]
 
 
 def find_segments(
@@ -92,7 +121,7 @@ def find_segments(
         if held[segment.name].isdisjoint(point_modules.values()):
             raise PointError(f"segment '{segment.name}' holds no feedback point")
     ends = {segment.modules[-1] for segment in segments}
-    for name, module in find_modules(model, error_at).items():
+    for name, module in find_error_tensors(model, error_at)[0].items():
         if module in inside - ends:
             raise PointError(f"error tensor '{name}' lies inside a segment")
     return segments
@@ -134,6 +163,8 @@ class SegmentRecorder(Recorder):
         self._calls: list[SegmentCall] = []
         self._previous: Tensor | None = None
         self._previous_version = 0
+        self._inspected: set[nn.Module] = set()
+        self._inner: InnerOutputs | None = None
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -142,8 +173,8 @@ class SegmentRecorder(Recorder):
 
         handles = []
         for module in self._positions:
-            handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
-            handles.append(module.register_forward_hook(self._leave, always_call=True))
+            handles.append(module.register_forward_pre_hook(Hook(enter), prepend=True, with_kwargs=True))
+            handles.append(module.register_forward_hook(Hook(self._leave), always_call=True))
         return handles
 
     def needs_gradients(self) -> bool:
@@ -153,7 +184,9 @@ class SegmentRecorder(Recorder):
         if self._running:  # a pass was interrupted inside a segment by something that is not an Exception
             self._running = []
             torch.set_grad_enabled(True)
-        self._calls, self._previous = [], None
+        if self._inner is not None:
+            self._inner.stop()
+        self._calls, self._previous, self._inner = [], None, None
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         if not self._running:
@@ -166,7 +199,8 @@ class SegmentRecorder(Recorder):
         leaf = tensor.detach().requires_grad_()
         record = SegmentedRecord(name, points, output=tensor, leaf=leaf, calls=self._calls)
         self._calls, self._previous = [], None
-        return record, leaf
+        with torch.enable_grad():  # where the error tensor is the output of a segment, that has not ended yet
+            return record, record.passed_on()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         segment, index = self._positions[module]
@@ -174,6 +208,9 @@ class SegmentRecorder(Recorder):
             self._calls.append(self._begin(segment, args, kwargs))
         elif not (self._calls and self._calls[-1].segment is segment and args and self._is_previous(args[0])):
             raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
+        if not (self._running or module in self._inspected):
+            self._inspected.add(module)
+            self._inner = InnerOutputs(segment.name, module, (args, kwargs))
         self._running.append(module)
         torch.set_grad_enabled(False)
 
@@ -183,6 +220,11 @@ class SegmentRecorder(Recorder):
             torch.set_grad_enabled(True)
             self._previous = None if output is None else first_tensor(output, "output of a segment")
             self._previous_version = 0 if self._previous is None else self._previous._version
+            if self._inner is not None and not self._running:
+                inner, self._inner = self._inner, None
+                inner.stop()
+                if output is not None:
+                    inner.check(output)
 
     def _begin(self, segment: Segment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SegmentCall:
         versions: list[tuple[Tensor, int]] = []

@@ -15,12 +15,14 @@ from dfa.rules.fa import FeedbackAlignment
 from dfa.rules.fdfa import ForwardDirectFeedback
 from dfa.rules.forward_mode import ForwardModeFeedback
 from dfa.rules.grape import GradientAlignedFeedback
+from dfa.rules.highway import Highway
 from dfa.rules.identity import IdentityFeedback
 from dfa.rules.kolen_pollack import KolenPollack
 from dfa.rules.learned import LearnedFeedback
 from dfa.rules.low_rank import LowRankFeedback
 from dfa.rules.shallow import Shallow
 from dfa.rules.sign_symmetry import SignSymmetry
+from dfa.rules.window import Window
 
 __all__ = [
     "RULES",
@@ -34,6 +36,7 @@ __all__ = [
     "ForwardDirectFeedback",
     "ForwardModeFeedback",
     "GradientAlignedFeedback",
+    "Highway",
     "IdentityFeedback",
     "KolenPollack",
     "LearnedFeedback",
@@ -43,6 +46,7 @@ __all__ = [
     "Shallow",
     "SignSymmetry",
     "Uses",
+    "Window",
 ]
 
 for _module in iter_modules(__path__):  # a file that is put here needs no further mention

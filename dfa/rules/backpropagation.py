@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.hooks.model import FeedbackHooks
 
 
@@ -16,7 +16,7 @@ class Backpropagation(Rule):
     def uses(self) -> Uses:
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0)
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         return hooks_without_points(self.model, points, error_at, silent)
 
     def backward(self, loss: Tensor) -> None:

@@ -1,14 +1,17 @@
 """A batch of exact backpropagation now and then, beside any rule."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Rule, Uses, check_differentiable
+from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_state
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.outputs import tensors_in
+from dfa.hooks.placing import Hook
 from dfa.hooks.points import Mode
 from dfa.registry import OptionError
 
@@ -41,7 +44,7 @@ class Calibrated(Rule):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -63,6 +66,8 @@ class Calibrated(Rule):
         self.every = every
         self.batches = 0
         super().__init__(model, points, error_at, silent)
+        self._paused = False
+        self._handle = model.register_forward_hook(Hook(self._watch))
         self._usual_mode: Mode = self.hooks.mode
         self._switch()
 
@@ -75,13 +80,14 @@ class Calibrated(Rule):
             extra_forwards=(1 - exact) * inner.extra_forwards,
         )
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         return self.inner.hooks
 
     def backward(self, loss: Tensor) -> None:
         if self.batches % self.every == 0:
             check_differentiable(loss)
-            loss.backward()
+            with self.hooks.going_backward():
+                loss.backward()
         else:
             self.inner.backward(loss)
         self.batches += 1
@@ -91,13 +97,38 @@ class Calibrated(Rule):
         """Switch the hooks for the forward passes before the next backward: cutting the graph, or off."""
         self.hooks.mode = "off" if self.batches % self.every == 0 else self._usual_mode
 
+    def _watch(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """Have a plain `loss.backward()` told in exact batches, too, after which no other kind of batch would come."""
+        exact = self.batches % self.every == 0 and not self._paused
+        if exact and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(self._error_arrives)
+
+    def _error_arrives(self, error: Tensor) -> None:
+        self.hooks.check_backward()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._paused = True
+        try:
+            with super().paused():
+                yield
+        finally:
+            self._paused = False
+
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.inner.matrix_shapes()
+
     def state_dict(self) -> dict[str, Any]:
         return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_state(self.name, state, ["batches", "inner"])
         self.batches = int(state["batches"])
         self.inner.load_state_dict(state["inner"])
         self._switch()
 
     def close(self) -> None:
+        self._handle.remove()
         self.inner.close()

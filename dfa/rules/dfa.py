@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
+from dfa.feedback.states import check_matrices, matrix_keys
 from dfa.hooks.points import Point
 
 
@@ -31,7 +32,7 @@ class DirectFeedbackAlignment(DirectRule):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -66,8 +67,13 @@ class DirectFeedbackAlignment(DirectRule):
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         self.feedback.prepare(error_name, error, points)
 
+    def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.feedback.shapes
+
     def state_dict(self) -> dict[str, Any]:
         return self.feedback.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        keys = matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
+        check_matrices(state, keys if self.feedback.keep else [])
         self.feedback.load_state_dict(state)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns
+from dfa.base.rule import RULES, Patterns, Points
 from dfa.rules.forward_mode import ForwardModeFeedback, ForwardModeOptions
 
 
@@ -30,7 +30,7 @@ class GradientAlignedFeedback(ForwardModeFeedback):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,

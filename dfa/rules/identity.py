@@ -1,5 +1,6 @@
 """The error itself as signal: feedback along the residual path, without any matrix."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError, PointError
+from dfa.hooks.placing import Hook
 from dfa.hooks.points import Point
 from dfa.patterns import find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
@@ -54,7 +56,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -72,21 +74,25 @@ class IdentityFeedback(DirectFeedbackAlignment):
         super().__init__(model, points, error_at, silent, **options)
         self.damping = damping
         self.otherwise = otherwise
+        self._told = False
         # Before the hooks of a point on the same module: the slope belongs to the point below it.
         self._norm_handles = [
-            module.register_forward_hook(self._keep_slope, prepend=True)
+            module.register_forward_hook(Hook(self._keep_slope), prepend=True)
             for module in on_path.values()
             if isinstance(module, nn.LayerNorm)
         ]
 
     @property
     def uses(self) -> Uses:
-        held = "fixed feedback" if self.feedback.in_use else "none"
+        held = "fixed feedback" if self.feedback.shapes else "none"
         weights = "gains" if self._norm_handles else "none"
         return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
+        self.feedback.order.check(error.shape, points)
         others = [point for point in points if point.activation.shape != error.shape]
+        if len(others) == len(points) and self.otherwise == "dfa" and not torch.compiler.is_compiling():
+            self._warn_once(error_name)
         random: Iterable[Tensor] = (error.new_zeros(point.activation.shape) for point in others)
         if self.otherwise == "dfa":
             random = super().signals(error_name, error, others)
@@ -103,24 +109,44 @@ class IdentityFeedback(DirectFeedbackAlignment):
             hook.remove()
         super().close()
 
+    def _warn_once(self, error_name: str) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"rule '{self.name}': no point has the shape of the error at '{error_name or 'model output'}', so that"
+                " all receive it through random matrices, as under 'dfa'",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def _straight(self, error: Tensor, points: Sequence[Point]) -> list[Tensor]:
         """Compute the signals of the points that have the error's shape, in their order."""
         signals: list[Tensor] = []
         passing = error
         for point in reversed(points):
-            for inverse, gains in point.slopes:
-                if inverse.shape[:-1] != error.shape[:-1] or gains.shape != error.shape[-1:]:
-                    raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
-                passing = passing * inverse * gains
+            passing = self.below_norms(passing, point)
             if point.activation.shape == error.shape:
                 signals.append(passing.to(point.activation.dtype))
                 passing = passing if self.damping == 1 else passing * self.damping
         return signals[::-1]
 
+    @staticmethod
+    def below_norms(signal: Tensor, point: Point) -> Tensor:
+        """Multiply a signal of the error's shape by the slopes of the normalisations that ran after a point.
+
+        Raises:
+            FeedbackError: one is not as wide as the error.
+        """
+        for inverse, gains in point.slopes:
+            if inverse.shape[:-1] != signal.shape[:-1] or gains.shape != signal.shape[-1:]:
+                raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
+            signal = signal * inverse * gains
+        return signal
+
     @torch.no_grad()
     def _keep_slope(self, module: nn.Module, arguments: Any, output: Any) -> None:
         pending = self.hooks.pending_points()
-        if not pending or self.hooks.mode in ("off", "recompute"):
+        if not pending or self.hooks.mode in ("off", "recompute", "describe"):
             return
         assert isinstance(module, nn.LayerNorm)
         features = tuple(range(-len(module.normalized_shape), 0))

@@ -1,5 +1,6 @@
 """Kolen and Pollack's rule: feedback weights that move with the weights, and meet them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,8 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; applied to the model's weights too, to those that the backward pass goes through.
+        decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
+            backward pass.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -54,10 +56,14 @@ class KolenPollack(SequentialRule):
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
-        with torch.no_grad():
-            for name in self.replaced:
-                self.weights[name].mul_(1 - self.decay)
-                self._stored_for(name).mul_(1 - self.decay)
+        self.decay_both(name for name in self.replaced if self.weights[name].requires_grad)
+
+    @torch.no_grad()
+    def decay_both(self, names: Iterable[str]) -> None:
+        """Let the weights of these names and their feedback decay by 1 - λ."""
+        for name in names:
+            self.weights[name].mul_(1 - self.decay)
+            self._stored_for(name).mul_(1 - self.decay)
 
     def _stored(self) -> dict[str, Tensor]:
         return self._differences

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from dfa.base.rule import RULES, Patterns, Rule, check_differentiable
+from dfa.base.rule import RULES, Patterns, Points, Rule, check_differentiable, check_some_points
 from dfa.hooks.model import FeedbackHooks
-from dfa.patterns import find_modules
+from dfa.hooks.targets import find_error_tensors
 
 
 @RULES.register("shallow")
@@ -13,12 +13,16 @@ class Shallow(Rule):
 
     Only what lies above the topmost point learns, and any branch that bypasses the points; parameters below keep
     `.grad` None, so that no optimiser, momentum or weight decay touches them.
+
+    Raises:
+        PointError: no points.
     """
 
     name = "shallow"
 
-    def _make_hooks(self, points: Patterns, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
-        find_modules(self.model, error_at)  # unused, but every rule reports a typo
+    def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
+        check_some_points(self.name, points)
+        find_error_tensors(self.model, error_at)  # unused, but every rule reports a typo
         return FeedbackHooks(self.model, points, None, silent)
 
     def backward(self, loss: Tensor) -> None:

@@ -60,6 +60,7 @@ def make_rules(model: nn.Module) -> Iterator[dfa.Rule]:
     points, error_at, silent = ["2", "4"], "5", "0"
     yield dfa.Backpropagation(model, points, error_at, silent)
     yield dfa.Shallow(model, points, error_at, silent)
+    yield dfa.Window(model, points, error_at, silent, fraction=0.5, layers=1)
     direct = dfa.DirectFeedbackAlignment(
         model,
         points=points,
@@ -108,6 +109,11 @@ def make_rules(model: nn.Module) -> Iterator[dfa.Rule]:
     yield dfa.GradientAlignedFeedback(
         model, points, error_at, silent, lr=0.1, every=2, around_identity=False, distribution="uniform",
         normalise=True, scale=1.0, batch_dims=None, seed=0, codec=None,
+    )  # fmt: skip
+    yield dfa.Highway(
+        model, points, error_at, silent, waves=2, feedback="kolen_pollack", decay=0.01, damping=0.9, norms=(),
+        otherwise="zero", distribution="uniform", sharing="shared", normalise=True, scale=1.0, density=0.1,
+        batch_dims=1, seed=0, draw="torch", keep=True, codec="bits:4",
     )  # fmt: skip
     yield dfa.FeedbackAlignment(model, points, error_at, silent, weights=["0.*", "3.*"], seed=4)
     yield dfa.SignSymmetry(model, points, error_at, silent, weights="**", magnitude="fixed_random", seed=5)

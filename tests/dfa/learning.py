@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 import dfa
+from dfa.hooks.targets import Points
 from tests.dfa.reference import Array, as_array
 
 LEARNED: dict[str, dict[str, Any]] = {
@@ -30,6 +31,6 @@ def activations(mlp: nn.Sequential, x: Array) -> tuple[Array, Array, Array, Arra
     return a1, np.maximum(a1, 0), h2, h2 @ w3.T + b3
 
 
-def build(key: str, model: nn.Module, points: list[str], **more: Any) -> dfa.LearnedFeedback:
+def build(key: str, model: nn.Module, points: Points, **more: Any) -> dfa.LearnedFeedback:
     rule: dfa.LearnedFeedback = dfa.RULES.build(key.strip(), model, points, **LEARNED[key], **more)
     return rule

@@ -51,7 +51,7 @@ def test_modules_in_the_models_order() -> None:
 def test_pattern_that_matches_nothing(name: str, where: str, mlp: nn.Sequential) -> None:
     model = nn.ModuleDict({"encoder": mlp, "decoder": nn.Linear(3, 3)})
     with pytest.raises(dfa.PointError, match=r"pattern 'encodr\.1' matches no module; candidates: .*encoder\.1"):
-        dfa.RULES.build(name, model, **{where: ["decoder", "encodr.1"]})
+        dfa.RULES.build(name, model, **{"points": "decoder", where: ["decoder", "encodr.1"]})
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -122,8 +122,8 @@ def test_output_that_is_no_tensor(batch: Batch) -> None:
             return {"logits": self.layer(x)}
 
     model = Named().double()
-    dfa.DirectFeedbackAlignment(model)
-    with pytest.raises(dfa.PointError, match="returns dict, not a tensor"):
+    dfa.DirectFeedbackAlignment(model, "layer")
+    with pytest.raises(dfa.PointError, match="returns dict with the fields logits, not a tensor"):
         model(batch[0])
 
 
@@ -134,7 +134,7 @@ def test_output_without_gradient(name: str, batch: Batch) -> None:
             return super().forward(x).detach()
 
     model = Detached().double()
-    rule = dfa.RULES.build(name, model)
+    rule = dfa.RULES.build(name, model, "act")
     with pytest.raises(dfa.PointError, match=r"no gradient|not differentiable"):
         rule.backward(cross_entropy(model(batch[0]), batch[1]))
 
@@ -155,9 +155,10 @@ def test_second_backward_of_one_pass(mlp: nn.Sequential, batch: Batch) -> None:
 
 def test_loss_that_does_not_depend_on_the_error_tensor(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(mlp, "1")
-    mlp(batch[0])
+    output = mlp(batch[0])
     with pytest.raises(dfa.PointError, match="does not depend on the error tensor"):
         rule.backward(mlp.get_parameter("4.weight").square().sum())
+    assert output.requires_grad  # a pass whose output is gone would have been forgotten
     with pytest.raises(dfa.PointError, match="the loss has no gradient"):
         rule.backward(torch.zeros(()))
 
@@ -194,7 +195,7 @@ def test_options_are_checked(options: dict[str, object], message: str, mlp: nn.S
 
 
 def test_options_that_fit(mlp: nn.Sequential) -> None:
-    dfa.RULES.build("dfa", mlp, points=("1",), scale=2, batch_dims=None, sharing="per_point")
+    dfa.RULES.build("dfa", mlp, points=("1",), scale=2, batch_dims=None, sharing="per_point").close()
     dfa.RULES.build("dfa", mlp, points="1", batch_dims=2)
 
 

@@ -80,6 +80,18 @@ def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None
     assert code == 2 and "were altered" in err and err.count("\n") == 1
 
 
+def test_one_digit_of_a_record_with_the_right_checksum_is_noticed(place: Path, toys: Toys, command: Command) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(place.parent))
+    archived = Archive.of("table_3", place)
+    key, run = next(iter(archived.runs.items()))
+    metrics = {**run.record["metrics"], "test/accuracy": run.record["metrics"]["test/accuracy"] - 0.001}
+    altered = replace(run, record={**run.record, "metrics": metrics})
+    replace(archived, runs={**archived.runs, key: altered}).write(place)
+    code, out, _ = command(command_records.main, "verify")
+    assert code == 1 and "table_3.md is not what its records give" in out
+
+
 def test_no_path_of_a_machine_gets_into_an_archive(toys: Toys, tmp_path: Path) -> None:
     record, folder = toys.run()
     config = toys.config()

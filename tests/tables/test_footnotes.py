@@ -45,6 +45,15 @@ def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
     assert "one run with one seed" in footer
 
 
+def test_models_that_predict_the_same_for_everything_are_named(spec: TableSpec) -> None:
+    runs = accuracies(0.3, 0.3, 0.8)
+    runs[0]["metrics"]["test/constant_predictions"] = 0.0
+    runs[1]["metrics"]["test/constant_predictions"] = 1.0
+    outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs), cell_of(spec, "gcn/dfa", "cora"): done(accuracies(0.7))}
+    lines = describe_runs(spec, outcomes, summarise(spec, outcomes))
+    assert "Models that predict the same for every test example: gcn/bp:cora (1 of 3)." in lines
+
+
 def test_a_run_that_two_cells_share_costs_once(spec: TableSpec) -> None:
     run = accuracies(0.8, config_hash="same")
     outcomes = {cell_of(spec, row, "cora"): done(run) for row in ("gcn/bp", "gcn/dfa")}
@@ -89,6 +98,7 @@ def test_what_rules_use_stands_below_the_table() -> None:
         "dfa": uses | {"state": "fixed feedback"},
         "shallow": uses,
         "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
+        "kolen_pollack": uses | {"waves": 2, "extra_forwards": 2.0, "state": "learned feedback"},
         "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
     }
     outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
@@ -101,5 +111,9 @@ def test_what_rules_use_stands_below_the_table() -> None:
     assert (
         "calibrate uses the gains of the normalisations, exact backpropagation on 10.0% of the batches, "
         "1 more forward pass a batch." in lines
+    )
+    assert (
+        "kolen_pollack uses 2 waves of signals between neighbouring points, 2 more forward passes a batch, "
+        "learned feedback." in lines
     )
     assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines

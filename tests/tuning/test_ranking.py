@@ -15,7 +15,15 @@ from tests.helpers.records import whole_record
 WANTED = {"task": "cora", "model": "gcn", "rule": "dfa"}
 
 
-def leave_run(results: Path, lr: float, seed: int, valid: float, status: str = "done", better: bool = True) -> None:
+def leave_run(
+    results: Path,
+    lr: float,
+    seed: int,
+    valid: float,
+    status: str = "done",
+    better: bool = True,
+    constant: float = 0.0,
+) -> None:
     folder = results.joinpath("runs", *WANTED.values(), f"seed{seed}-{lr}{status}")
     folder.mkdir(parents=True)
     config = {
@@ -27,7 +35,7 @@ def leave_run(results: Path, lr: float, seed: int, valid: float, status: str = "
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     told = {"reason": "so it is"} if status != "done" else {}
     record = whole_record(status=status, seed=seed, scale="mini", best_valid=valid, valid_metric="auc", **told)
-    record |= {"higher_is_better": better, "metrics": {"test/auc": 1 - valid}}
+    record |= {"higher_is_better": better, "metrics": {"test/auc": 1 - valid, "test/constant_predictions": constant}}
     (folder / "result.json").write_text(json.dumps(record))
 
 
@@ -47,6 +55,16 @@ def test_the_best_mean_on_validation_comes_first(tmp_path: Path) -> None:
     assert shown[0].split() == ["optimizer.lr", "valid", "auc", "seeds", "failed"]
     assert shown[2].split() == ["0.01", "0.7000", "±", "0.1414", "2", "0"]
     assert shown[4].split() == ["0.1", "–", "0", "1"]
+
+
+def test_runs_with_constant_predictions_are_counted(tmp_path: Path) -> None:
+    leave_run(tmp_path, 1e-3, 0, 0.7)
+    leave_run(tmp_path, 1e-2, 0, 0.8, constant=1.0)
+    leave_run(tmp_path, 1e-2, 1, 0.9)
+    metric, ranked = rank(tmp_path, WANTED, "mini")
+    shown = show(metric, ranked).splitlines()
+    assert shown[0].endswith("constant predictions")
+    assert [line.split()[-1] for line in shown[2:]] == ["1", "0"]
 
 
 def test_a_metric_that_should_be_low_is_ranked_the_other_way(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
-"""The downloader against a local server that misbehaves on request."""
+"""Downloads from a local server that misbehaves on request, over a broken connection, and to a full disk."""
 
 import hashlib
+import io
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
+import requests
+import urllib3
 
 from benchmarks.errors import DataError
 from benchmarks.utils.download import fetch, sha256_of
@@ -84,7 +89,7 @@ def test_failure_leaves_an_existing_file_alone(server: str, tmp_path: Path) -> N
 
 
 def test_without_checksum_a_short_body_is_still_refused(server: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="connection lost"):
+    with pytest.raises(DataError, match="IncompleteRead"):
         fetch([f"{server}/short"], tmp_path / "file", None)
 
 
@@ -92,3 +97,43 @@ def test_offline_switch(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DFA_OFFLINE", "1")
     with pytest.raises(DataError, match="DFA_OFFLINE"):
         fetch([f"{server}/good"], tmp_path / "file", CHECKSUM)
+
+
+class Broken(io.BytesIO):
+    """Body of a response that ends in a failure of the encryption."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if block := super().read(size):
+            return block
+        raise ssl.SSLError(1, "record layer failure")
+
+
+def _response(url: str, **_: object) -> requests.Response:
+    response = requests.Response()
+    response.status_code = 200
+    body = Broken(b"ha") if "broken" in url else io.BytesIO(b"half")
+    response.raw = urllib3.HTTPResponse(body, preload_content=False)
+    return response
+
+
+def test_a_mirror_whose_connection_breaks_is_followed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "get", _response)
+    assert fetch(["https://broken", "https://good"], tmp_path / "file", None).read_bytes() == b"half"
+    with pytest.raises(DataError, match=r"could not download other from any of 1 mirrors.*record layer failure"):
+        fetch(["https://broken"], tmp_path / "other", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _full_disk(path: str, mode: str) -> IO[bytes]:
+    return Path("/dev/full").open("wb")
+
+
+def test_a_full_disk_is_not_a_failure_of_the_mirror(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pooch.downloaders.open", _full_disk, raising=False)
+    with pytest.raises(DataError, match=r"cannot write .*file: .*No space left"):
+        fetch([f"{server}/good", f"{server}/good"], tmp_path / "file", CHECKSUM)
+    assert not list(tmp_path.iterdir()) and "mirror failed" not in capsys.readouterr().err

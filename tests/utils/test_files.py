@@ -1,18 +1,11 @@
-"""A reader never sees half a file, or half a folder; mirrors and disks that fail are told apart."""
+"""Atomic files and folders: a reader never sees half of one."""
 
-import io
 import os
-import ssl
 import stat
-import urllib.request
-from email.message import Message
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.errors import DataError
-from benchmarks.utils.download import fetch
 from benchmarks.utils.files import atomic_path, unfinished_folder, write_text
 
 
@@ -71,55 +64,3 @@ def test_a_folder_that_is_not_renamed_is_removed_and_so_is_what_a_killed_process
         assert set(tmp_path.iterdir()) == {tmp_path / "whole", folder}
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [tmp_path / "whole"]
-
-
-class Answer(io.BytesIO):
-    """What a mirror answers; `fault` comes instead of its end."""
-
-    def __init__(self, content: bytes, fault: Exception | None = None) -> None:
-        super().__init__(content)
-        self.headers = Message()
-        self._fault = fault
-
-    def read(self, size: int | None = -1) -> bytes:
-        block = super().read(size)
-        if not block and self._fault:
-            raise self._fault
-        return block
-
-
-@pytest.fixture
-def mirrors(monkeypatch: pytest.MonkeyPatch) -> dict[str, Answer]:
-    """Address → answer; those that were asked are gone."""
-    answers: dict[str, Answer] = {}
-
-    def answer(request: urllib.request.Request, timeout: float) -> Answer:
-        return answers.pop(request.full_url)
-
-    monkeypatch.delenv("DFA_OFFLINE", raising=False)
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
-    return answers
-
-
-def test_a_mirror_whose_connection_breaks_is_followed_by_the_next(tmp_path: Path, mirrors: dict[str, Answer]) -> None:
-    fault = ssl.SSLError(1, "record layer failure")
-    mirrors |= {"https://one": Answer(b"ha", fault), "https://two": Answer(b"half")}
-    assert fetch(list(mirrors), tmp_path / "file", None).read_bytes() == b"half"
-    mirrors |= {"https://one": Answer(b"ha", fault)}
-    with pytest.raises(DataError, match=r"could not download other from any of 1 mirrors.*record layer failure"):
-        fetch(list(mirrors), tmp_path / "other", None)
-
-
-def test_a_disk_that_is_full_is_no_fault_of_the_mirror(
-    tmp_path: Path, mirrors: dict[str, Answer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genuine = Path.open
-
-    def full(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        return genuine(Path("/dev/full") if mode == "wb" else path, mode, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", full)
-    mirrors |= {"https://one": Answer(b"x" * (1 << 20)), "https://two": Answer(b"")}
-    with pytest.raises(DataError, match=r"cannot write .*file: .*No space left"):
-        fetch(list(mirrors), tmp_path / "file", None)
-    assert "https://two" in mirrors and not list(tmp_path.iterdir())

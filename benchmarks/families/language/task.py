@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from benchmarks.errors import ConfigError
 from benchmarks.families.language.data import Columns, Corpus, Window, sequential_windows
 from benchmarks.families.language.stand_in.corpus import generate
-from benchmarks.families.language.texts import SOURCES, data_files, find_text, missing_data
+from benchmarks.families.language.texts import SOURCES, find_text
 from benchmarks.families.language.tokens import tokenised
-from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
-from benchmarks.task import Task, cut_rows
+from benchmarks.registry import TASKS
+from benchmarks.task import Task, constant_predictions, cut_rows
 
 ALIGNMENT_COLUMNS = 4
 
@@ -25,7 +25,7 @@ class LanguageModelling(Task):
     """Next-token prediction in windows; no state is carried from one window to the next.
 
     Args:
-        name: "wikitext103", "wikitext2" or "plain_text".
+        name: "wikitext103", "wikitext2", "enwiki2015" or "plain_text".
         seed: seed of the run; text and order of the windows do not depend on it.
         source: "real" or "stand_in".
         data_dir: folder of the data sets.
@@ -107,17 +107,22 @@ class LanguageModelling(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Return perplexity per token and per word, and loss (nats per token), over all tokens but the first.
 
+        Predictions are constant if the same token is the likeliest everywhere.
+
         The first token counts as one word, as in WikiText, which starts with an empty line.
         """
         total, tokens = 0.0, 0
+        likeliest: list[Tensor] = []
         for inputs, targets in sequential_windows(self.corpus.ids[split], self.window, self.rows):
             scores = model(inputs.to(self.device)).flatten(0, 1).float()
             total += float(F.cross_entropy(scores, targets.flatten().to(self.device), reduction="sum"))
             tokens += targets.numel()
+            likeliest += scores.argmax(dim=1).aminmax()
         return {
             "perplexity": _exp(total / tokens),
             "word_perplexity": _exp(total / (self.corpus.words[split] - 1)),
             "loss": total / tokens,
+            **constant_predictions(torch.stack(likeliest)),
         }
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
@@ -139,5 +144,3 @@ def _exp(loss: float) -> float:
 
 for _name in SOURCES:
     TASKS.register(_name)(partial(LanguageModelling, _name))
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_FILES.register(_name)(partial(data_files, _name))

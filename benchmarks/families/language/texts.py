@@ -1,4 +1,4 @@
-"""Texts on disk, WikiText or any folder of plain text, and the download of WikiText."""
+"""Texts on disk, WikiText, an English Wikipedia or any folder of plain text, and the download of WikiText."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +12,31 @@ from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import cache_dir, writable
 
 HUB = "Salesforce/wikitext"
-FOLDERS = {"wikitext103": "wikitext-103", "wikitext2": "wikitext-2"}
 PLAIN_TEXT = "plain_text"
-SOURCES = (*FOLDERS, PLAIN_TEXT)
 _SHARES = {"train": 0.9, "valid": 0.95, "test": 1.0}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A text with splits of its own.
+
+    Attributes:
+        folder: its folder below the data folder.
+        file: name of a split's file, with `{split}` in the place of the split.
+        on_hub: whether the Hugging Face hub has it.
+    """
+
+    folder: str
+    file: str
+    on_hub: bool = True
+
+
+PUBLISHED = {
+    "wikitext103": Published("wikitext-103", "wiki.{split}.tokens"),
+    "wikitext2": Published("wikitext-2", "wiki.{split}.tokens"),
+    "enwiki2015": Published("enwiki-2015", "{split}.txt", on_hub=False),
+}
+SOURCES = (*PUBLISHED, PLAIN_TEXT)
 
 
 @dataclass(frozen=True)
@@ -76,9 +97,9 @@ def find_text(name: str, data_dir: Path, folder: str, download: bool) -> Text:
     if name == PLAIN_TEXT:
         return _plain_text(data_dir / folder)
     for place in _places(name, data_dir):
-        if not _missing(place):
-            return Text(name, {split: (place / _file(split),) for split in SPLITS})
-    if not download:
+        if not _missing(name, place):
+            return Text(name, {split: (place / _file(name, split),) for split in SPLITS})
+    if not (download and PUBLISHED[name].on_hub):
         raise DataError(missing_data(name, data_dir))
     return Text(name, {split: (path,) for split, path in _fetch(name, data_dir).items()})
 
@@ -88,12 +109,11 @@ def missing_data(name: str, data_dir: Path) -> str:
     if name == PLAIN_TEXT:
         return ""  # its folder is an option, which says where it is
     wanted = _places(name, data_dir)[0]
-    if any(not _missing(place) for place in _places(name, data_dir)):
+    if any(not _missing(name, place) for place in _places(name, data_dir)):
         return ""
-    return (
-        f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(_missing(wanted))};"
-        f" run `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
-    )
+    fetch = f"run `python -m benchmarks fetch {name}` (or set run.download=true), or " * PUBLISHED[name].on_hub
+    missing = ", ".join(_missing(name, wanted))
+    return f"{PUBLISHED[name].folder} is not complete in {wanted}: missing {missing}; {fetch}place the files there"
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
@@ -102,20 +122,20 @@ def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Pa
         own = data_dir / str(options.get("folder", ""))
         texts = _plain_text(own).files if own.is_dir() else {}
         return sorted({file for files in texts.values() for file in files})
-    places = [place for place in _places(task, data_dir) if not _missing(place)]
-    return [place / _file(split) for place in places[:1] for split in SPLITS]
+    places = [place for place in _places(task, data_dir) if not _missing(task, place)]
+    return [place / _file(task, split) for place in places[:1] for split in SPLITS]
 
 
 def _places(name: str, data_dir: Path) -> list[Path]:
-    return [root / FOLDERS[name] for root in (data_dir, cache_dir())]
+    return [root / PUBLISHED[name].folder for root in (data_dir, cache_dir())]
 
 
-def _file(split: str) -> str:
-    return f"wiki.{split}.tokens"
+def _file(name: str, split: str) -> str:
+    return PUBLISHED[name].file.format(split=split)
 
 
-def _missing(folder: Path) -> list[str]:
-    return [_file(split) for split in SPLITS if not (folder / _file(split)).is_file()]
+def _missing(name: str, folder: Path) -> list[str]:
+    return [_file(name, split) for split in SPLITS if not (folder / _file(name, split)).is_file()]
 
 
 def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
@@ -128,10 +148,12 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
     folder = next((place for place in places if writable(place)), None)
     if folder is None:
         tried = " nor ".join(map(str, places))
-        raise DataError(f"{FOLDERS[name]} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder")
-    written = {split: folder / _file(split) for split in SPLITS}
+        raise DataError(
+            f"{PUBLISHED[name].folder} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder"
+        )
+    written = {split: folder / _file(name, split) for split in SPLITS}
     try:
-        splits = datasets.load_dataset(HUB, f"{FOLDERS[name]}-v1")
+        splits = datasets.load_dataset(HUB, f"{PUBLISHED[name].folder}-v1")
         for split, target in written.items():
             with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
                 for row in splits["validation" if split == "valid" else split]:
@@ -139,7 +161,9 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
     except OSError as error:
         raise DataError(f"cannot fetch {HUB} into {folder}: {error}") from error
     except Exception as error:  # hub, network and format errors share no base class
-        raise DataError(f"Hugging Face data set '{HUB}' ({FOLDERS[name]}-v1) cannot be downloaded: {error}") from error
+        raise DataError(
+            f"Hugging Face data set '{HUB}' ({PUBLISHED[name].folder}-v1) cannot be downloaded: {error}"
+        ) from error
     return written
 
 

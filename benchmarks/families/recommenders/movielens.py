@@ -5,8 +5,6 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from benchmarks.errors import DataError
 from benchmarks.families.recommenders.data import ClickLog, LoadedLog
 from benchmarks.utils.download import fetch, sha256_of
@@ -84,6 +82,8 @@ def read_ratings(path: Path) -> ClickLog:
     Raises:
         DataError: a line does not have this form.
     """
+    import polars as pl  # a plan does not need it
+
     try:
         lines = pl.read_csv(path, has_header=False, separator="\x01", new_columns=["line"], quote_char=None)
         texts = lines.get_column("line").cast(pl.String)

@@ -1,30 +1,28 @@
 """Task of click prediction: binary cross-entropy loss, AUC and log loss as metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.errors import ConfigError
 from benchmarks.families.recommenders.criteo.load import (
-    CRITEO_FILES,
-    CRITEO_SAMPLE,
     load_criteo,
     load_stand_in,
-    missing_criteo,
 )
 from benchmarks.families.recommenders.data import Batch, ClickLog, LoadedLog, batches, epoch_order, random_split
-from benchmarks.families.recommenders.movielens import RELEASES, load_movielens, missing_movielens
-from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
-from benchmarks.task import DataInfo, Task, cut_rows
+from benchmarks.families.recommenders.movielens import load_movielens
+from benchmarks.registry import TASKS
+from benchmarks.task import DataInfo, Task, constant_predictions, cut_rows
 
 ALIGNMENT_ROWS = 512
+SAME_LOGIT = 1e-6
+"""Largest difference between two logits that counts as none."""
 
 
 class ClickTask(Task):
@@ -94,7 +92,7 @@ class ClickTask(Task):
         return binary_cross_entropy_with_logits(model(ids), labels)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Return exact AUC and mean log loss (nats); both are NaN if an output is not finite."""
+        """Return the metrics of all rows of a split, see `click_metrics`."""
         rows = np.sort(self.split.part(split))  # in file order, so that fewer memory-mapped pages are read
         logits, labels = [], []
         for ids, clicked in batches(self.log, rows, self.evaluation_batch):
@@ -119,16 +117,18 @@ class ClickTask(Task):
 
 
 def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return exact AUC and log loss (nats) of logits (n,) for labels (n,) of 0 and 1.
+    """Return exact AUC, log loss (nats) and `constant_predictions` of logits (n,) for labels (n,) of 0 and 1.
 
-    Both are NaN if a logit is not finite; the AUC is NaN if all labels are equal.
+    AUC and log loss are NaN if a logit is not finite; the AUC is NaN if all labels are equal.
     """
+    from sklearn.metrics import roc_auc_score  # takes as long as torch, and training needs none
+
     if not torch.isfinite(logits).all():
         return {"auc": float("nan"), "log_loss": float("nan")}
     log_loss = binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
     one_class = labels.min() == labels.max()
     auc = float("nan") if one_class else float(roc_auc_score(labels.numpy(), logits.numpy()))
-    return {"auc": auc, "log_loss": log_loss}
+    return {"auc": auc, "log_loss": log_loss, **constant_predictions(logits, SAME_LOGIT)}
 
 
 def _click_task(
@@ -181,30 +181,7 @@ def _click_task(
     return ClickTask(loaded.log, info, seed, split_seed, batch_size, evaluation_batch, shuffle)
 
 
-def missing_data(task: str, data_dir: Path) -> str:
-    """Return why the real data of a task are not available, or ""; no file is read or fetched."""
-    release = task.removeprefix("movielens_")
-    if release in RELEASES:
-        return missing_movielens(release, data_dir)
-    return missing_criteo(data_dir) if task == "criteo" else ""
-
-
-def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
-    """List the files that a task's real data are read from; empty if they are missing."""
-    release = task.removeprefix("movielens_")
-    if release in RELEASES:
-        known = [data_dir / RELEASES[release].folder / RELEASES[release].file]
-    elif task == "criteo" and not options.get("hugging_face"):
-        known = [data_dir / "criteo" / name for name in (*CRITEO_FILES, CRITEO_SAMPLE)]
-    else:
-        known = []
-    return [path for path in known if path.is_file()][:1]
-
-
 TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))
 TASKS.register("movielens_1m")(partial(_click_task, "movielens_1m", partial(load_movielens, "1m")))
 TASKS.register("movielens_100k")(partial(_click_task, "movielens_100k", partial(load_movielens, "100k")))
 TASKS.register("click_log")(partial(_click_task, "click_log", None))
-for _name in ("criteo", "movielens_1m", "movielens_100k", "click_log"):
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_FILES.register(_name)(partial(data_files, _name))

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.errors import ConfigError
-from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, data_files, load_scene, missing_data
+from benchmarks.families.view_synthesis.data import SCENE_OF_TASK, load_scene
 from benchmarks.families.view_synthesis.render.image import Picture, lpips, psnr, render_picture, ssim, subsample
 from benchmarks.families.view_synthesis.render.rays import Rays, camera_rays
-from benchmarks.families.view_synthesis.render.volume import Draws, RenderSettings, render_rays
-from benchmarks.registry import DATA_CHECKS, DATA_FILES, TASKS
-from benchmarks.task import DataInfo, Task, cut_rows
+from benchmarks.families.view_synthesis.render.volume import DENSITIES, Draws, RenderSettings, render_rays
+from benchmarks.registry import TASKS
+from benchmarks.task import DataInfo, Task, constant_predictions, cut_rows
 
 EPOCH_ITERATIONS = 1_000
 """Iterations per epoch; `trainer.steps` sets the length of a run."""
 ALIGNMENT_RAYS = 64
 """Rays of the batch on which alignment is measured."""
+ONE_COLOUR = 0.5 / 255
+"""Largest difference between two pixels, in [0, 1], that counts as none."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ViewSynthesis(Task):
         rays: rays per iteration; 0 for all of the view.
         parts: number of equal batches that an iteration is divided into. With `trainer.accumulate` set to the same
             number they make one step with the same gradient in less memory.
-        coarse_samples, fine_samples, chunk: see `RenderSettings`.
+        coarse_samples, fine_samples, chunk, density: see `RenderSettings`.
         noise: standard deviation of the noise added to the raw density in training.
         pixel_centre: see `camera_rays`.
         valid_views, test_views: number of evenly spaced views of these splits to evaluate on; 0 for all.
@@ -88,6 +90,7 @@ class ViewSynthesis(Task):
         coarse_samples: int = 64,
         fine_samples: int = 128,
         chunk: int = 65_536,
+        density: str = "relu",
         noise: float = 0.0,
         pixel_centre: float = 0.5,
         valid_views: int = 1,
@@ -99,6 +102,8 @@ class ViewSynthesis(Task):
         _at_least(3 if fine_samples else 1, coarse_samples=coarse_samples)
         _at_least(0, width=width, rays=rays, fine_samples=fine_samples, valid_views=valid_views, test_views=test_views)
         _at_least(0, noise=noise)
+        if density not in DENSITIES:
+            raise ConfigError(f"task option density: unknown value '{density}'; known: {', '.join(DENSITIES)}")
         self.seed = seed
         self.scene = load_scene(
             scene,
@@ -123,7 +128,7 @@ class ViewSynthesis(Task):
         self.parts, self.noise, self.pixel_centre, self.dual = parts, noise, pixel_centre, dual
         self.pixel_step = pixel_step
         near, far, white = self.scene.near, self.scene.far, self.scene.white_background
-        self.settings = RenderSettings(near, far, white, coarse_samples, fine_samples, chunk)
+        self.settings = RenderSettings(near, far, white, coarse_samples, fine_samples, chunk, density)
         splits = self.scene.splits
         self.chosen = {
             "valid": _evenly_spaced(len(splits["valid"]), valid_views),
@@ -182,15 +187,18 @@ class ViewSynthesis(Task):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Return means over views: `psnr` (dB), `ssim` and `lpips` of the best render, `psnr_<level>` of the others.
 
-        The best render is the fine one, or the coarse one of a model without it.
+        The best render is the fine one, or the coarse one of a model without it. Predictions are constant if all its
+        pixels have the same colour in 8 bits, as where the scene is empty.
         """
         found: dict[str, list[float]] = {}
+        extremes: list[Tensor] = []
         for view in self.chosen[split]:
             pictures = self.render(
                 model, self.poses[split][view], dual=self.dual and split == "test", step=self.pixel_step
             )
             truth = subsample(self.truth(split, view), self.pixel_step)
             best = pictures["fine" if "fine" in pictures else "coarse"].colors.cpu()
+            extremes += best.flatten(0, -2).aminmax(dim=0)
             measured: dict[str, float | None] = {"psnr": psnr(best, truth)}
             if self.pixel_step == 1:
                 measured |= {"ssim": ssim(best, truth), "lpips": lpips(best, truth)}
@@ -200,7 +208,8 @@ class ViewSynthesis(Task):
             for name, value in measured.items():
                 if value is not None:
                     found.setdefault(name, []).append(value)
-        return {name: float(np.mean(values)) for name, values in found.items()}
+        means = {name: float(np.mean(values)) for name, values in found.items()}
+        return means | constant_predictions(torch.stack(extremes), ONE_COLOUR)
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
         """Return the loss of a fixed batch of 64 rays, evenly spaced over the view if batches are whole views."""
@@ -239,5 +248,3 @@ def _at_least(least: int, **options: float) -> None:
 
 for _name, _scene in SCENE_OF_TASK.items():
     TASKS.register(_name)(partial(ViewSynthesis, _name, _scene))
-    DATA_CHECKS.register(_name)(partial(missing_data, _name))
-    DATA_FILES.register(_name)(partial(data_files, _name))

@@ -14,8 +14,8 @@ from tests.dfa.reference import assert_same, backpropagated, gradients
 from tests.dfa.steps import Batch, step
 
 BUILT_IN = [name for name in dfa.RULES if dfa.RULES[name].__module__.startswith("dfa.")]  # no plug-in of other tests
-WITHOUT_POINTS = [name for name in BUILT_IN if not issubclass(dfa.RULES[name], dfa.SequentialRule)]
-"""Rules that do nothing of their own where there are no points."""
+EXACT_ABOVE = [name for name in BUILT_IN if not issubclass(dfa.RULES[name], dfa.SequentialRule)]
+"""Rules under which what lies above the points learns from the true error."""
 
 
 def test_bp_is_autograd_bit_for_bit(mlp: nn.Sequential, batch: Batch) -> None:
@@ -23,17 +23,9 @@ def test_bp_is_autograd_bit_for_bit(mlp: nn.Sequential, batch: Batch) -> None:
     assert_same(step(dfa.Backpropagation(mlp, ["1", "3"]), mlp, batch), expected, tolerance=0)
 
 
-def test_rules_without_points_are_autograd(mlp: nn.Sequential, batch: Batch) -> None:
-    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
-    for name in WITHOUT_POINTS:
-        rule = dfa.RULES.build(name, mlp)
-        assert_same(step(rule, mlp, batch), expected, tolerance=0)
-        rule.close()
-
-
 def test_above_the_topmost_point_all_rules_agree(mlp: nn.Sequential, batch: Batch) -> None:
     expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
-    for name in WITHOUT_POINTS:
+    for name in EXACT_ABOVE:
         rule = dfa.RULES.build(name, mlp, ["1", "3"])
         found = step(rule, mlp, batch)
         assert torch.equal(found["4.weight"], expected["4.weight"])

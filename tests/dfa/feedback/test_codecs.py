@@ -177,8 +177,9 @@ def test_targets_of_a_batch_in_parts(mlp: nn.Sequential, batch: Batch) -> None:
     assert_close(mlp.get_parameter("0.weight").grad, 3 * whole)
     assert rule.whole_batches
     rule.close()
-    assert dfa.Calibrated(mlp, ["1"], rule="drtp").whole_batches
-    assert not dfa.Calibrated(mlp, ["1"], rule="dfa").whole_batches
+    for name in ("drtp", "dfa"):
+        with dfa.Calibrated(mlp, ["1"], rule=name) as calibrated:
+            assert calibrated.whole_batches is (name == "drtp")
 
 
 def test_targets_are_for_classification(mlp: nn.Sequential, batch: Batch) -> None:

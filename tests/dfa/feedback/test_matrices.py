@@ -138,10 +138,12 @@ def test_state_survives_before_the_first_error(mlp: nn.Sequential) -> None:
     error = torch.randn(4, 3)
     wanted = points(**{"1": torch.zeros(4, 8), "3": torch.zeros(4, 6)})
     expected = list(old.signals("", error, wanted))
+    old.close()
     new = dfa.RULES.build("dfa", mlp, ["1", "3"], seed=2, **options)
     new.load_state_dict({key: value.clone() for key, value in old.state_dict().items()})
     for mine, theirs in zip(new.signals("", error, wanted), expected, strict=True):
         assert torch.equal(mine, theirs)
+    new.close()
     drawn_already = dfa.RULES.build("dfa", mlp, ["1", "3"], seed=3, **options)
     drawn_already.signals("", error, wanted)
     drawn_already.load_state_dict(old.state_dict())

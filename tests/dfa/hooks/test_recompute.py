@@ -176,11 +176,12 @@ def test_autocast_is_that_of_the_forward_pass() -> None:
 def test_only_inputs_that_no_segment_gives_are_kept(batch: Batch) -> None:
     model = Chain(skip=True).double()
     rule = dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
-    model(batch[0])
+    output = model(batch[0])  # the record goes with it
     (record,) = rule.hooks.records
     assert isinstance(record, SegmentedRecord)
     assert [len(call.versions) for call in record.calls] == [1, 0, 1, 0]
     assert all(point.activation.is_meta for point in record.points)
+    assert output.requires_grad
 
 
 @pytest.mark.parametrize("shares", [False, True])

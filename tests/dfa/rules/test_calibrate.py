@@ -50,9 +50,13 @@ def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:
 
 @pytest.mark.parametrize("every", [1, 3, 10, 49])
 def test_share_of_exact_batches(every: int, mlp: nn.Sequential) -> None:
-    shares = {name: dfa.Calibrated(mlp, rule=name, every=every).uses.bp_batches for name in ("bp", "dfa", "shallow")}
+    shares = {}
+    for name in ("bp", "dfa", "shallow"):
+        with dfa.Calibrated(mlp, "1", rule=name, every=every) as rule:
+            shares[name] = rule.uses.bp_batches
     assert shares == {"bp": 1.0, "dfa": 1 / every, "shallow": 1 / every}
-    assert dfa.Calibrated(mlp, rule="fdfa", every=every).uses.extra_forwards == pytest.approx(1 - 1 / every)
+    rule = dfa.Calibrated(mlp, "1", rule="fdfa", every=every)
+    assert rule.uses.extra_forwards == pytest.approx(1 - 1 / every)
 
 
 def test_calibration_refuses_what_is_impossible(mlp: nn.Sequential) -> None:

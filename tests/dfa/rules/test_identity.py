@@ -79,19 +79,18 @@ def test_damping_and_slopes_in_numpy(memory: Memory, batch: Batch) -> None:
 def test_other_shapes_get_what_was_chosen() -> None:
     wide, narrow, error = torch.randn(7, 6), torch.randn(7, 4), torch.randn(7, 4)
     points = [Point("wide", wide), Point("narrow", narrow)]
-    model = nn.Linear(4, 4)
-    random = dfa.DirectFeedbackAlignment(model)
+    random = dfa.DirectFeedbackAlignment(nn.Linear(4, 4), "")
     expected = next(iter(random.signals("", error, points[:1])))
-    found = list(dfa.IdentityFeedback(model).signals("", error, points))
+    found = list(dfa.IdentityFeedback(nn.Linear(4, 4), "").signals("", error, points))
     assert torch.equal(found[0], expected) and torch.equal(found[1], error)
-    found = list(dfa.IdentityFeedback(model, otherwise="zero").signals("", error, points))
+    found = list(dfa.IdentityFeedback(nn.Linear(4, 4), "", otherwise="zero").signals("", error, points))
     assert torch.equal(found[0], torch.zeros(7, 6)) and torch.equal(found[1], error)
 
 
 def test_points_of_another_shape_are_no_steps() -> None:
     error = torch.randn(7, 4)
     points = [Point(name, torch.randn(7, width)) for name, width in (("a", 4), ("b", 9), ("c", 4))]
-    found = list(dfa.IdentityFeedback(nn.Linear(4, 4), damping=0.5, otherwise="zero").signals("", error, points))
+    found = list(dfa.IdentityFeedback(nn.Linear(4, 4), "", damping=0.5, otherwise="zero").signals("", error, points))
     torch.testing.assert_close(found[0], 0.5 * error)
     torch.testing.assert_close(found[2], error)
 

@@ -113,7 +113,7 @@ def test_dkp_meets_the_weights_of_a_linear_readout(mlp: nn.Sequential, batch: Ba
 
 
 class TwoHeads(nn.Module):
-    """A trunk with one point, whose error is that of the first head to fire."""
+    """A trunk with one point, and two heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,9 +125,9 @@ class TwoHeads(nn.Module):
 
 
 @pytest.mark.parametrize("key", LEARNED)
-def test_error_tensor_without_a_point_of_its_own(key: str, batch: Batch) -> None:
+def test_point_that_names_one_of_two_error_tensors(key: str, batch: Batch) -> None:
     model = TwoHeads().double()
-    rule = build(key, model, ["trunk"], error_at=["one", "two"])
+    rule = build(key, model, {"trunk": "one"})
     before = copy.deepcopy(rule.feedback)
     torch.manual_seed(11)
     shake = as_array(torch.randn(7, 6, dtype=torch.double))
@@ -243,7 +243,7 @@ def test_impossible_options(name: str, options: dict[str, Any], message: str, ml
         )
 
 
-@pytest.mark.parametrize("name", ["fdfa", "grape", "fa", "sign_symmetry", "kolen_pollack"])
+@pytest.mark.parametrize("name", ["fdfa", "grape", "highway", "fa", "sign_symmetry", "kolen_pollack"])
 def test_rules_that_a_compiler_would_spoil_refuse(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     torch.compiler.reset()
     dfa.RULES.build(name, mlp, ["1", "3"])

@@ -27,7 +27,7 @@ def test_low_rank_channel_in_numpy(mlp: nn.Sequential, batch: Batch) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_low_rank_learns_from_small_errors_in_half_precision(dtype: torch.dtype, autocast: bool) -> None:
     """Of 1e-5, whose square no float16 holds; in float32, also where the backward pass runs under autocast."""
-    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.5)
+    rule = dfa.LowRankFeedback(nn.Linear(2, 2), "", rank=2, lr=0.5)
     error, point = (torch.randn(7, 3) * 1e-5).to(dtype), Point("p", torch.zeros(7, 4))
     exact = as_array(error.double())
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -41,7 +41,7 @@ def test_low_rank_learns_from_small_errors_in_half_precision(dtype: torch.dtype,
 
 
 def test_low_rank_channel_finds_the_main_directions() -> None:
-    rule = dfa.LowRankFeedback(nn.Linear(2, 2), rank=2, lr=0.3)
+    rule = dfa.LowRankFeedback(nn.Linear(2, 2), "", rank=2, lr=0.3)
     mixing = torch.randn(20, 20) * torch.tensor([5.0, 4.0] + [0.3] * 18)[:, None]
     for _ in range(400):
         rule.learn("", torch.randn(200, 20) @ mixing, [])

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.errors import DataError
 from benchmarks.families.graphs import data as planetoid
+from benchmarks.families.graphs.published import CHECKSUMS, FOLDERS, raw_files
 
 DATA_DIR = Path(os.environ.get("DFA_DATA_DIR", ""))
 PRESENT = "DFA_DATA_DIR" in os.environ and (DATA_DIR / "planetoid" / "Cora" / "raw").is_dir()
@@ -33,7 +34,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fill(folder: Path, name: str, content: bytes) -> None:
     folder.mkdir(parents=True)
-    for file in planetoid.raw_files(name):
+    for file in raw_files(name):
         (folder / file).write_bytes(content)
 
 
@@ -53,11 +54,11 @@ def test_altered_file_is_never_unpickled(tmp_path: Path) -> None:
         planetoid.load_planetoid("cora", tmp_path)
     assert not (tmp_path / "exploded").exists()
     assert hashlib.sha256(bomb).hexdigest() in str(caught.value)
-    assert planetoid.CHECKSUMS["cora"]["x"] in str(caught.value)
+    assert CHECKSUMS["cora"]["x"] in str(caught.value)
 
 
 def test_every_data_set_has_eight_distinct_checksums() -> None:
-    everything = [checksum for name in planetoid.FOLDERS for checksum in planetoid.raw_files(name).values()]
+    everything = [checksum for name in FOLDERS for checksum in raw_files(name).values()]
     assert len(everything) == len(set(everything)) == 24
     assert all(len(checksum) == 64 and int(checksum, 16) >= 0 for checksum in everything)
 
@@ -73,7 +74,7 @@ def test_offline_refuses_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_one_flipped_byte_in_a_real_file_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "planetoid" / "Cora" / "raw"
     folder.mkdir(parents=True)
-    for file in planetoid.raw_files("cora"):
+    for file in raw_files("cora"):
         (folder / file).write_bytes((DATA_DIR / "planetoid" / "Cora" / "raw" / file).read_bytes())
     victim = folder / "ind.cora.graph"
     content = bytearray(victim.read_bytes())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv, DNAConv, GATConv, GCNConv
 
-import benchmarks.families.graphs  # noqa: F401  (registers the models)
+import benchmarks.families.graphs.models  # noqa: F401  (registers the models)
 from benchmarks.errors import ConfigError
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.layers import (

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
-import benchmarks.families.graphs  # noqa: F401  (registers tasks and models)
+import benchmarks.families.graphs.models  # noqa: F401  (registers the models)
 from benchmarks.errors import ConfigError
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.task import LinkPrediction, NodeClassification, stratified_folds

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.errors import DataError
 from benchmarks.families.language.data import Columns, sequential_windows
-from benchmarks.families.language.texts import find_text, missing_data
+from benchmarks.families.language.texts import data_files, find_text, missing_data
 from tests.families.language.conftest import LINES
 
 DATA_DIR = Path(os.environ.get("DFA_DATA_DIR", ""))
@@ -95,6 +95,23 @@ def test_missing_text_is_told(text_folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DFA_OFFLINE", "1")
     with pytest.raises(DataError, match="DFA_OFFLINE"):
         find_text("wikitext2", text_folder, "", True)
+
+
+def test_a_text_that_no_hub_has_is_placed_by_hand(tmp_path: Path) -> None:
+    reason = missing_data("enwiki2015", tmp_path)
+    assert "enwiki-2015 is not complete in" in reason and reason.endswith(
+        "train.txt, valid.txt, test.txt; place the files there"
+    )
+    for download in (False, True):
+        with pytest.raises(DataError, match="place the files there"):
+            find_text("enwiki2015", tmp_path, "", download)
+    (tmp_path / "enwiki-2015").mkdir()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "enwiki-2015" / f"{split}.txt").write_text(f"a text to {split}\n", encoding="utf-8")
+    assert missing_data("enwiki2015", tmp_path) == ""
+    assert list(find_text("enwiki2015", tmp_path, "", False).lines("valid")) == ["a text to valid"]
+    names = [path.name for path in data_files("enwiki2015", tmp_path, {})]
+    assert names == ["train.txt", "valid.txt", "test.txt"]
 
 
 class Hub:

@@ -121,8 +121,7 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
         changed = {"valid/perplexity": 2.5 * row["valid/perplexity"], "alignment/blocks.0/mean": cosine}
         RunFolder.of(other).append_metrics(row | changed)
     aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
-    own = {"seed": other.seed, "config_hash": identity(other), "metrics": aligned}
-    RunFolder.of(other).finish(found | own)
+    RunFolder.of(other).finish(found | {"seed": other.seed, "config_hash": identity(other), "metrics": aligned})
     over_steps, near, alignments = perplexity_ratios({"bp": run, "other": other}).axes
     steps, ratios = _drawn(over_steps.lines[0])
     assert ratios == pytest.approx([2.5, 2.5])

@@ -11,12 +11,14 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 
+import benchmarks.families.recommenders.models  # noqa: F401  (registers the models)
 import dfa
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.recommenders.criteo import load as sources
+from benchmarks.families.recommenders.published import missing_data
 from benchmarks.families.recommenders.stand_in import ClickModel, write_text_log
-from benchmarks.families.recommenders.task import ClickTask, click_metrics, missing_data
+from benchmarks.families.recommenders.task import ClickTask, click_metrics
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.build import build_model, build_rule
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import benchmarks.families.view_synthesis.models  # noqa: F401  (registers the models)
 from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis import released
 from benchmarks.registry import MODELS

@@ -74,12 +74,15 @@ def test_a_ball_is_seen_through_the_length_of_its_chords() -> None:
     assert errors[4000] < 0.7 * 4 / 199 * 0.51, "fine samples fill the half gap around every coarse one that saw it"
 
 
-def numpy_render(raw: np.ndarray, depths: np.ndarray, direction: np.ndarray, white: bool) -> np.ndarray:
+def numpy_render(
+    raw: np.ndarray, depths: np.ndarray, direction: np.ndarray, white: bool, softplus: bool = False
+) -> np.ndarray:
     """One ray, sample by sample, with alphas and their running product."""
     passed, color = 1.0, np.zeros(3)
     for index in range(len(depths)):
-        gap = depths[index + 1] - depths[index] if index + 1 < len(depths) else 1e10
-        density = max(raw[index, 3], 0.0)
+        last = index + 1 == len(depths)
+        gap = depths[index - last + 1] - depths[index - last] if softplus or not last else 1e10
+        density = math.log1p(math.exp(raw[index, 3] - 1)) if softplus else max(raw[index, 3], 0.0)
         alpha = 1 - math.exp(-density * gap * np.linalg.norm(direction))
         color += passed * alpha / (1 + np.exp(-raw[index, :3]))
         passed *= 1 - alpha
@@ -100,6 +103,20 @@ def test_random_rays_agree_with_a_loop_in_numpy(white: bool) -> None:
         for ray in range(7):
             expected = numpy_render(given[ray].numpy(), depths[ray].numpy(), directions[ray].numpy(), white)
             assert colors[ray] == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_softplus_density_is_nowhere_zero_and_leaves_the_background_visible() -> None:
+    generator = torch.Generator().manual_seed(1)
+    raw = (2 * torch.randn(3, 9, 4, generator=generator, dtype=DOUBLE) - 4).requires_grad_()
+    depths = torch.rand(3, 9, generator=generator, dtype=DOUBLE).sort(dim=1).values
+    directions = torch.randn(3, 3, generator=generator, dtype=DOUBLE)
+    render = volume_render(raw, depths, directions, True, density="softplus")
+    for ray in range(3):
+        expected = numpy_render(raw[ray].detach().numpy(), depths[ray].numpy(), directions[ray].numpy(), True, True)
+        assert render.colors[ray].detach().numpy() == pytest.approx(expected, rel=1e-10)
+    assert (render.opacity < 0.5).all()
+    (gradient,) = torch.autograd.grad(render.colors.sum(), raw)
+    assert (gradient[..., 3] != 0).all()
 
 
 def test_gradients_of_the_render_are_those_of_finite_differences() -> None:

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.errors import DataError
 from benchmarks.families.recommenders.criteo.blocks import Source, TextSource
@@ -13,12 +12,11 @@ from benchmarks.families.recommenders.criteo.cache import open_cache, prepare, r
 from benchmarks.families.recommenders.criteo.first_rows import check_first_rows
 from benchmarks.families.recommenders.criteo.hugging_face import HuggingFaceSource
 from benchmarks.families.recommenders.data import ClickLog, LoadedLog, random_split
+from benchmarks.families.recommenders.published import CRITEO_FILES, CRITEO_SAMPLE, missing_criteo
 from benchmarks.families.recommenders.stand_in import ClickModel, expected_auc, expected_log_loss, write_text_log
 from benchmarks.utils.paths import cache_dir, writable
 
 CRITEO_ROWS = 45_840_617
-CRITEO_FILES = ("train.txt", "train.txt.gz")
-CRITEO_SAMPLE = "train_8000.txt"  # a sample of the first rows
 
 
 def load_criteo(
@@ -54,18 +52,6 @@ def load_criteo(
     return LoadedLog(open_cache(folder), name, {manifest.source: manifest.sha256}, notes)
 
 
-def missing_criteo(data_dir: Path) -> str:
-    """Return why `data_dir` has no complete Criteo log, or ""."""
-    folder = data_dir / "criteo"
-    if any((folder / name).is_file() for name in CRITEO_FILES):
-        return ""
-    sample = f" (only the sample {CRITEO_SAMPLE} is)" if (folder / CRITEO_SAMPLE).is_file() else ""
-    return (
-        f"Criteo is not in {folder}{sample}; put train.txt or train.txt.gz of the Kaggle display-advertising challenge"
-        " there, or set task.options.hugging_face to a copy on the hub, with run.download=true"
-    )
-
-
 def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
     """Generate a synthetic log, through the same text format and preprocessing as the real one.
 
@@ -94,6 +80,8 @@ def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, m
         "bayes_log_loss": expected_log_loss(best),
     }
     if labels.min() != labels.max():
+        from sklearn.metrics import log_loss, roc_auc_score
+
         notes["bayes_auc_drawn"] = float(roc_auc_score(labels, best))
         notes["bayes_log_loss_drawn"] = float(log_loss(labels, best))
     return LoadedLog(log, notes=notes)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmarks.families.view_synthesis.render.rays import Camera, camera_rays
 from benchmarks.families.view_synthesis.render.volume import RenderSettings, render_rays
@@ -88,6 +87,8 @@ def ssim(picture: Tensor, truth: Tensor) -> float | None:
     """Return the SSIM of two pictures (height, width, 3) in [0, 1]; None if a side is below `SSIM_WINDOW` pixels."""
     if min(picture.shape[:2]) < SSIM_WINDOW:
         return None
+    from torchmetrics.functional.image import structural_similarity_index_measure  # training needs none
+
     value = structural_similarity_index_measure(_as_batch(picture), _as_batch(truth), data_range=1.0)
     assert isinstance(value, Tensor)
     return float(value)

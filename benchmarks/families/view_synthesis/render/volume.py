@@ -1,16 +1,29 @@
 """Volume rendering of radiance fields along rays (Mildenhall et al. 2020)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmarks.families.view_synthesis.render.rays import Rays
 from benchmarks.families.view_synthesis.render.sampling import importance_depths, stratified_depths
 
 LAST_INTERVAL = 1e10
-"""Length of the last sample's interval, which stands for infinity: any density there is fully opaque."""
+"""Length of the last sample's interval, which stands for infinity: any density there is fully opaque.
+
+A softplus density is nowhere zero and would hide the background, so that its last interval repeats the one before."""
+
+
+def _shifted_softplus(raw: Tensor) -> Tensor:
+    return F.softplus(raw - 1)
+
+
+DENSITIES: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "softplus": _shifted_softplus}
+"""Density σ of a raw output x: relu(x) (Mildenhall et al. 2020), or softplus(x − 1) = log(1 + exp(x − 1)) (Barron et
+al., *Mip-NeRF*, 2021). The gradient of the latter is never zero, so that a scene that has become empty can recover."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class RenderSettings:
         coarse_samples: depths per ray for the coarse field.
         fine_samples: additional depths per ray by importance sampling; 0 for no fine field.
         chunk: greatest number of points in one call of a field (whole rays, at least one); does not affect results.
+        density: key of `DENSITIES`.
     """
 
     near: float
@@ -31,6 +45,7 @@ class RenderSettings:
     coarse_samples: int
     fine_samples: int = 0
     chunk: int = 65_536
+    density: str = "relu"
 
 
 @dataclass(frozen=True)
@@ -97,12 +112,17 @@ class Render:
 
 
 def volume_render(
-    raw: Tensor, depths: Tensor, directions: Tensor, white_background: bool, noise: Tensor | None = None
+    raw: Tensor,
+    depths: Tensor,
+    directions: Tensor,
+    white_background: bool,
+    noise: Tensor | None = None,
+    density: str = "relu",
 ) -> Render:
     """Integrate colour and density along rays, with both constant from each sample to the next.
 
-    C = Σ T_i (1 − exp(−σ_i δ_i)) c_i with T_i = exp(−Σ_{j<i} σ_j δ_j), σ = relu(raw density + noise), c = sigmoid(raw
-    colour) (Mildenhall et al. 2020, equation 3); the last δ is `LAST_INTERVAL`.
+    C = Σ T_i (1 − exp(−σ_i δ_i)) c_i with T_i = exp(−Σ_{j<i} σ_j δ_j), σ = relu(raw density + noise) or another of
+    `DENSITIES`, c = sigmoid(raw colour) (Mildenhall et al. 2020, equation 3); see `LAST_INTERVAL` for the last δ.
 
     Args:
         raw: (rays, samples, 4): red, green, blue, density.
@@ -110,13 +130,17 @@ def volume_render(
         directions: (rays, 3); their norm converts differences of t to distances.
         white_background: whether the background is white; black otherwise.
         noise: added to the raw density, (rays, samples), or None.
+        density: key of `DENSITIES`.
     """
-    color, density = raw.split((3, 1), dim=-1)
-    density = density.squeeze(-1) if noise is None else density.squeeze(-1) + noise
+    color, raw_density = raw.split((3, 1), dim=-1)
+    raw_density = raw_density.squeeze(-1) if noise is None else raw_density.squeeze(-1) + noise
     lengths = directions.norm(dim=-1, keepdim=True)
     gaps = torch.diff(depths, dim=-1) * lengths
-    last = torch.full_like(gaps[:, :1], LAST_INTERVAL) if gaps.shape[1] else LAST_INTERVAL * lengths
-    optical = torch.relu(density) * torch.cat((gaps, last), dim=-1)
+    if density == "softplus":
+        last = gaps[:, -1:] if gaps.shape[1] else lengths
+    else:
+        last = torch.full_like(gaps[:, :1], LAST_INTERVAL) if gaps.shape[1] else LAST_INTERVAL * lengths
+    optical = DENSITIES[density](raw_density) * torch.cat((gaps, last), dim=-1)
     before = torch.nn.functional.pad(torch.cumsum(optical[:, :-1], dim=-1), (1, 0))
     weights = torch.exp(-before) * -torch.expm1(-optical)
     colors = torch.einsum("rs,rsc->rc", weights, torch.sigmoid(color))
@@ -158,18 +182,19 @@ def render_rays(
     Returns:
         Level ("coarse", "fine", "dual", as far as requested) → render; the fine depths include the coarse ones.
     """
-    near, far, white = settings.near, settings.far, settings.white_background
+    near, far = settings.near, settings.far
+    integrate = partial(volume_render, white_background=settings.white_background, density=settings.density)
     depths = stratified_depths(near, far, settings.coarse_samples, len(rays), draws.stratified, rays.origins)
     raw = query(model, "coarse", rays, depths, settings.chunk)
-    renders = {"coarse": volume_render(raw.to(depths.dtype), depths, rays.directions, white, draws.coarse_noise)}
+    renders = {"coarse": integrate(raw.to(depths.dtype), depths, rays.directions, noise=draws.coarse_noise)}
     if settings.fine_samples:
         new = importance_depths(depths, renders["coarse"].weights, settings.fine_samples, draws.importance)
         depths = torch.sort(torch.cat((depths, new), dim=-1), dim=-1).values
         raw = query(model, "fine", rays, depths, settings.chunk)
-        renders["fine"] = volume_render(raw.to(depths.dtype), depths, rays.directions, white, draws.fine_noise)
+        renders["fine"] = integrate(raw.to(depths.dtype), depths, rays.directions, noise=draws.fine_noise)
         if dual:
             mean = 0.5 * (raw + query(model, "coarse", rays, depths, settings.chunk))
-            renders["dual"] = volume_render(mean.to(depths.dtype), depths, rays.directions, white)
+            renders["dual"] = integrate(mean.to(depths.dtype), depths, rays.directions)
     return renders
 
 

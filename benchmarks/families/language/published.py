@@ -1,0 +1,10 @@
+"""Published data of the family: where the texts lie, and what is missing."""
+
+from functools import partial
+
+from benchmarks.families.language.texts import SOURCES, data_files, missing_data
+from benchmarks.registry import DATA_CHECKS, DATA_FILES
+
+for _name in SOURCES:
+    DATA_CHECKS.register(_name)(partial(missing_data, _name))
+    DATA_FILES.register(_name)(partial(data_files, _name))

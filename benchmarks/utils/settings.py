@@ -1,0 +1,20 @@
+"""Comparison of settings: nested ones made flat, and the keys in which several differ."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the leaves of nested settings, as ("optimizer.lr", 0.01)."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def varied(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys whose values are not the same in all of several flat settings."""
+    keys = dict.fromkeys(key for settings in all_settings for key in settings)
+    return [key for key in keys if len({json.dumps(settings.get(key), default=str) for settings in all_settings}) > 1]

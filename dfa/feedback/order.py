@@ -1,0 +1,61 @@
+"""Whether rows of a feedback point and of the error that are counted alike belong together."""
+
+from collections.abc import Sequence
+
+import torch
+
+from dfa.errors import FeedbackError
+from dfa.hooks.points import Point
+
+
+class RowOrder:
+    """Compares the leading dimensions of points with the error's: as many rows may be rows in another order.
+
+    (time, batch, …) inside of a model and (batch, time, …) outside are told apart by their sizes. Where the two sizes
+    are equal they are not, and the point counts as being in the error's order if it once was with other sizes.
+
+    Args:
+        batch_dims: number of leading dimensions that count rows where the user has said so, and thereby that the order
+            is the same; nothing is compared then.
+    """
+
+    def __init__(self, batch_dims: int | None = None) -> None:
+        self._said = batch_dims is not None
+        self._known: set[str] = set()
+
+    def check(self, error: torch.Size, points: Sequence[Point]) -> None:
+        """Check that all dimensions of the error but the last count rows that are the points', in one order.
+
+        Raises:
+            FeedbackError: they are not, or it cannot be told.
+        """
+        for point in () if self._said else points:
+            sure = _is_in_order(point.activation.shape, error, point.name)
+            if sure and not torch.compiler.is_compiling():
+                self._known.add(point.name)
+            elif not sure and point.name not in self._known:
+                raise FeedbackError(
+                    f"point '{point.name}' of shape {tuple(point.activation.shape)} and the error of shape"
+                    f" {tuple(error)} may have rows in different orders, such as (batch, time) and (time, batch):"
+                    f" if the order is the same, say so with batch_dims={max(1, len(error) - 1)}"
+                )
+
+
+def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
+    """Whether the sizes prove that the order is the same; raise FeedbackError where they prove that it is not."""
+    if len(error) == 3 and len(point) > 2:
+        agree, doubtful = tuple(point[:2]) == tuple(error[:2]), error[0] == error[1] != 1
+    elif len(error) == 3:  # rows that the model has made one dimension of
+        agree, doubtful = point[0] == error[0] * error[1], False
+    elif len(error) < 3:  # one dimension of rows, which the point may have in second place
+        doubtful = len(point) == 3 and point[1] == error[0] != 1
+        agree = not doubtful or point[0] == error[0]
+    else:  # images: rows stay within their sample, however many there are
+        agree, doubtful = point[0] == error[0], False
+    if not agree:
+        raise FeedbackError(
+            f"point '{name}' has the shape {tuple(point)} and the error {tuple(error)}, whose rows are not in the same"
+            " order: let the point have an error of its own shape (points={pattern: error tensor}), or say with"
+            " batch_dims how many leading dimensions count rows, in one order in both"
+        )
+    return not doubtful

@@ -1,0 +1,126 @@
+"""Points that know the part of the graph above them, so that signals can be sent from point to point."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dfa.compiling import enter_uncompiled
+from dfa.hooks.placing import Hook
+from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder, SignalSource
+
+
+@dataclass
+class LinkedPoint(Point):
+    """A point between two parts of a graph: `activation` ends the part below it.
+
+    Attributes:
+        above: a copy of the activation that the part above begins with; a leaf where the graph is cut.
+        error: the error tensor of the forward pass.
+    """
+
+    above: Tensor = field(default_factory=lambda: torch.empty(0))
+    error: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class LinkingRecorder(Recorder):
+    """Records linked points; the graph is cut at them in training passes, and whole in observed ones.
+
+    Training passes run uncompiled: a compiled graph cannot be gone through more than once.
+
+    Args:
+        source: the rule.
+        name: of the rule, for messages.
+    """
+
+    def __init__(self, source: SignalSource, name: str) -> None:
+        super().__init__(source)
+        self._name = name
+        self._uncompiled = ExitStack()
+
+    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
+        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True)]
+
+    def start(self) -> None:
+        enter_uncompiled(self._uncompiled, self._name)
+
+    def reset(self) -> None:
+        self._uncompiled.close()
+
+    def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        return self._linked(name, activation, activation.detach().requires_grad_())
+
+    def observe_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        return self._linked(name, activation, activation.clone())
+
+    def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
+        _link_to_error(points, tensor)
+        return super().at_error(name, tensor, points)
+
+    def observe_error(self, name: str, tensor: Tensor, points: list[Point]) -> ForwardRecord:
+        _link_to_error(points, tensor)
+        return super().observe_error(name, tensor, points)
+
+    def _linked(self, name: str, activation: Tensor, above: Tensor) -> tuple[Point, Tensor]:
+        return LinkedPoint(name, activation, above=above), above.clone()  # which may be written to further up
+
+
+def _link_to_error(points: Sequence[Point], error: Tensor) -> None:
+    for point in points:
+        assert isinstance(point, LinkedPoint)
+        point.error = error
+
+
+def exchange_between(points: Sequence[Point], exchange: Callable[[Sequence[Tensor], Sequence[Tensor]], object]) -> None:
+    """Exchange weights in the graphs of all parts between points, given how it is done between outputs and inputs."""
+    linked = [point for point in points if isinstance(point, LinkedPoint)]
+    if linked:
+        exchange([*(point.activation for point in linked), linked[0].error], [point.above for point in linked])
+
+
+def send_down(points: Sequence[Point], signals: Sequence[Tensor], error: Tensor) -> list[Tensor]:
+    """Send the signals of all points, and the error, down to their nearest points, all at the same time.
+
+    Point l receives Σ_j (∂h_j/∂h_l)ᵀ s_j + (∂y/∂h_l)ᵀ e, with y the error tensor and derivatives along the paths that
+    no other point lies on: a vector-Jacobian product of every part of the graph between points, in one call. No part
+    waits for another. The graph is kept.
+
+    Args:
+        points: linked points of one forward pass.
+        signals: s_j of each point, in its activation's shape.
+        error: e.
+
+    Returns:
+        what each point receives, in its activation's shape.
+    """
+    linked = [point for point in points if isinstance(point, LinkedPoint)]
+    assert len(linked) == len(points), "the points were not recorded by a LinkingRecorder"
+    if not linked:
+        return []
+    with _nothing_passes(linked, signals):
+        received = torch.autograd.grad(
+            [point.activation for point in linked] + [linked[0].error],
+            [point.above for point in linked],
+            [*signals, error],
+            retain_graph=True,
+            allow_unused=True,
+        )
+    return [
+        torch.zeros_like(point.above) if arriving is None else arriving
+        for point, arriving in zip(linked, received, strict=True)
+    ]
+
+
+@contextmanager
+def _nothing_passes(points: Sequence[LinkedPoint], signals: Sequence[Tensor]) -> Iterator[None]:
+    """Let each point send its signal alone, whatever arrives there; where the graph is cut, nothing could pass."""
+    whole = [(point, signal) for point, signal in zip(points, signals, strict=True) if not point.above.is_leaf]
+    handles = [point.activation.register_hook(lambda _, signal=signal: signal) for point, signal in whole]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

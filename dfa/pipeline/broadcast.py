@@ -1,0 +1,74 @@
+"""The error of a micro-batch on its way from the last stage to all others."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed import ProcessGroup, Work
+
+from dfa.errors import PipelineError
+from dfa.hooks.points import Point
+from dfa.pipeline.signals import shape_only
+
+
+class ErrorBroadcast:
+    """Sends the errors of micro-batches from the last stage to all others, on a process group of its own.
+
+    Args:
+        group: of the stages.
+        stage: number of this one, which is its rank in the group.
+        stages: how many there are.
+        device: of the errors.
+        timeout: how long to wait for an error; None: as the group does.
+
+    Attributes:
+        shapes: of the points of every stage, from the first step on.
+    """
+
+    def __init__(
+        self, group: ProcessGroup, stage: int, stages: int, device: torch.device, timeout: timedelta | None = None
+    ) -> None:
+        ranks = distributed.get_process_group_ranks(group)
+        self._group = distributed.new_group(ranks, timeout=timeout, use_local_synchronization=True)
+        self._source = ranks[-1]
+        self._last = stage == stages - 1
+        self._device = device
+        self._meta: Tensor | None = None
+        self.shapes: list[list[Point]] = []
+
+    def exchange_shapes(self, points: Sequence[Point], error: Tensor | None) -> None:
+        """Tell all stages the shapes of this one's points and, from the last stage, of the error; once."""
+        if self.shapes:
+            return
+        mine = [Point(point.name, shape_only(point.activation)) for point in points]
+        told: list[tuple[list[Point], Tensor | None]] = [([], None)] * self._group.size()
+        distributed.all_gather_object(told, (mine, None if error is None else shape_only(error)), self._group)
+        self.shapes = [points for points, _ in told]
+        self._meta = told[-1][1]
+
+    def start(self, error: Tensor | None) -> tuple[Tensor, Work]:
+        """Send the error from the last stage, or begin to receive it; it is there when the work is done."""
+        if error is None:
+            assert self._meta is not None
+            error = torch.empty(self._meta.shape, dtype=self._meta.dtype, device=self._device)
+        error = error.contiguous()
+        content = error.view(torch.uint8) if error.ndim else error  # bytes, for backends without bfloat16
+        work = distributed.broadcast(content, self._source, group=self._group, async_op=True)
+        assert work is not None
+        return error, work
+
+
+@contextmanager
+def waiting(stage: int, stages: int, what: str) -> Iterator[None]:
+    """Turn an error of the communication in this block into one line.
+
+    Raises:
+        PipelineError: another stage has ended, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipelineError(f"stage {stage} of {stages}: no answer while waiting for {what} ({reason})") from None

@@ -1,0 +1,172 @@
+"""Waves of signals along the residual path: all blocks send to the blocks below at the same time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from dfa.base.rule import RULES, Patterns, Points, Uses, check_state
+from dfa.errors import PointError
+from dfa.feedback.matrices import MatrixOptions
+from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.neighbours import LinkingRecorder, exchange_between, send_down
+from dfa.hooks.points import Point, Recorder
+from dfa.rules.between_blocks import (
+    BetweenBlocks,
+    LearnedBetweenBlocks,
+    LearnedFromZeroBetweenBlocks,
+    SignsBetweenBlocks,
+)
+from dfa.rules.identity import IdentityFeedback, Otherwise
+
+Feedback = Literal["transport", "learned_zero", "kolen_pollack", "sign"]
+
+
+class HighwayOptions(MatrixOptions, total=False):
+    """Options of the random matrices, and of the error on its way."""
+
+    codec: str | None
+
+
+@RULES.register("highway")
+class Highway(IdentityFeedback):
+    """Waves of signals along the residual path, through the weights W or through others that need no transport.
+
+    Backpropagation's signals satisfy s_l = J_{l+1}ᵀ s_{l+1}, J_l being the Jacobian of the part between points l-1 and
+    l. Of J_lᵀ the path K_l is known beforehand: damping and slopes of normalisations, see `IdentityFeedback`. Signals
+    start as those of `identity`, s_l = K_{l+1} ⋯ K_L e, and each wave improves all at once, from s to s':
+
+        s_l' = J_{l+1}ᵀ s_{l+1} + K_{l+1} (s_{l+1}' - s_{l+1}).
+
+    With K = I, after one wave, s_l' = e + Σ_{j>l} (J_jᵀ e - e): the products J_jᵀ e of all parts are computed at the
+    same time, and sums along the path do the rest. This is Highway-BP (Fagnou et al., *Accelerated Training through
+    Iterative Gradient Propagation Along the Residual Path*, 2025). Every wave makes one more point exact, from the top,
+    so that as many waves as there are points are backpropagation. Where no path leads, at points of another shape than
+    the error's, K is 0: a wave takes s_l' = J_{l+1}ᵀ s_{l+1}, and signals start as `otherwise` says.
+
+    Inside each part of the model, weights learn from its signal by exact backpropagation. Between the points, products
+    with Jᵀ can go through other weights than W:
+
+        transport: W.
+        learned_zero: B = 0 at the start, B ← B + ΔW with ΔW all that W is changed by.
+        kolen_pollack: B random at the start, B ← (1 - λ) B + ΔW and W ← (1 - λ) W + ΔW, see `KolenPollack`.
+        sign: sign(W) times the mean of |W| at the start, see `SignSymmetry`.
+
+    In these products the gains of normalisations are the model's own.
+
+    Args:
+        model, points, error_at, silent, codec: see `DirectRule`.
+        waves: 0 is `identity`.
+        feedback: see above.
+        decay: λ of "kolen_pollack", for each `backward`.
+        damping, norms, otherwise: of the path, see `IdentityFeedback`.
+        seed: of the random weights and matrices.
+        Others: of the random matrices, see `FeedbackMatrices`.
+
+    Raises:
+        ValueError: a negative number of waves, or an unknown feedback.
+        PointError: see `IdentityFeedback`; in a forward pass, inside torch.compile.
+    """
+
+    name = "highway"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Points = (),
+        error_at: Patterns = "",
+        silent: Patterns = (),
+        *,
+        waves: int = 1,
+        feedback: Feedback = "transport",
+        decay: float = 5e-4,
+        damping: float = 1.0,
+        norms: Patterns = (),
+        otherwise: Otherwise = "dfa",
+        **options: Unpack[HighwayOptions],
+    ) -> None:
+        if waves < 0:
+            raise ValueError(f"waves must be at least 0, got {waves}")
+        if feedback not in get_args(Feedback):
+            raise ValueError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
+        self.waves = waves
+        super().__init__(model, points, error_at, silent, damping=damping, norms=norms, otherwise=otherwise, **options)
+        self._between: BetweenBlocks | None = None
+        if waves:
+            self._between = _weights_between_blocks(self.model, self.hooks, feedback, decay, options.get("seed", 0))
+
+    @property
+    def uses(self) -> Uses:
+        held = super().uses
+        if not self.waves:
+            return held
+        work = replace(held, waves=self.waves, extra_forwards=held.extra_forwards + self.waves)
+        if self._between is None:
+            return replace(work, forward_weights="all")
+        between = self._between.uses
+        weights = held.forward_weights if between.forward_weights == "none" else between.forward_weights
+        return replace(work, forward_weights=weights, state=between.state)
+
+    def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
+        return LinkingRecorder(self, self.name)
+
+    def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
+        signals = list(super().signals(error_name, error, points))
+        if self._between is not None:
+            exchange_between(points, self._between.exchange)
+        for _ in range(min(self.waves, len(points))):  # more change nothing
+            with nullcontext() if self._between is None else self._between.sending():
+                received = send_down(points, signals, error)
+            signals = self._improved(error, points, signals, received)
+        return iter(signals)
+
+    def _improved(
+        self, error: Tensor, points: Sequence[Point], signals: Sequence[Tensor], received: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Add to what each point received the change of the signal above it, along the path."""
+        improved: list[Tensor] = []
+        change: Tensor | None = None  # the error does not change
+        for point, before, arriving in zip(*map(reversed, (points, signals, received)), strict=True):
+            change = None if change is None else self.below_norms(change, point)
+            after = arriving
+            if point.activation.shape == error.shape:
+                after = arriving if change is None else arriving + change.to(arriving.dtype)
+                change = self.damping * (after - before).to(error.dtype)
+            improved.append(after)
+        return improved[::-1]
+
+    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
+        raise PointError(f"rule '{self.name}' cannot run inside torch.compile")
+
+    def backward(self, loss: Tensor) -> None:
+        super().backward(loss)
+        if self._between is not None:
+            self._between.end_batch()
+
+    def state_dict(self) -> dict[str, Any]:
+        between = {} if self._between is None else self._between.state_dict()
+        return {"matrices": super().state_dict(), "between": between}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_state(self.name, state, ["matrices", "between"])
+        super().load_state_dict(state["matrices"])
+        if self._between is None:
+            check_state(self.name, state["between"], [])
+        else:
+            self._between.load_state_dict(state["between"])
+
+
+def _weights_between_blocks(
+    model: nn.Module, hooks: FeedbackHooks, feedback: Feedback, decay: float, seed: int
+) -> BetweenBlocks | None:
+    """Make what takes the place of the model's weights between blocks; None where they themselves do."""
+    if feedback == "transport":
+        return None
+    if feedback == "sign":
+        return SignsBetweenBlocks(model, hooks, seed=seed)
+    if feedback == "kolen_pollack":
+        return LearnedBetweenBlocks(model, hooks, decay=decay, seed=seed)
+    return LearnedFromZeroBetweenBlocks(model, hooks)

@@ -1,0 +1,106 @@
+"""Backpropagation in the topmost layers alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dfa
+from tests.dfa.reference import assert_same, backpropagated
+from tests.dfa.residual import LAST, POINTS, residual_network
+from tests.dfa.steps import Batch, step
+
+
+@pytest.mark.parametrize(
+    ("options", "learning"),
+    [
+        ({}, [3]),
+        ({"fraction": 0.0}, []),
+        ({"fraction": 0.5}, [2, 3]),
+        ({"fraction": 0.51}, [1, 2, 3]),
+        ({"fraction": 1.0}, [0, 1, 2, 3]),
+        ({"layers": 0}, []),
+        ({"layers": 2}, [2, 3]),
+        ({"layers": 9}, [0, 1, 2, 3]),
+    ],
+)
+def test_top_layers_learn_by_backpropagation(options: dict[str, float], learning: list[int], batch: Batch) -> None:
+    model = residual_network("pre")
+    exact = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    rule = dfa.RULES.build("window", model, POINTS, LAST, **options)
+    expected = {name: value for name, value in exact.items() if int(name.split(".")[0]) in [*learning, 4]}
+    assert_same(step(rule, model, batch), expected, tolerance=0)
+    assert rule.uses.sequential == bool(learning)
+
+
+def test_no_layer_is_shallow(mlp: nn.Sequential, batch: Batch) -> None:
+    shallow = dfa.Shallow(mlp, ["1", "3"])
+    expected = step(shallow, mlp, batch)
+    shallow.close()
+    rule = dfa.Window(mlp, ["1", "3"], layers=0)
+    assert_same(step(rule, mlp, batch), expected, tolerance=0)
+    assert rule.uses == shallow.uses
+
+
+class Nested(nn.Module):
+    """A block with a point inside, which runs before the block's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x).tanh())
+
+
+def test_points_inside_a_block_come_before_its_own(batch: Batch) -> None:
+    model = nn.Sequential(Nested(), Nested(), nn.Linear(5, 3)).double()
+    rule = dfa.Window(model, ["*.inner", "[01]"], layers=1)
+    assert set(step(rule, model, batch)) == {
+        f"{name}.{kind}" for name in ("1.outer", "2") for kind in ("weight", "bias")
+    }
+
+
+def test_every_error_tensor_has_a_window() -> None:
+    """As of a coarse and a fine network."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coarse, self.fine = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(3))) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.coarse(x), self.fine(x)])
+
+    model = Two().double()
+    rule = dfa.Window(model, ["*.[01]"], ["coarse", "fine"], fraction=0.5)
+    rule.backward(model(torch.randn(2, 4, dtype=torch.double)).square().mean())
+    learned = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learned == {
+        f"{part}.{i}.{kind}" for part in ("coarse", "fine") for i in (1, 2) for kind in ("weight", "bias")
+    }
+
+
+def test_points_that_name_their_error_tensors(batch: Batch) -> None:
+    model = residual_network("pre")
+    rule = dfa.Window(model, dict.fromkeys(POINTS, LAST), layers=2)
+    assert {name.split(".")[0] for name in step(rule, model, batch)} == {"2", "3", "4"}
+
+
+def test_another_order_of_running_is_refused(batch: Batch) -> None:
+    class Backwards(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for module in reversed(list(self)):
+                x = module(x)
+            return x
+
+    model = nn.Sequential(Backwards(nn.Linear(5, 5), nn.Linear(5, 5)), nn.Linear(5, 3)).double()
+    rule = dfa.Window(model, ["0.*"], layers=1)
+    with pytest.raises(dfa.PointError, match=r"'0\.0', to be frozen, ran after 0\.1"):
+        step(rule, model, batch)
+
+
+@pytest.mark.parametrize("options", [{"fraction": 1.5}, {"fraction": -0.1}, {"layers": -1}])
+def test_bad_options(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        dfa.RULES.build("window", residual_network(), POINTS, LAST, **options)

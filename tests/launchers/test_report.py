@@ -1,0 +1,31 @@
+"""Names of runs in the lines of a sweep."""
+
+from benchmarks.config import Config, compose_config, resolve
+from benchmarks.launchers.names import run_names
+from benchmarks.launchers.report import describe
+
+
+def composed(*overrides: str) -> Config:
+    return resolve(compose_config(["task=cora", "rule=dfa", "scale=smoke", "task.source=stand_in", *overrides]))
+
+
+def test_runs_are_named_by_what_distinguishes_them_from_others_of_their_kind() -> None:
+    configs = [
+        composed("model=gcn", "seed=0", "optimizer.lr=0.01"),
+        composed("model=gcn", "seed=1", "optimizer.lr=0.02", "run.device=cpu"),
+        composed("model=cheb", "seed=0"),
+        composed("model=cheb", "seed=1"),
+    ]
+    assert list(run_names(configs).values()) == [
+        "cora gcn dfa seed 0, optimizer.lr=0.01",
+        "cora gcn dfa seed 1, optimizer.lr=0.02",
+        "cora cheb dfa seed 0",
+        "cora cheb dfa seed 1",
+    ]
+
+
+def test_a_run_with_constant_predictions_is_not_just_done() -> None:
+    record = {"task": "cora", "model": "gcn", "rule": "dfa", "seed": 0, "status": "done", "metrics": {}}
+    assert describe(record) == "cora gcn dfa seed 0: done"
+    record["metrics"] = {"test/constant_predictions": 1.0}
+    assert describe(record) == "cora gcn dfa seed 0: done (its model predicts the same for every test example)"
