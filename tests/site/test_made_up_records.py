@@ -10,7 +10,7 @@ import pytest
 from benchmarks.config import CIRCUMSTANCES, compose_config, identity, resolve, to_dict
 from benchmarks.site.details import commands, data_script
 from benchmarks.site.results import TableResults, read_table
-from benchmarks.site.tables import cells_table
+from benchmarks.site.tables import cells_table, table_page
 from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.render import CSV_COLUMNS
 from benchmarks.utils.paths import OWN_CONFIGS
@@ -84,6 +84,13 @@ def test_a_seed_of_several_runs_has_their_mean_and_a_related_metric_its_share(
     assert len(table.runs["dfa:gcn"]) == 4
 
 
+def test_a_page_says_how_far_the_records_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = _table(tmp_path, monkeypatch, dict([_run("dfa", epochs, seed) for epochs in (1, 2) for seed in (0, 1)]))
+    assert "**4 runs** are committed as its records; not all of its numbers have theirs" in table_page(
+        some, "# A\n", ""
+    )
+
+
 def test_a_cell_of_several_runs_has_a_command_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = _table(tmp_path, monkeypatch, dict([_run("dfa", 1, 0)])).find("dfa-gcn-score").cell
     assert cell is not None
@@ -93,7 +100,14 @@ def test_a_cell_of_several_runs_has_a_command_for_each(tmp_path: Path, monkeypat
 
 
 def test_runs_that_failed_are_shown_and_count_for_no_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    diverged = _run("dfa", 1, 1, status="diverged", metrics={"train/loss": float("inf")}, reason="the loss is inf")
+    diverged = _run(
+        "dfa",
+        1,
+        1,
+        status="diverged",
+        metrics={"test/accuracy": 0.5, "train/loss": float("inf")},
+        reason="the loss is inf",
+    )
     table = _table(tmp_path, monkeypatch, dict([_run("dfa", 1, 0), _run("dfa", 2, 0), _run("dfa", 2, 1), diverged]))
     assert table.find("dfa-gcn-score").seeds == pytest.approx({0: 65.0})
     script = data_script(table)
