@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -21,10 +21,11 @@ from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
-from benchmarks.utils.settings import flattened
+from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
+MOST_THREADS = 1024
 CIRCUMSTANCES = ("run", "launcher", "plugins")
 """Parts of a configuration that say where and how a run is carried out, and not what it computes."""
 
@@ -148,6 +149,7 @@ class Config:
 @cache
 def register() -> None:
     """Make the schema, and files with cases, known to Hydra; may be called again."""
+    OmegaConf.register_new_resolver("folder", partial(expanded_folder, "run.results_dir"), replace=True)
     config_cases.install()
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
@@ -215,17 +217,26 @@ def resolve(config: DictConfig) -> Config:
     _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
     _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
     _one_of("run.alignment", resolved.run.alignment, ("end", "evaluations"))
-    for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate", "threads"):
-        value = getattr(resolved.trainer, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"trainer.{name} must be at least 1, got {value}")
-    if resolved.trainer.clip_norm is not None and resolved.trainer.clip_norm <= 0:
-        raise ConfigError(f"trainer.clip_norm must be positive, got {resolved.trainer.clip_norm}")
-    if not 0 <= resolved.seed < 2**32:
-        raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {resolved.seed}")
-    if not resolved.optimizer.lr > 0:
-        raise ConfigError(f"optimizer.lr must be positive, got {resolved.optimizer.lr}")
+    _check_values(resolved)
+    for name in ("results_dir", "data_dir"):
+        setattr(resolved.run, name, expanded_folder(f"run.{name}", getattr(resolved.run, name)))
     return resolved
+
+
+def _check_values(config: Config) -> None:
+    for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate"):
+        check_count(f"trainer.{name}", getattr(config.trainer, name))
+    check_count("trainer.threads", config.trainer.threads, MOST_THREADS)
+    check_number("trainer.clip_norm", config.trainer.clip_norm)
+    check_number("optimizer.lr", config.optimizer.lr)
+    check_number("optimizer.weight_decay", config.optimizer.weight_decay, zero=True)
+    check_number("run.checkpoint_seconds", config.run.checkpoint_seconds, zero=True)
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed must be from 0 to 2**32 - 1, got {config.seed}")
+    for group, chosen in (("task", config.task), ("model", config.model), ("rule", config.rule)):
+        check_name(f"{group}.name", chosen.name)
+    if strange := [name for name in (*config.model.points, *config.model.silent) if not name or type(name) is not str]:
+        raise ConfigError(f"model.points and model.silent must name modules inside the model, got {strange[0]!r}")
 
 
 def _misfit(config: DictConfig, message: str) -> str:
@@ -275,16 +286,6 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 def to_dict(config: Config) -> dict[str, Any]:
     """Convert a configuration to plain dictionaries and lists."""
     return asdict(config)
-
-
-def choices(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one would choose for a better result, as flat settings: all but seeds and circumstances.
-
-    Args:
-        content: a configuration in dictionaries, as from `to_dict`.
-    """
-    settings = dict(flattened({key: value for key, value in content.items() if key not in CIRCUMSTANCES}))
-    return {key: value for key, value in settings.items() if key not in ("seed", "rule.options.seed")}
 
 
 def from_dict(content: dict[str, Any]) -> Config:

@@ -97,9 +97,9 @@ def test_a_model_that_needs_an_option_of_other_tasks_says_so(toys: Toys) -> None
         ("trainer.accumulate=-1", "trainer.accumulate must be at least 1, got -1"),
         ("trainer.evaluate_every=0", "trainer.evaluate_every must be at least 1"),
         ("trainer.threads=0", "trainer.threads must be at least 1, got 0"),
-        ("trainer.clip_norm=0", "trainer.clip_norm must be positive, got 0"),
-        ("optimizer.lr=0", "optimizer.lr must be positive, got 0"),
-        ("optimizer.lr=nan", "optimizer.lr must be positive, got nan"),
+        ("trainer.clip_norm=0", "trainer.clip_norm must be positive and finite, got 0"),
+        ("optimizer.lr=0", "optimizer.lr must be positive and finite, got 0"),
+        ("optimizer.lr=nan", "optimizer.lr must be positive and finite, got nan"),
         ("seed=-1", "seed must be from 0"),
     ],
 )

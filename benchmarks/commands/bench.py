@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         (
             "models",
             _add_models,
-            "all models under every rule: steps, rules, memory, overhead, profile, pipeline (default)",
+            "all models under every rule: steps, rules, memory, overhead, profile, pipeline, latency (default)",
         ),
         ("language", _add_language, "the paper's Transformer under every rule, step by step, beside plain PyTorch"),
         ("nerf", _add_nerf, "a neural radiance field under every rule, beside nerf-pytorch if a copy is at hand"),
@@ -44,12 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--parts",
-        type=words,
-        default="steps,rules,memory,overhead,profile,pipeline",
-        help="of %(default)s (default: all)",
-    )
+    parts = "steps,rules,memory,overhead,profile,pipeline,latency"
+    add("--parts", type=words, default=parts, help="of %(default)s (default: all)")
     add("--models", type=words, default="", help="entries of configs/bench/steps.yaml (default: all)")
     add(
         "--rules",
@@ -66,6 +62,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="of every contestant (default: %(default)s)")
     add("--rounds", type=int, default=11, help="turns of every contestant (default: %(default)s)")
     add("--seconds", type=float, default=0.3, help="length of a turn (default: %(default)s)")
+    add("--before", type=Path, metavar="FOLDER", help="checkout of other code to compare with in the part latency")
     _add_results(parser)
     parser.set_defaults(run=_models)
 
@@ -140,7 +137,7 @@ def _click_logs(options: argparse.Namespace) -> int:
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
-    default = Path(os.environ.get("DFA_RESULTS_DIR", REPOSITORY / "results"))
+    default = Path(os.environ.get("DFA_RESULTS_DIR") or REPOSITORY / "results").expanduser()
     parser.add_argument("--results", type=Path, default=default, help="folder of the results (default: results)")
 
 

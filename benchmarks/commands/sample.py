@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.commands.options import command_parser
+from benchmarks.commands.options import add_config_dir, command_parser
 from benchmarks.utils.exits import EXIT_DONE, guarded
 
 
@@ -23,6 +23,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=60, help="tokens to add (default: 60)")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier words (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="code of yours that the run needs; only this is run",
+    )
+    add_config_dir(parser)
     return parser
 
 
@@ -30,5 +38,6 @@ def run(options: argparse.Namespace) -> int:
     """Print the text; return the exit code."""
     from benchmarks.families.language.sample import sample_text
 
-    print(sample_text(options.run, options.prompt, options.tokens, options.temperature, options.seed))
+    chosen = options.prompt, options.tokens, options.temperature, options.seed
+    print(sample_text(options.run, *chosen, options.plugin))
     return EXIT_DONE

@@ -24,6 +24,12 @@ from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, g
 from benchmarks.utils.paths import CONFIG_DIR, add_config_folder
 from benchmarks.utils.torchrun import several_started
 
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("-m", "--multirun", "--config-dir", "-cd", "--resolve"), ()),
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+}
+"""Options, with the values that follow those that take one of a few."""
+
 
 def main() -> None:
     """Entry point of `python -m benchmarks train`."""
@@ -44,6 +50,7 @@ def run() -> int:
 
     if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
         raise ConfigError("torchrun carries out one run at a time; leave out -m")
+    _check_options(sys.argv[1:])
     sys.argv[1:] = [*_without_config_folders(sys.argv[1:]), *search_path()]
     register()
     sweep = Sweep()
@@ -58,6 +65,20 @@ def run() -> int:
     if sweep.unusable:
         return EXIT_UNUSABLE
     return EXIT_RUNS_FAILED if sweep.unsuccessful else EXIT_DONE
+
+
+def _check_options(words: Sequence[str]) -> None:
+    """Refuse Hydra's options that are not ours, such as one that reads a pickle, and mistakes in one line."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            continue
+        if name not in _OPTIONS:
+            raise ConfigError(f"unknown option '{name}'; see python -m benchmarks train --help")
+        if _OPTIONS[name]:
+            given = value if equals else "".join(words[place + 1 : place + 2])
+            if given not in _OPTIONS[name]:
+                raise ConfigError(f"{name} must be one of {', '.join(_OPTIONS[name])}, got '{given}'")
 
 
 def _without_config_folders(arguments: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.config import Config, from_dict, identity
 from benchmarks.errors import ConfigError, SuiteError
 from benchmarks.launchers.report import Outcome, Report
+from benchmarks.run.build import find_device
 from benchmarks.run.execute import execute, record_failure
 from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.utils.exits import one_line
@@ -24,6 +25,14 @@ class Launcher(ABC):
     @abstractmethod
     def width(self, device: str) -> int:
         """Return how many runs are carried out at once, for estimates."""
+
+    def check_device(self, device: str) -> None:
+        """Check, before anything is planned, that runs can use a device.
+
+        Raises:
+            ConfigError: it is not here, where this launcher carries out its runs on this machine.
+        """
+        find_device(device)
 
     @abstractmethod
     def carry_out(self, configs: Sequence[Config], report: Report) -> None:

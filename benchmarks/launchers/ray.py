@@ -45,6 +45,9 @@ class Ray(Launcher):
         if self.jobs < 1:
             raise ConfigError(f"launcher.jobs must be at least 1, got {self.jobs}")
 
+    def check_device(self, device: str) -> None:
+        """Do nothing: the devices are elsewhere."""
+
     def width(self, device: str) -> int:
         return self.jobs
 

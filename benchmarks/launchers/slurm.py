@@ -59,6 +59,9 @@ class Slurm(Launcher):
             if getattr(self, name) < 1:
                 raise ConfigError(f"launcher.{name} must be at least 1, got {getattr(self, name)}")
 
+    def check_device(self, device: str) -> None:
+        """Do nothing: the devices are elsewhere."""
+
     def width(self, device: str) -> int:
         return self.jobs
 

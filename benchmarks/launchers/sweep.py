@@ -77,6 +77,8 @@ def print_outcome(record: Record, folder: RunFolder) -> None:
     metrics = {key: value for key, value in record["metrics"].items() if _is_shown(key)}
     for name, value in metrics.items():
         console.print(f"  {escape(name):18} {value:.4f}")
+    if share := data["notes"].get("malformed_share"):
+        console.print(f"  {share:.4%} of the data's rows are malformed and left out")
     console.print(f"  {record['epochs']} epochs in {record['seconds']:.1f} s on {escape(record['device'])}")
     console.print(f"  {escape(_provenance(record))}", soft_wrap=True)
     console.print(f"  {escape(str(folder.path))}", soft_wrap=True)

@@ -20,6 +20,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
+from benchmarks.utils.text import printable
 from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
 
@@ -121,8 +122,9 @@ def _load_plugin(plugin: str) -> None:
                 raise
     except SuiteError:
         raise
-    except Exception as error:
-        raise ConfigError(f"plugin '{plugin}' cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {printable(str(error))}"
+        raise ConfigError(f"plugin '{plugin}' cannot be imported: {reason}") from error
 
 
 def plugin_module(plugin: str) -> str:
@@ -138,6 +140,8 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.utils.files import read_regular
 from benchmarks.utils.metrics import CONSTANT
+from benchmarks.utils.values import is_number
 
 Record = dict[str, Any]
 
@@ -27,13 +28,9 @@ class _Kind:
     fits: Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 2**1023
-
-
 def _is_measured(value: Any) -> bool:
     """Whether it is a number, infinite or not a number included: metrics are what a run came to."""
-    return _is_number(value) or isinstance(value, float)
+    return is_number(value) or isinstance(value, float)
 
 
 def _maps_to(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -43,9 +40,7 @@ def _maps_to(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _LINE = _Kind("a line of text", lambda value: isinstance(value, str) and all(ord(sign) >= 32 for sign in value))
 _TEXT = _Kind("text", lambda value: isinstance(value, str))
 _COUNT = _Kind("a count", lambda value: type(value) is int and 0 <= value < 2**63)
-_AMOUNT = _Kind(
-    "a number, finite and not negative", lambda value: _is_number(value) and math.isfinite(value) and value >= 0
-)
+_AMOUNT = _Kind("a number, finite and not negative", lambda value: is_number(value) and value >= 0)
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _BEST = _Kind("a number or null", lambda value: value is None or (_is_measured(value) and not math.isnan(value)))
 _METRICS = _Kind("names with numbers", _maps_to(_is_measured))

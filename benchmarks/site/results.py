@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.config import SOURCES, compose_config, identity, resolve
+from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ResultsError
 from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.cells import Cell
@@ -201,18 +201,23 @@ def _runs_of_cells(spec: TableSpec, archive: Archive) -> dict[str, tuple[Archive
     if not archive.runs:
         return {}
     seeds = sorted({int(run.record["seed"]) for run in archive.runs.values()})
+    sources = sorted({str(run.config["task"]["source"]) for run in archive.runs.values()})
     scale = str(archive.how["scale"])
-    return {
-        cell.name: tuple(run for overrides in cell.runs_at(scale) for run in _runs_of(overrides, scale, seeds, archive))
-        for cell in spec.cells
-    }
+
+    def runs(cell: Cell) -> Iterator[ArchivedRun]:
+        for overrides in cell.runs_at(scale):
+            for config in _configs([*overrides, f"scale={scale}"], seeds, sources):
+                if (run := archive.runs.get(identity(config))) is not None:
+                    yield run
+
+    return {cell.name: tuple(runs(cell)) for cell in spec.cells}
 
 
-def _runs_of(overrides: Sequence[str], scale: str, seeds: Sequence[int], archive: Archive) -> Iterator[ArchivedRun]:
-    composed = compose_config([*overrides, f"scale={scale}"])
+def _configs(overrides: Sequence[str], seeds: Sequence[int], sources: Sequence[str]) -> Iterator[Config]:
+    """Yield a run's configuration with each seed, on each source of data."""
+    composed = compose_config(overrides)
     for seed in seeds:
         composed.seed = seed  # before it is resolved, since options of rules refer to it
-        config = resolve(composed)
-        for config.task.source in SOURCES:
-            if (run := archive.runs.get(identity(config))) is not None:
-                yield run
+        for source in sources:
+            composed.task.source = source
+            yield resolve(composed)

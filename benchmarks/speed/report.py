@@ -134,6 +134,29 @@ def profile_text(rows: Sequence[Row]) -> str:
     return markdown_page("Time of a training step by operator", table, note, _conditions(rows))
 
 
+def latency_text(rows: Sequence[Row]) -> str:
+    """Format the rows of `bench_latency` as `latency.md`."""
+    names = ("median", "fastest", "CPU time", "empty cache")
+    keys = ("median_seconds", "fastest_seconds", "cpu_seconds", "first_seconds")
+    before = bool(rows) and "before_median_seconds" in rows[0]
+    head = ("command", "goal", *names, *(f"before: {name}" for name in names if before))
+    body = [
+        (
+            f"`{row['command']}`" + ", to the first step" * row["first_step"],
+            f"< {row['goal_seconds']:g}",
+            *(_number(row[f"{part}{key}"], 2) for part in ("", "before_")[: 1 + before] for key in keys),
+        )
+        for row in rows
+    ]
+    note = (
+        f"Seconds from the start of the process, in {rows[0]['rounds']} rounds after one with an empty cache folder."
+        " The goals are for two cores that do nothing else; here the load, these commands included, was"
+        f" {min(row['load'] for row in rows):.1f} to {max(row['load'] for row in rows):.1f}. Training takes place on"
+        " synthetic data at the scale smoke."
+    )
+    return markdown_page("How soon commands answer", markdown_table(head, body), note, _conditions(rows))
+
+
 def steps_figure(rows: Sequence[Row]) -> Figure:
     """Draw time ratios to backpropagation as bars, with a line at the ratio of FLOPs."""
     matplotlib.use("Agg")

@@ -1,6 +1,6 @@
-"""Time and memory of training steps of all models under every rule, written to `results/bench`.
+"""Time and memory of training steps of all models under every rule, and how soon commands answer; in `results/bench`.
 
-Its parts are `steps`, `rules`, `memory`, `overhead`, `profile` and `pipeline`. For numbers worth keeping,
+Its parts are `steps`, `rules`, `memory`, `overhead`, `profile`, `pipeline` and `latency`. For numbers worth keeping,
 measure on a machine that does nothing else.
 """
 
@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from benchmarks.errors import ConfigError
 from benchmarks.run.build import find_device
 from benchmarks.speed.depth import bench_depth
+from benchmarks.speed.latency import bench_latency
 from benchmarks.speed.overhead import bench_overhead
 from benchmarks.speed.profile import bench_profile
 from benchmarks.speed.report import (
     Row,
     depth_figure,
     depth_text,
+    latency_text,
     overhead_text,
     profile_text,
     steps_figure,
@@ -31,7 +33,7 @@ from benchmarks.speed.workloads import MODES
 from benchmarks.utils.machine import commit, device_name
 from dfa import RULES
 
-PARTS = ("steps", "rules", "memory", "overhead", "profile", "pipeline")
+PARTS = ("steps", "rules", "memory", "overhead", "profile", "pipeline", "latency")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Suite:
         threads: of every contestant.
         rounds: turns of every contestant.
         seconds: length of a turn.
+        before: checkout of other code, whose commands are timed beside ours.
     """
 
     parts: Sequence[str] = PARTS
@@ -59,6 +62,7 @@ class Suite:
     threads: int = 1
     rounds: int = 11
     seconds: float = 0.3
+    before: Path | None = None
 
     def __post_init__(self) -> None:
         """Check names and numbers.
@@ -115,6 +119,14 @@ def measure(suite: Suite, folder: Path) -> bool:
 
         rows = bench_pipeline(suite.models, suite.threads, suite.rounds) if device.type == "cpu" else []
         _write(folder, "pipeline", rows, facts, pipeline_text, pipeline_figure)
+    if "latency" in suite.parts:
+        _write(
+            folder,
+            "latency",
+            bench_latency(max(1, suite.rounds // 2), suite.threads, suite.before),
+            facts,
+            latency_text,
+        )
     return not failed
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
-from benchmarks.launchers.report import Problem, run_name
+from benchmarks.launchers.names import run_name
+from benchmarks.launchers.report import Problem
 from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import DAMAGED
 from benchmarks.run.records import Record, RunFolder
@@ -33,8 +34,13 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
 
     Returns:
         The runs that failed or diverged, and the tables that were not written.
+
+    Raises:
+        ConfigError: the runs' device is not here; nothing is run then.
     """
     problems: list[Problem] = []
+    if not dry:
+        plans.check_device()
     for plan in plans:
         print(plan.describe(plans.jobs), flush=True)
         if dry:

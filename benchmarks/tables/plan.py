@@ -15,6 +15,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.composed import composed_runs
+from benchmarks.utils.overrides import key_of
 from benchmarks.utils.progress import with_bar
 from benchmarks.utils.text import duration
 
@@ -148,6 +149,7 @@ def make_plan(
         raise ConfigError(f"unknown scale '{scale}'; known: auto, {', '.join(SCALES)}")
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
+    check_settings(target, settings)
     archive = Archive.of(target.name) if archive is None else archive
 
     def plan_at(scale: str, why: str) -> Plan:
@@ -173,6 +175,22 @@ def make_plan(
     where = paper.runs[0].config.run.data_dir
     why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
     return plan_at("mini", f"{why}; SCALE=paper insists")
+
+
+def check_settings(target: Planned, settings: Sequence[str]) -> None:
+    """Check that overrides for every run leave alone what makes a cell of a table or figure what it is.
+
+    Raises:
+        ConfigError: one sets a key that the table or figure sets itself.
+    """
+    own = {"scale", "seed"}
+    for cell in target.cells:
+        chosen = (item for _, items in (*cell.only, *cell.chosen) for item in items)
+        own |= {key_of(item) for item in (*cell.overrides, *cell.members, *chosen)}
+    for setting in settings:
+        key = key_of(setting)
+        if key in own or key.removesuffix(".name") in own & {"task", "model", "rule"}:
+            raise ConfigError(f"{target.heading} sets '{key}' itself: '{setting}' would change what its cells mean")
 
 
 def _plan_runs(

@@ -48,7 +48,8 @@ class Plans:
         self.seeds = seeds
         self.rules = list(rules)
         launcher, device = settings_among(self.settings)
-        self.jobs = make_launcher(launcher).width(device)
+        self._launcher, self._device = make_launcher(launcher), device
+        self.jobs = self._launcher.width(device)
         self._archive = Archive("") if fresh else None
         self._unusable: dict[str, list[str]] = {}
 
@@ -63,6 +64,14 @@ class Plans:
                 self.failed(name, error)
             else:
                 yield plan
+
+    def check_device(self) -> None:
+        """Check that the runs can use their device, once for all of them.
+
+        Raises:
+            ConfigError: see `Launcher.check_device`.
+        """
+        self._launcher.check_device(self._device)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Keep an error, so that the other targets are still made."""

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.config import choices, compose_config
+from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.launchers.names import choices
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
+from benchmarks.utils.values import expanded_folder
 from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
@@ -56,7 +58,7 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
         raise ConfigError(f"--top must be at least 1, got {top}")
     config = compose_config(choice)
     wanted = {group: str(config[group].name) for group in GROUPS}
-    metric, ranked = rank(Path(config.run.results_dir), wanted, config.scale)
+    metric, ranked = rank(Path(expanded_folder("run.results_dir", config.run.results_dir)), wanted, config.scale)
     return metric, ranked[:top]
 
 
@@ -89,13 +91,15 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
 def _runs(results: Path, wanted: Mapping[str, str], scale: str) -> Iterator[tuple[dict[str, Any], Record]]:
     """Read settings and record of each run at a scale; a line on stderr names what is damaged, and it is left out."""
     folder = results.joinpath("runs", *(wanted[group] for group in GROUPS))
-    for path in sorted(folder.glob("*/result.json")):
-        record = read_record(path)
-        if record is None or record["status"] == DAMAGED:
-            print(f"warning: left out: {record['reason'] if record else path}", file=sys.stderr)
+    for path in sorted(folder.glob("*")):
+        record = read_record(path / "result.json")
+        if record is None:
+            continue
+        if record["status"] == DAMAGED:
+            print(f"warning: left out: {record['reason']}", file=sys.stderr)
         elif record["scale"] == scale:
             try:
-                yield _settings(path.parent / "config.yaml"), record
+                yield _settings(path / "config.yaml"), record
             except ConfigError as error:
                 print(f"warning: left out: {error}", file=sys.stderr)
 

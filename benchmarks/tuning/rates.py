@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.config import identity
-from benchmarks.launchers import launch
+from benchmarks.launchers import launch, make_launcher, settings_among
 from benchmarks.launchers.report import Problem
 from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
@@ -44,6 +44,8 @@ def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> 
     print(describe(spec, trials, scale), flush=True)
     if dry:
         return []
+    launcher, device = settings_among(settings)
+    make_launcher(launcher).check_device(device)
     walk = rates_of(spec).walk
     problems = run_trials(trials, walk)
     trials = taking_part(trials, walk)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
@@ -22,6 +21,8 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
 from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.values import check_count, check_name, is_number
+from benchmarks.utils.yaml_files import read_yaml
 
 _DIGITS = 3  # of a proposed number: more would be noise
 
@@ -61,8 +62,11 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
         ConfigError: no Optuna, a space that cannot be read or leaves nothing to search, or runs that are impossible.
     """
     for option in ("trials", "seeds", "at_once"):
-        if getattr(effort, option) < 1:
-            raise ConfigError(f"--{option.replace('_', '-')} must be at least 1, got {getattr(effort, option)}")
+        check_count(f"--{option.replace('_', '-')}", getattr(effort, option))
+    if not 0 <= effort.sampler_seed < 2**32:
+        raise ConfigError(f"--sampler-seed must be from 0 to 2**32 - 1, got {effort.sampler_seed}")
+    if name:
+        check_name("--name", name)
     optuna = _optuna()
     composed = compose_config(choice)
     configured = resolve(composed)
@@ -70,7 +74,7 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     axes = {
         key: axis
         for key, axis in read_space(space).items()
-        if OmegaConf.select(composed, key) is not None and without(choice, key) == tuple(choice)
+        if _is_there(composed, key, space) and without(choice, key) == tuple(choice)
     }
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
@@ -131,23 +135,44 @@ def read_space(space: str) -> dict[str, Axis]:
     path = Path(space) if space.endswith((".yaml", ".yml")) else config_files("search").get(space, Path(space))
     if not path.exists():
         raise ConfigError(f"unknown search space '{space}'; known: {', '.join(known_spaces())}, or a YAML file")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path, f"search space '{space}'")
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"search space '{space}' names no keys")
+    if strange := [key for key in content if not isinstance(key, str)]:
+        raise ConfigError(f"search space '{space}': {strange[0]!r} is not a key of the configuration")
     return {key: _axis(f"search space '{space}': {key}", axis) for key, axis in content.items()}
+
+
+def _is_there(composed: DictConfig, key: str, space: str) -> bool:
+    """Return whether a configuration has a key, with a value that can be searched.
+
+    Raises:
+        ConfigError: the key is that of a group of values.
+    """
+    value = OmegaConf.select(composed, key)
+    if OmegaConf.is_dict(value):
+        raise ConfigError(f"search space '{space}': {key} is a group of values; name one of them")
+    return value is not None
 
 
 def _axis(where: str, axis: Any) -> Axis:
     kinds = _optuna().distributions
     try:
         if isinstance(axis, list):
+            if strange := [choice for choice in axis if not isinstance(choice, (str, int, float, bool, type(None)))]:
+                raise ConfigError(f"{where}: {strange[0]!r} is not a value to choose")
             return kinds.CategoricalDistribution(axis)
+        for name, value in axis.items():
+            if name in ("low", "high", "step") and not is_number(value):
+                raise ConfigError(f"{where}: {name} must be a finite number, not {value!r}")
+            if name == "log" and not isinstance(value, bool):
+                raise ConfigError(f"{where}: log must be true or false, not {value!r}")
         if not all(isinstance(axis[bound], int) for bound in ("low", "high")):
             return kinds.FloatDistribution(**axis)
         if not isinstance(axis.get("step", 1), int):  # Optuna would round it
             raise ConfigError(f"{where}: the step between integers must be an integer, not {axis['step']}")
         return kinds.IntDistribution(**axis)
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, AttributeError):
         raise ConfigError(f"{where} must be a list, or have low, high and perhaps log or step") from None
     except ValueError as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None

@@ -14,6 +14,7 @@ from benchmarks.config import compose_config
 from benchmarks.run.record_schema import Record, first_measured
 from benchmarks.utils.files import write_result
 from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, mean_and_spread
+from benchmarks.utils.values import expanded_folder
 
 CONFIGURED = 0
 """Number of the trial whose settings are those of the configuration files."""
@@ -94,7 +95,7 @@ class Search:
 
 def search_folder(choice: Sequence[str]) -> Path:
     """Return the folder for the reports of searches, below the results folder that overrides choose."""
-    return Path(compose_config(choice).run.results_dir) / "search"
+    return Path(expanded_folder("run.results_dir", compose_config(choice).run.results_dir)) / "search"
 
 
 def write_search(search: Search, folder: Path) -> list[Path]:

@@ -11,9 +11,10 @@ from benchmarks.errors import ConfigError
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.plan import missing_data, settle_data
+from benchmarks.tables.plan import check_settings, missing_data, settle_data
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
+from benchmarks.utils.overrides import key_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     if scale not in SCALES:
         raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
     rates = rates_of(spec)
+    check_settings(spec, [*settings])
+    if any(key_of(item) == "optimizer.lr" for item in settings):
+        raise ConfigError("optimizer.lr is what is chosen here; it cannot be set")
     trials = []
     for cell in spec.cells:
         if rates.column not in ("", cell.column):

@@ -54,7 +54,8 @@ def one_line(error: BaseException) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"unknown {group} '{name}'; known: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': {str(error.message).strip().splitlines()[-1]}"
+        said = [line.strip() for line in str(error.message).splitlines() if line.strip() and "See http" not in line]
+        return f"cannot read '{error.override}': {said[-1]}"
     text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]

@@ -9,6 +9,11 @@ def value_of(overrides: Iterable[str], key: str) -> str:
     return values[-1] if values else ""
 
 
+def key_of(override: str) -> str:
+    """Return the key that an override sets, adds, replaces or removes; of a group, without the package it goes to."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0].strip()
+
+
 def without(overrides: Iterable[str], key: str) -> tuple[str, ...]:
     """Return the overrides that do not set a key."""
     return tuple(item for item in overrides if item.partition("=")[0] != key)

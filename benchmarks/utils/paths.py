@@ -28,7 +28,7 @@ def add_config_folder(folder: str) -> None:
         ConfigError: there is no such folder, or one of its files has the name of a file of the suite.
     """
     path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
+    if not folder or not path.is_dir():
         raise ConfigError(f"--config-dir: there is no folder '{folder}'")
     for file in sorted(path.glob("*/*.yaml")):
         if (CONFIG_DIR / file.relative_to(path)).exists():

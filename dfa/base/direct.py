@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 from torch import Tensor, nn
 
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
+from dfa.base.scaling import loss_scale
 from dfa.errors import PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
@@ -54,6 +55,7 @@ class DirectRule(Rule):
         after_segment: with memory="recompute", called during `backward` with the parameters of a segment as soon as
             their gradients are complete, so that an optimiser may step and free them there (not for parameters that are
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
+        loss_scale: during `backward`, the factor of a GradScaler, which the error has, too; None without one.
 
     Raises:
         PointError: no points, an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments
@@ -62,6 +64,7 @@ class DirectRule(Rule):
     """
 
     after_segment: AfterSegment | None = None
+    loss_scale: Tensor | None = None
 
     def __init__(
         self,
@@ -150,9 +153,13 @@ class DirectRule(Rule):
         for record in records:
             if not isinstance(record, SegmentedRecord):
                 check_trainable(record.points)
-        with self.hooks.going_backward():
-            loss.backward()
-            self._train_segments(segmented)
+        self.loss_scale = loss_scale(loss)
+        try:
+            with self.hooks.going_backward():
+                loss.backward()
+                self._train_segments(segmented)
+        finally:
+            self.loss_scale = None
         received = [record for record in records if record.error_received]
         if not (received or self.hooks.compiled_pass):
             raise PointError(

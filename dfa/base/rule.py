@@ -1,7 +1,7 @@
 """The contract of a training rule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -118,8 +118,7 @@ class Rule(ABC):
         Raises:
             ValueError: the state holds something, and this rule keeps nothing.
         """
-        if state:
-            raise ValueError(f"rule '{self.name}' keeps no state, but was given {sorted(state)}")
+        check_state(self.name, state, [])
 
     def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the feedback matrices, or weights, that there are so far, by name."""
@@ -164,6 +163,18 @@ def check_some_points(name: str, points: Points) -> None:
     """
     if not patterns_of(points) and points != "":
         raise PointError(f"rule '{name}' without feedback points would be backpropagation: name some in points")
+
+
+def check_state(name: str, state: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Check that a saved state has the entries that a rule saves.
+
+    Raises:
+        ValueError: others.
+    """
+    if state.keys() != set(keys):
+        raise ValueError(
+            f"rule '{name}' saves {', '.join(keys) or 'nothing'}, but was given {', '.join(sorted(state))}"
+        )
 
 
 def check_differentiable(loss: Tensor) -> None:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_state, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
-from dfa.hooks.weights import Factor, WeightExchange
+from dfa.hooks.weights import WeightExchange
 from dfa.patterns import inner_model, matches
 
 
@@ -138,10 +138,9 @@ class SequentialRule(Rule):
             raise PointError(f"the loss depends on parameters that the model did not have when '{self.name}' was made")
         return absent
 
-    def _feedback_of(self, factor: Factor) -> Tensor:
-        self.replaced.add(factor.weight)
-        feedback = self.feedback_weight(factor.weight)
-        return feedback.as_strided(factor.size, factor.stride, feedback.storage_offset() + factor.offset)
+    def _feedback_of(self, name: str) -> Tensor:
+        self.replaced.add(name)
+        return self.feedback_weight(name)
 
     def _stored(self) -> dict[str, Tensor]:
         """Return the tensors saved with a checkpoint, one for each weight."""
@@ -160,10 +159,12 @@ class SequentialRule(Rule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         stored = self._stored()
-        if state.keys() != stored.keys():
-            raise ValueError(
-                f"rule '{self.name}' needs the state of {', '.join(stored)}, but was given {sorted(state)}"
-            )
+        check_state(self.name, state, stored)
+        for name, tensor in stored.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"the saved state of '{name}' has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+                )
         for name in stored:
             self._stored_for(name).copy_(state[name])
 

@@ -14,6 +14,7 @@ from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
 from dfa.feedback.order import RowOrder
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
 
 Sharing = Literal["shared", "per_point"]
@@ -188,7 +189,12 @@ class FeedbackMatrices:
         return as_rows(error, self._batch_dims(error))
 
     def _batch_dims(self, error: Tensor) -> int:
-        return self.batch_dims or max(1, error.ndim - 1)
+        most = max(1, error.ndim - 1)
+        if self.batch_dims is not None and self.batch_dims > most:
+            raise FeedbackError(
+                f"batch_dims must be at most {most} for an error of {error.ndim} dimensions, got {self.batch_dims}"
+            )
+        return self.batch_dims or most
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
         """Draw the matrices that are not drawn yet, on the device of `error`, of which only the shape matters.
@@ -235,10 +241,10 @@ class FeedbackMatrices:
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Key of each point's matrix, which is drawn if this is the first time."""
         if self.sharing == "shared":
-            key = f"{_key_part(error_name)}:shared"
+            key = matrix_key(error_name, "shared")
             self._prepare(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, key)
-        keys = {name: f"{_key_part(error_name)}:{_key_part(name)}" for name in widths}
+        keys = {name: matrix_key(error_name, name) for name in widths}
         for name, key in keys.items():
             self._prepare(key, height, widths[name])
         return keys
@@ -291,7 +297,3 @@ class FeedbackMatrices:
                 block = self._block(key, start, stop, width, device) if matrix is None else matrix[start:stop]
                 projected.addmm_(error_rows[:, start:stop], block.to(error_rows.dtype))
             return projected
-
-
-def _key_part(name: str) -> str:
-    return name.replace(".", "/") or "(output)"

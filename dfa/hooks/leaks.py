@@ -117,8 +117,8 @@ class InnerOutputs:
             if tensor is not None and id(tensor) not in self._outside:
                 raise PointError(
                     f"segment '{self._segment}': the output of '{name}' is kept beyond the segment, where"
-                    " memory='recompute' has no gradient for a loss that is computed from it: keep it detached, or take"
-                    " memory='keep'"
+                    " memory='recompute' has no gradient for a loss that is computed from it: keep it detached, do"
+                    " without the cache that it may be for, or take memory='keep'"
                 )
 
     def _hook(self, name: str) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.compiling import enter_uncompiled
+from dfa.hooks.placing import Hook
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder, SignalSource
 
 
@@ -41,7 +42,7 @@ class LinkingRecorder(Recorder):
         self._uncompiled = ExitStack()
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
-        return [model.register_forward_hook(lambda *_: self.reset(), always_call=True)]
+        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True)]
 
     def start(self) -> None:
         enter_uncompiled(self._uncompiled, self._name)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable
+from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_state
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
@@ -124,6 +124,7 @@ class Calibrated(Rule):
         return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_state(self.name, state, ["batches", "inner"])
         self.batches = int(state["batches"])
         self.inner.load_state_dict(state["inner"])
         self._switch()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
 from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
+from dfa.feedback.states import check_matrices, matrix_keys
 from dfa.hooks.points import Point
 
 
@@ -73,4 +74,6 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        keys = matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
+        check_matrices(state, keys if self.feedback.keep else [])
         self.feedback.load_state_dict(state)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
+from dfa.feedback.states import check_known
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
@@ -65,6 +67,11 @@ class DirectKolenPollack(LearnedFeedback):
         gradients = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         for point in points:
             gradients[point.name] += self.feedback.outer(error, point.activation.detach(), point.name)
+        if self.loss_scale is not None:
+            for gradient in gradients.values():
+                gradient.div_(self.loss_scale)
+        if not agree(list(gradients.values()), self.model, self.name):
+            return
         for name, matrix in matrices.items():
             matrix.grad = gradients[name]
             self._optimizer(f"{error_name}:{name}", matrix).step()
@@ -85,4 +92,6 @@ class DirectKolenPollack(LearnedFeedback):
         return {"optimizers": {**self._saved, **made}}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
+        keys = [f"{error}:{point}" for error in self.hooks.error_names for point in self.hooks.points]
+        check_known(state["optimizers"], keys)
         self._optimizers, self._saved = {}, deepcopy(dict(state["optimizers"]))

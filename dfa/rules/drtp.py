@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from dfa.base.rule import RULES
-from dfa.errors import FeedbackError
+from dfa.base.scaling import loss_scale
+from dfa.errors import FeedbackError, PointError
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
 
@@ -15,8 +16,8 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """Direct random target projection (Frenkel et al., 2021): the signal is -y* B_l / n, y* the one-hot target.
 
     n counts the rows of this forward pass that the loss depends on. The signal is thus that of a mean over them,
-    whatever factor the loss has, which cannot be read off the error. So a batch must come in one piece: in k parts,
-    each with its loss divided by k, signals would be k times too large.
+    whatever factor the loss has, which cannot be read off the error; that of a GradScaler is known and counts. So a
+    batch must come in one piece: in k parts, each with its loss divided by k, signals would be k times too large.
 
     For classification: of a softmax or logistic output's error the signs are known before the output is, minus for the
     target and plus for all others. So a layer can learn as soon as it has run. Here the targets are read off
@@ -42,4 +43,10 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
                 f" that of '{error_name or 'the model output'}' has several negative entries in a row"
             )
         rows = error_rows.any(1).sum().clamp(min=1)  # those that the loss depends on
-        return super().signals(error_name, -(error < 0).to(error.dtype) / rows, points)
+        size = 1 / rows if self.loss_scale is None else self.loss_scale / rows
+        return super().signals(error_name, -(error < 0).to(error.dtype) * size.to(error.dtype), points)
+
+    def backward(self, loss: Tensor) -> None:
+        if self.hooks.compiled_pass and loss_scale(loss) is not None:
+            raise PointError("rule 'drtp' knows no GradScaler inside torch.compile: leave one of them out")
+        super().backward(loss)

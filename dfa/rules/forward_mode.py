@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Unpack
 
+from dfa.base.agreement import agree
 from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
 from dfa.hooks.placing import Hook
@@ -100,8 +101,9 @@ class ForwardModeFeedback(LearnedFeedback):
             if self.around_identity and perturbation.shape == response.shape:
                 estimate.diagonal().sub_(1)
             estimates[point.name] += estimate / outputs[point.name]
-        for name, matrix in matrices.items():
-            self.update(matrix, estimates[name])
+        if agree(list(estimates.values()), self.model, self.name):
+            for name, matrix in matrices.items():
+                self.update(matrix, estimates[name])
 
     def _learning_state(self) -> dict[str, Any]:
         return {"forwards": torch.tensor(self._recorder.forwards)}

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses, check_state
 from dfa.errors import PointError
 from dfa.feedback.matrices import MatrixOptions
 from dfa.hooks.model import FeedbackHooks
@@ -151,11 +151,12 @@ class Highway(IdentityFeedback):
         return {"matrices": super().state_dict(), "between": between}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_state(self.name, state, ["matrices", "between"])
         super().load_state_dict(state["matrices"])
-        if self._between is not None:
+        if self._between is None:
+            check_state(self.name, state["between"], [])
+        else:
             self._between.load_state_dict(state["between"])
-        elif state["between"]:
-            raise ValueError(f"rule '{self.name}' keeps no weights, but was given {sorted(state['between'])}")
 
 
 def _weights_between_blocks(

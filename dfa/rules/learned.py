@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import Patterns, Points, Uses
+from dfa.base.rule import Patterns, Points, Uses, check_state
 from dfa.errors import PointError
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
@@ -34,6 +34,9 @@ class LearnedOptions(StartOptions, total=False):
 
 class LearnedFeedback(DirectFeedbackAlignment):
     """Direct feedback through matrices, one for each point, that `learn` updates whenever an error arrives.
+
+    A batch whose numbers are not finite teaches nothing, so that matrices outlive one that a GradScaler skips. Under
+    DistributedDataParallel all processes learn the mean of what each would.
 
     Args:
         model, points, error_at, silent, codec: see `DirectRule`.
@@ -92,6 +95,7 @@ class LearnedFeedback(DirectFeedbackAlignment):
         return {"feedback": super().state_dict(), **self._learning_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_state(self.name, state, ["feedback", *self._learning_state()])
         rest = dict(state)
         super().load_state_dict(rest.pop("feedback"))
         self._load_learning_state(rest)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
 from dfa.feedback.distributions import seed_of
+from dfa.feedback.states import check_matrices
 from dfa.hooks.points import Point
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
@@ -65,8 +67,9 @@ class LowRankFeedback(LearnedFeedback):
         total = rows.square().sum()
         with torch.autocast(error.device.type, enabled=False):
             sent = rows @ channel
-            change = (rows.T @ sent - channel @ (sent.T @ sent)) / total
-        channel += self.lr * torch.where(total > 0, change, torch.zeros_like(change))
+            change = rows.T @ sent - channel @ (sent.T @ sent)
+        if agree([change, total], self.model, self.name):
+            channel += self.lr * torch.where(total > 0, change / total, torch.zeros_like(change))
 
     def _rows(self, error: Tensor) -> Tensor:
         """Reshape the error to (rows, width), in float32 where it has less: squares of small errors would be 0."""
@@ -90,4 +93,5 @@ class LowRankFeedback(LearnedFeedback):
         return {"channels": dict(self.channels)}
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
+        check_matrices(state["channels"], self.hooks.error_names)
         self.channels = {name: channel.clone() for name, channel in state["channels"].items()}

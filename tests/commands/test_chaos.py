@@ -24,14 +24,14 @@ _SWEEP = (
     "if __name__ == '__main__':\n"
     "    store = conftest.ConfigStore.instance().store\n"
     "    [store(group=g, name=n, node=node) for (g, n), node in conftest._CHOICES.items()]\n"
-    "    targets.load_spec = lambda name, **options: t.toy_table()\n"
+    "    targets.load_spec = lambda name, **options: t.toy_table(epochs=8)\n"
     "    reproduce.main(sys.argv[1:])\n"
 )
 _KILLS = 3
 
 
 def _sweep(script: Path, results: Path) -> list[str]:
-    settings = [f"plugins=[{TOY}]", "run.wandb=disabled", "run.checkpoint_seconds=0", "trainer.epochs=8"]
+    settings = [f"plugins=[{TOY}]", "run.wandb=disabled", "run.checkpoint_seconds=0"]
     arguments = ["table_3", "--scale", "mini", "--seeds", "4", "--jobs", "2", "--results", str(results)]
     return [sys.executable, str(script), *arguments, *(word for setting in settings for word in ("--set", setting))]
 
@@ -43,7 +43,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     script.write_text(_SWEEP)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY,)))}
     calm, chaotic = tmp_path / "calm", tmp_path / "chaotic"
-    monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table())
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table(epochs=8))
     assert command(reproduce.main, *_sweep(script, calm)[2:], "--jobs", "1")[0] == 0
     done = disturb(
         _sweep(script, chaotic), chaotic, _KILLS, (0.3, 1.5), random.Random(3), {**environment, "TOY_PAUSE": "0.04"}

@@ -23,10 +23,12 @@ from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import TOY, Command, Toys
 
 
-def toy_table() -> TableSpec:
+def toy_table(epochs: int = 1) -> TableSpec:
     """Table 3 with two of its cells, filled by toy runs."""
     cells = tuple(
-        Cell(f"gcn/{rule}", "cora", ("task=toy", "model=toy_mlp", f"rule={rule}", "trainer.epochs=1"), data="toy")
+        Cell(
+            f"gcn/{rule}", "cora", ("task=toy", "model=toy_mlp", f"rule={rule}", f"trainer.epochs={epochs}"), data="toy"
+        )
         for rule in ("bp", "dfa")
     )
     return replace(load_spec("table_3"), cells=cells, rows=("gcn/bp", "gcn/dfa"), columns=("cora",))

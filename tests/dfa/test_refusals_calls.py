@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.base.direct import Memory
 from tests.dfa.reference import assert_same, backpropagated
 from tests.dfa.refusals import one_step
 
@@ -124,6 +125,52 @@ def test_second_backward_through_one_graph(name: str, mlp: nn.Sequential, batch:
     with pytest.raises((dfa.PointError, dfa.FeedbackError), match=r"second|twice|once"):
         loss.backward()
     rule.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*backward:UserWarning")
+@pytest.mark.parametrize("memory", ["keep", "recompute"])
+def test_the_rules_backward_after_a_plain_one(memory: Memory, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"], memory=memory)
+    loss = cross_entropy(mlp(batch[0]), batch[1])
+    loss.backward(retain_graph=True)
+    with pytest.raises(dfa.PointError, match=r"a second time|since the last backward"):
+        rule.backward(loss)
+    found = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))  # though `loss` is still there
+    assert found.keys() == dict(mlp.named_parameters()).keys()
+
+
+def test_rule_on_a_part_of_the_model_and_on_another(mlp: nn.Sequential) -> None:
+    model = nn.Sequential(mlp, nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
+    with dfa.DirectFeedbackAlignment(mlp, "1"):
+        with pytest.raises(dfa.PointError, match="a part of it"):
+            dfa.DirectFeedbackAlignment(model, "0")
+        dfa.DirectFeedbackAlignment(model[1], "0").close()
+    with dfa.DirectFeedbackAlignment(model, "0"), pytest.raises(dfa.PointError, match="close"):
+        dfa.DirectFeedbackAlignment(mlp, "1")
+
+
+def test_rule_that_is_closed_again_frees_no_model(mlp: nn.Sequential) -> None:
+    first = dfa.DirectFeedbackAlignment(mlp, "1")
+    first.close()
+    second = dfa.DirectFeedbackAlignment(mlp, "1")
+    first.close()
+    with pytest.raises(dfa.PointError, match="close"):
+        dfa.DirectFeedbackAlignment(mlp, "1")
+    second.close()
+
+
+@pytest.mark.parametrize("name", ["dfa", "identity", "fdfa", "shallow", "calibrate", "fa", "bp"])
+def test_copies_have_no_rule_and_rules_have_no_copy(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    for twin in (copy.deepcopy(mlp), pickle.loads(pickle.dumps(mlp))):
+        assert_same(backpropagated(twin, lambda twin=twin: cross_entropy(twin(batch[0]), batch[1])), expected)  # type: ignore[misc]
+        assert not getattr(rule.hooks, "records", [])
+        with dfa.RULES.build(name, twin, ["1", "3"]) as another:
+            one_step(another, twin, lambda twin=twin: cross_entropy(twin(batch[0]), batch[1]))  # type: ignore[misc]
+    for take in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(dfa.PointError, match=f"rule '{name}' belongs to its model"):
+            take(rule)
 
 
 class Interrupted(nn.Module):

@@ -15,6 +15,7 @@ from tests.dfa.reference import backpropagated
 from tests.dfa.refusals import assert_right_or_refused, one_step
 
 Batch = tuple[Tensor, Tensor]
+DIRECT = ["dfa", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape"]
 
 
 @dataclass
@@ -65,7 +66,7 @@ def test_output_without_a_first_tensor_names_candidates(kind: str, batch: Batch)
         rule.backward(cross_entropy(CONTAINERS[kind][1](model(batch[0])), batch[1]))
 
 
-@pytest.mark.parametrize("name", ["dfa", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape"])
+@pytest.mark.parametrize("name", DIRECT)
 def test_scalar_loss_in_front_of_the_scores_is_no_error_tensor(name: str, batch: Batch) -> None:
     """As a tuple with labels and `return_dict=False` begins."""
     model = Classifier(lambda logits: (cross_entropy(logits, batch[1]), logits)).double()
@@ -103,7 +104,15 @@ def test_point_with_nothing_to_train_above_it(name: str, kind: str, batch: Batch
     assert_right_or_refused(train, expected)
 
 
-@pytest.mark.parametrize("name", ["dfa", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape"])
+def test_frozen_layer_above_a_point_is_something_between(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    model[2].requires_grad_(False)
+    assert one_step(dfa.DirectFeedbackAlignment(model, "1"), model, lambda: cross_entropy(model(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize(
+    "name", ["dfa", "shallow", "drtp", "identity", "dkp", "low_rank", "fdfa", "grape", "calibrate"]
+)
 def test_no_points_would_be_backpropagation(name: str, mlp: nn.Sequential) -> None:
     with pytest.raises(dfa.PointError, match="point"):
         dfa.RULES.build(name, mlp)

@@ -157,9 +157,7 @@ def test_gradients_of_the_whole_batch(case: str, results: Path) -> None:
             assert_same(found["gradients"], expected, tolerance=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "kolen_pollack" else pytest.param(name, marks=to_mend) for name in LEARNED]
-)
+@pytest.mark.parametrize("name", LEARNED)
 def test_learned_matrices_are_the_same_in_all_processes(name: str, results: Path) -> None:
     """Or the rule refuses: gradients of different rules would be averaged."""
     found = [result(results, f"learned, {name}", rank) for rank in range(2)]

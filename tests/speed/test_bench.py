@@ -243,11 +243,15 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
         (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
-        (["--parts", "all"], "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile, pipeline"),
+        (
+            ["--parts", "all"],
+            "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile, pipeline, latency",
+        ),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
         (["--parts", "rules", "--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
         (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),
         (["--depths", "4,0"], "--depths: numbers of blocks, at least 1 and separated by commas, not '4,0'"),
+        (["--parts", "latency", "--before", "configs"], "--before: 'configs' is no checkout of this project"),
         (["--threads", "0"], "--threads and --rounds must be at least 1"),
     ],
 )

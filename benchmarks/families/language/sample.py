@@ -1,9 +1,10 @@
 """Sampling of text from a trained language model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from benchmarks.config import Config, from_dict
@@ -11,9 +12,13 @@ from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.families.language.task import LanguageModelling
 from benchmarks.run.build import restore
 from benchmarks.run.records import RunFolder
+from benchmarks.utils.exits import one_line
+from benchmarks.utils.paths import own_plugins
+from benchmarks.utils.values import check_count, check_number
+from benchmarks.utils.yaml_files import read_yaml
 
 
-def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: int) -> str:
+def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: int, plugins: Sequence[str] = ()) -> str:
     """Continue a prompt with the model of a finished run.
 
     Args:
@@ -22,18 +27,22 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
         tokens: number of tokens to draw.
         temperature: divisor of the scores before the softmax.
         seed: determines the draws.
+        plugins: code to import, beside that of the user's own configuration folders. That of the run is not imported
+            unless it is named here: it may be from someone else.
 
     Returns:
         The prompt and its continuation.
 
     Raises:
-        ConfigError: the run is of another task, or an option is out of range.
+        ConfigError: the run is of another task, an option is out of range, or a plug-in of the run is not named.
         DataError: the run's text is missing, or the stand-in's vocabulary lacks a word of the prompt.
         ResultsError: the folder holds no finished run.
     """
-    if tokens < 1 or not temperature > 0:
-        raise ConfigError(f"tokens and temperature must be positive, got {tokens} and {temperature}")
-    config = _configuration(run)
+    check_count("--tokens", tokens)
+    check_number("--temperature", temperature)
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"--seed must be from 0 to 2**32 - 1, got {seed}")
+    config = _configuration(run, plugins)
     task, model = restore(config, RunFolder(run))
     if not isinstance(task, LanguageModelling):
         raise ConfigError(f"the run in {run} is of task '{config.task.name}', which is not a language task")
@@ -60,10 +69,25 @@ def continuation(model: nn.Module, start: Tensor, tokens: int, window: int, temp
     return ids
 
 
-def _configuration(run: Path) -> Config:
-    if RunFolder(run).read() is None:
+def _configuration(run: Path, plugins: Sequence[str]) -> Config:
+    """Read the configuration of a finished run, with the plug-ins that the user names in place of its own."""
+    record = RunFolder(run).read()
+    if record is None:
         raise ResultsError(f"'{run}' holds no finished run")
+    if record["status"] != "done":
+        raise ResultsError(f"'{run}' holds no run that ended well: {record['status']}, {record['reason']}")
+    content = read_yaml(run / "config.yaml", f"the configuration of '{run}'")
     try:
-        return from_dict(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise ResultsError(f"'{run}' has no readable configuration: {error}") from None
+        config = from_dict(content)
+    except (OmegaConfBaseException, TypeError, ValueError, AssertionError) as error:
+        raise ResultsError(f"'{run}' has no readable configuration: {one_line(error)}") from None
+    named = [*own_plugins(), *plugins]
+    wanted = sorted({Path(plugin).name for plugin in config.plugins} - {Path(plugin).name for plugin in named})
+    if wanted:
+        raise ConfigError(f"the run in '{run}' was made with plug-ins; name them if you trust them: {_options(wanted)}")
+    config.plugins = named
+    return config
+
+
+def _options(plugins: Sequence[str]) -> str:
+    return " ".join(f"--plugin {plugin}" for plugin in plugins)

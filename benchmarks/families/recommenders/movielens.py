@@ -1,6 +1,7 @@
 """MovieLens-100k and -1M as click logs: a rating above 3 is a click; the fields are user and item."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from benchmarks.utils.download import fetch, sha256_of
 from benchmarks.utils.files import atomic_path
 
 CLICK_ABOVE = 3
+MOST_IDS = 10_000_000  # of a field; each becomes a row of the model's embedding
+MOST_BYTES = 100_000_000  # of an unpacked file; the largest has a quarter of this
 SEPARATORS = ("::", "\t", "|", ",")
 
 
@@ -18,11 +21,22 @@ class _Release:
     folder: str
     file: str
     url: str
+    sha256: str
 
 
 RELEASES = {
-    "100k": _Release("ml-100k", "u.data", "https://files.grouplens.org/datasets/movielens/ml-100k.zip"),
-    "1m": _Release("ml-1m", "ratings.dat", "https://files.grouplens.org/datasets/movielens/ml-1m.zip"),
+    "100k": _Release(
+        "ml-100k",
+        "u.data",
+        "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+    ),
+    "1m": _Release(
+        "ml-1m",
+        "ratings.dat",
+        "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    ),
 }
 
 
@@ -83,17 +97,29 @@ def read_ratings(path: Path) -> ClickLog:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path} is not a MovieLens rating file: {str(error).splitlines()[0]}") from None
     ids = pl.DataFrame([column.alias(str(number)) for number, column in enumerate(columns[:2])]).to_numpy() - 1
-    if len(ids) == 0 or ids.min() < 0:
-        raise DataError(f"{path}: no ratings, or ids that do not count from 1")
+    if len(ids) == 0 or ids.min() < 0 or ids.max() >= MOST_IDS:
+        raise DataError(f"{path}: no ratings, or ids that do not count from 1 to at most {MOST_IDS}")
     return ClickLog.from_ids(ids, (columns[2] > CLICK_ABOVE).to_numpy(), ids.max(axis=0) + 1)
 
 
 def _download(release: _Release, path: Path) -> None:
     archive = path.parent / Path(release.url).name
-    # Only text is read from the archive, so it needs no known checksum.
-    fetch([release.url], archive, None)
+    fetch([release.url], archive, release.sha256)
+    unpack(archive, f"{release.folder}/{release.file}", path)
+
+
+def unpack(archive: Path, member: str, target: Path) -> None:
+    """Unpack one file of an archive.
+
+    Raises:
+        DataError: the archive is damaged, does not hold the file, or the file is larger than any rating file.
+    """
     try:
-        with zipfile.ZipFile(archive) as packed, atomic_path(path) as temporary:
-            temporary.write_bytes(packed.read(f"{release.folder}/{release.file}"))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{archive} does not hold {release.folder}/{release.file}: {error}") from None
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except (zipfile.BadZipFile, KeyError, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive} does not hold {member}: {error}") from None
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{archive}: {member} has more than {MOST_BYTES / 1e6:.0f} MB")
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)

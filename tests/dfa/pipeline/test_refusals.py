@@ -130,10 +130,12 @@ def test_rules_that_do_not_run_in_stages(alone: None, rule: str, options: dict[s
 
 def test_modules_that_are_no_parts(alone: None) -> None:
     model = Network()
+    rule = dfa.DirectFeedbackAlignment(model, POINTS)
     with pytest.raises(dfa.PointError, match="must be a part made by"):
-        schedule(dfa.DirectFeedbackAlignment(model, POINTS), model)
+        schedule(rule, model)
     with pytest.raises(dfa.PointError, match="must be made on the model that was cut"):
-        schedule(dfa.DirectFeedbackAlignment(model, POINTS), cut(Network(), ["norm"], 0))
+        schedule(rule, cut(Network(), ["norm"], 0))
+    rule.close()
     part = cut(model, ["blocks.2"], 1)
     made = schedule(dfa.DirectFeedbackAlignment(model, POINTS), part)
     with pytest.raises(dfa.PointError, match=r"of another stage: blocks\.0, blocks\.1, embedding; make the rule first"):

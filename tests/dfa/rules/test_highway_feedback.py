@@ -92,7 +92,7 @@ def test_resumed_training_is_the_same(feedback: Feedback, batch: Batch) -> None:
 
 def test_state_of_another_feedback_is_refused() -> None:
     learned = dfa.Highway(residual_network(), POINTS, LAST, feedback="learned_zero").state_dict()
-    with pytest.raises(ValueError, match="keeps no weights"):
+    with pytest.raises(ValueError, match="saves nothing"):
         dfa.Highway(residual_network(), POINTS, LAST).load_state_dict(learned)
 
 

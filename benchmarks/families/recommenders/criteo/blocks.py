@@ -18,6 +18,7 @@ from benchmarks.families.recommenders.criteo.parse import FIELDS, INTEGERS, Pars
 from benchmarks.families.recommenders.criteo.parse_fast import parse_fast
 
 COLUMNS = [str(column) for column in range(FIELDS + 1)]
+LONGEST_LINE = 64 * 2**20  # bytes; more would not be a row, and has to fit into memory
 BLOCK_BYTES = 4 * 2**20  # a block and its parsed columns fit a core's cache
 _TEXTS = dict.fromkeys(COLUMNS, pa.binary())
 _NUMBERS = {**_TEXTS, COLUMNS[0]: pa.uint8(), **dict.fromkeys(COLUMNS[1 : INTEGERS + 1], pa.int64())}
@@ -78,6 +79,8 @@ class TextSource:
                     end = piece.rfind(b"\n") + 1
                     if not end:
                         remainder += piece
+                        if len(remainder) > LONGEST_LINE:
+                            raise DataError(f"{self.path}: a line has more than {LONGEST_LINE} bytes")
                         continue
                     yield b"".join((remainder, memoryview(piece)[:end]))
                     remainder = piece[end:]

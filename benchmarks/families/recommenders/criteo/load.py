@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.errors import DataError
 from benchmarks.families.recommenders.criteo.blocks import Source, TextSource
 from benchmarks.families.recommenders.criteo.cache import open_cache, prepare, read_manifest
+from benchmarks.families.recommenders.criteo.first_rows import check_first_rows
 from benchmarks.families.recommenders.criteo.hugging_face import HuggingFaceSource
 from benchmarks.families.recommenders.data import ClickLog, LoadedLog, random_split
 from benchmarks.families.recommenders.published import CRITEO_FILES, CRITEO_SAMPLE, missing_criteo
@@ -43,6 +44,7 @@ def load_criteo(
     notes: dict[str, float | str] = {
         "rows": manifest.rows,
         "malformed_rows": manifest.malformed,
+        "malformed_share": manifest.malformed / (manifest.rows + manifest.malformed),
         "feature_values": sum(manifest.field_sizes),
     }
     whole = manifest.rows + manifest.malformed == CRITEO_ROWS
@@ -93,6 +95,7 @@ def _criteo_source(data_dir: Path, hugging_face: str, download: bool) -> Source:
     for name in (*CRITEO_FILES, CRITEO_SAMPLE):
         path = data_dir / "criteo" / name
         if path.is_file():
+            check_first_rows(path)
             return TextSource(path)
     raise DataError(missing_criteo(data_dir))
 

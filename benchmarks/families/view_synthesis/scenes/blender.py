@@ -7,7 +7,7 @@ background is white.
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from benchmarks.families.view_synthesis.scenes.cameras import Array, pose_error,
 from benchmarks.families.view_synthesis.scenes.images import picture_size, scaled_size
 from benchmarks.families.view_synthesis.scenes.scene import Scene, Views
 from benchmarks.utils.download import sha256_of
+from benchmarks.utils.files import read_regular
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 """Name of a split in this suite → name in the files."""
@@ -133,13 +134,13 @@ def read_frames(folder: Path, split: str) -> Frames:
     """
     path = list_file(folder, split)
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_regular(path))
         angle = float(content["camera_angle_x"])
         names = [str(frame["file_path"]) for frame in content["frames"]]
         matrices = [np.array(frame["transform_matrix"], dtype=np.float64) for frame in content["frames"]]
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not a list of frames ({type(error).__name__}: {error})") from None
     if not 0.0 < angle < math.pi:
         raise DataError(f"{path}: camera_angle_x must lie between 0 and pi, got {angle}")
@@ -150,6 +151,8 @@ def read_frames(folder: Path, split: str) -> Frames:
     poses = np.stack(matrices)[:, :3]
     if reason := pose_error(poses):
         raise DataError(f"{path}: {reason}")
+    if outside := [name for name in names if _leaves(name)]:
+        raise DataError(f"{path}: the picture {outside[0]!r} lies outside the scene's folder")
     files = [_picture_file(folder, name) for name in names]
     there = [file.is_file() for file in files]
     return Frames(
@@ -158,6 +161,11 @@ def read_frames(folder: Path, split: str) -> Frames:
         angle=angle,
         missing=[file.name for file, found in zip(files, there, strict=True) if not found],
     )
+
+
+def _leaves(name: str) -> bool:
+    """Return whether a path leads out of the folder it is relative to."""
+    return "\0" in name or Path(name).is_absolute() or ".." in PurePosixPath(name.replace("\\", "/")).parts
 
 
 def _picture_file(folder: Path, name: str) -> Path:

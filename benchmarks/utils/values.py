@@ -1,0 +1,71 @@
+"""Checks of single values of a configuration; each error names the key and the value."""
+
+import math
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
+MOST = 2**31 - 1
+"""Greatest count that is let through."""
+
+
+def is_number(value: object) -> bool:
+    """Return whether it is a number that fits a float: finite, and not true or false."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def check_count(key: str, value: int | None, most: int = MOST) -> None:
+    """Check a count, or null.
+
+    Raises:
+        ConfigError: it is below 1 or above `most`.
+    """
+    if value is not None and value < 1:
+        raise ConfigError(f"{key} must be at least 1, got {value}")
+    if value is not None and value > most:
+        raise ConfigError(f"{key} must be at most {most}, got {value}")
+
+
+def check_number(key: str, value: float | None, zero: bool = False) -> None:
+    """Check a number, or null.
+
+    Args:
+        key: its name.
+        value: the number.
+        zero: whether it may be zero.
+
+    Raises:
+        ConfigError: it is negative, infinite, not a number, or zero and must not be.
+    """
+    if value is None or (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        return
+    raise ConfigError(f"{key} must be {'finite and not negative' if zero else 'positive and finite'}, got {value}")
+
+
+def check_name(key: str, value: str) -> None:
+    """Check a name that becomes part of a path.
+
+    Raises:
+        ConfigError: it is not made of letters, digits, `_`, `+`, `-` and dots inside.
+    """
+    if not _NAME.fullmatch(value):
+        raise ConfigError(f"{key} must be a name of letters, digits, _, +, - and dots, got {value!r}")
+
+
+def expanded_folder(key: str, value: str) -> str:
+    """Return the path of a folder, with `~` replaced by the user's home.
+
+    Raises:
+        ConfigError: it is empty, or there is no such user.
+    """
+    if not value.strip() or "\0" in value:
+        raise ConfigError(f"{key} must name a folder, got {value!r}")
+    try:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+    except RuntimeError as error:
+        raise ConfigError(f"{key}: {error}") from None
