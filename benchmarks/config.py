@@ -120,6 +120,7 @@ class RunSettings:
     data_dir: str = MISSING
     download: bool = False
     device: str = "cpu"
+    stages: int = 1
     wandb: str = "offline"
     wandb_group: str | None = None
     wandb_name: str | None = None
@@ -227,6 +228,7 @@ def _check_values(config: Config) -> None:
     for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate"):
         check_count(f"trainer.{name}", getattr(config.trainer, name))
     check_count("trainer.threads", config.trainer.threads, MOST_THREADS)
+    check_count("run.stages", config.run.stages)
     check_number("trainer.clip_norm", config.trainer.clip_norm)
     check_number("optimizer.lr", config.optimizer.lr)
     check_number("optimizer.weight_decay", config.optimizer.weight_decay, zero=True)

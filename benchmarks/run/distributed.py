@@ -7,6 +7,9 @@ suite must support every task and rule: DistributedDataParallel averages gradien
 error would receive another error; it has to run every forward pass itself, while a radiance field is evaluated many
 times a step; and it expects each gradient once, while `memory="recompute"` may bring it in several calls. Here a rule
 only has to fill `.grad`. The price is that gradients are exchanged after the backward pass and not during it.
+
+With `run.stages` all processes run the forward pass of the whole batch, and share the layers of the backward pass
+instead, which a direct rule allows (`dfa.shares`); their gradients are summed in the same way.
 """
 
 import atexit
@@ -29,6 +32,8 @@ from benchmarks.run.read_only import ReadOnlyRunFolder
 from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.task import Task
 from benchmarks.utils.torchrun import several_started, variable
+from dfa import Rule
+from dfa.shares import BackwardShare
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=2)
@@ -59,16 +64,38 @@ class Processes:
         rank: number of this process; process 0 evaluates, decides, writes and prints.
         world: how many there are.
         only_first: the group of the first process alone.
+        staged: whether they share the layers of the backward pass, and not the rows of a batch.
     """
 
     rank: int = 0
     world: int = 1
     only_first: Any = None
+    staged: bool = False
 
     @property
     def several(self) -> bool:
         """Whether there are others."""
         return self.world > 1
+
+    @property
+    def share_rows(self) -> bool:
+        """Whether there are others, each with its own rows of a batch."""
+        return self.several and not self.staged
+
+    def in_stages(self, stages: int) -> "Processes":
+        """Return the processes of a run with `run.stages`.
+
+        Raises:
+            ConfigError: there are not as many processes as stages.
+        """
+        if stages == 1:
+            return self
+        if stages != self.world:
+            raise ConfigError(
+                f"run.stages={stages} needs {stages} processes, started by torchrun --nproc-per-node {stages};"
+                f" found: {self.world}"
+            )
+        return replace(self, staged=True)
 
     def own_config(self, config: Config) -> Config:
         """Return the configuration for this process: without progress bar and W&B in all but the first."""
@@ -125,7 +152,7 @@ class Processes:
 
     def share_batch_norms(self, model: nn.Module, device: torch.device) -> None:
         """Make batch normalisation use the whole batch; call it before the rule and the optimiser are made."""
-        if self.several:
+        if self.share_rows:
             share_batch_norms(model, device)
 
     @contextmanager
@@ -152,17 +179,17 @@ class Processes:
         Raises:
             ConfigError: see `Task.share`.
         """
-        return task.share(batch, self.rank, self.world) if self.several else (batch, 1.0)
+        return task.share(batch, self.rank, self.world) if self.share_rows else (batch, 1.0)
 
     def reseed(self, *position: int) -> None:
         """Seed this process's dropout masks from the position in the run, so that a resumed run draws the same."""
-        if self.several:
+        if self.share_rows:
             words = np.random.SeedSequence([*position, self.rank]).generate_state(1, np.uint64)
             torch.manual_seed(int(words[0]))
 
     def sum_losses(self, loss: Tensor, weight: float) -> Tensor:
         """Return the loss of the whole batch, the sum of the processes' weighted losses."""
-        if not self.several:
+        if not self.share_rows:
             return loss
         total = loss.clone() if weight else torch.zeros_like(loss)  # the mean of no rows is not a number
         distributed.all_reduce(total)
@@ -175,6 +202,14 @@ class Processes:
         greatest = torch.tensor(signal)
         distributed.all_reduce(greatest, op=distributed.ReduceOp.MAX)
         return int(greatest)
+
+    def backward_of(self, rule: Rule) -> Callable[[Tensor], None]:
+        """Return what adds this process's gradients to `.grad`: the rule's backward pass, or its share of one.
+
+        Raises:
+            PointError: a rule whose layers wait for each other cannot be shared.
+        """
+        return BackwardShare(rule, self.rank, self.world).backward if self.staged else rule.backward
 
     def gradient_sum(self, model: nn.Module) -> GradientSum:
         """Return an object that sums the gradients of a model over the processes."""

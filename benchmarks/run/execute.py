@@ -37,7 +37,7 @@ def execute(config: Config, wait: bool = True) -> Record:
         Interrupted: the process was asked to stop; the run can go on from where it was.
     """
     stop_if_asked()
-    processes = join(config.run.device)
+    processes = join(config.run.device).in_stages(config.run.stages)
     config = processes.own_config(config)
     folder = processes.own_folder(config)
     load_components(config)  # a plug-in that has become unusable is told, whatever is recorded
@@ -135,12 +135,12 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
 
 def _check_split(config: Config, rule: Rule, processes: Processes) -> None:
     """Refuse to cut batches for a rule that depends on seeing them whole."""
-    if processes.several and rule.uses.state == "learned feedback":
+    if processes.share_rows and rule.uses.state == "learned feedback":
         raise ConfigError(
             f"rule '{config.rule.name}' learns its feedback from the rows it sees, so that {processes.world} processes"
             " would learn different ones; run it in one"
         )
-    if rule.whole_batches and (processes.several or config.trainer.accumulate > 1):
+    if rule.whole_batches and (processes.share_rows or config.trainer.accumulate > 1):
         raise ConfigError(
             f"rule '{config.rule.name}' needs whole batches: run it in one process and with trainer.accumulate=1"
         )

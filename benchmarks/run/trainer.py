@@ -54,6 +54,7 @@ class Trainer:
         )
         compiled = torch.compile(self.model) if self.config.trainer.compile else self.model
         self.forward: nn.Module = compiled  # type: ignore[assignment]
+        self.backward = self.processes.backward_of(self.rule)
         self.add_up_gradients = self.processes.gradient_sum(self.model)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.losses_summed = 0
@@ -123,9 +124,9 @@ class Trainer:
         self.processes.reseed(self.config.seed, self.position.epoch, self.position.batch)
         with torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext():
             loss = self.task.loss(self.model if first else self.forward, batch)
-        if self.processes.several:
+        if self.processes.share_rows:
             loss = loss * weight
-        self.rule.backward(loss if group == 1 else loss / group)
+        self.backward(loss if group == 1 else loss / group)
         # Summed where it is, not read: reading would make a GPU wait for the CPU at every step.
         self.loss_sum += self.processes.sum_losses(loss.detach(), weight)
         self.losses_summed += 1

@@ -10,7 +10,7 @@ from dfa.base.scaling import loss_scale
 from dfa.errors import PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.points import SECOND_BACKWARD, Point, Recorder, check_trainable
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, check_trainable
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
@@ -138,21 +138,8 @@ class DirectRule(Rule):
             PointError: no forward pass was recorded, the loss does not depend on the error tensor, a point never ran,
                 nothing below a point can learn, or the pass has gone backward before.
         """
-        known = self.hooks.records
-        records = [record for record in known if not record.error_received]
-        if not (records or self.hooks.compiled_pass):
-            if known:
-                raise PointError(SECOND_BACKWARD)
-            raise PointError(
-                "no forward pass with an error tensor was recorded since the last backward"
-                f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
-            )
-        self.hooks.check_all_reached()
-        check_differentiable(loss)
+        records = self.recorded_passes(loss)
         segmented = [record for record in records if isinstance(record, SegmentedRecord)]
-        for record in records:
-            if not isinstance(record, SegmentedRecord):
-                check_trainable(record.points)
         self.loss_scale = loss_scale(loss)
         try:
             with self.hooks.going_backward():
@@ -160,11 +147,43 @@ class DirectRule(Rule):
                 self._train_segments(segmented)
         finally:
             self.loss_scale = None
+        self.forget_trained(records)
+
+    def recorded_passes(self, loss: Tensor) -> list[ForwardRecord]:
+        """Return the forward passes that a loss may have been computed from.
+
+        Raises:
+            PointError: there is none, they have gone backward before, a point never ran, nothing below a point can
+                learn, or the loss has no gradient.
+        """
+        known = self.hooks.records
+        records = [record for record in known if not record.error_received]
+        if not (records or self.hooks.compiled_pass):
+            if known:
+                raise PointError(SECOND_BACKWARD)
+            raise PointError(
+                "no forward pass with an error tensor was recorded since the last backward, or none in use;"
+                " where a model computes the loss itself, the error is to be taken at one of its modules"
+                f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
+            )
+        self.hooks.check_all_reached()
+        check_differentiable(loss)
+        for record in records:
+            if not isinstance(record, SegmentedRecord):
+                check_trainable(record.points)
+        return records
+
+    def forget_trained(self, records: Sequence[ForwardRecord]) -> None:
+        """Forget the passes at whose error tensor an error has arrived.
+
+        Raises:
+            PointError: there is none.
+        """
         received = [record for record in records if record.error_received]
         if not (received or self.hooks.compiled_pass):
             raise PointError(
-                "the loss does not depend on the error tensor: no error arrived there (where a model computes the loss"
-                " itself, take the error at one of its modules)"
+                "the loss does not depend on the error tensor: no error arrived there; where a model computes the loss"
+                " itself, the error is to be taken at one of its modules"
             )
         self.hooks.forget(received)
 

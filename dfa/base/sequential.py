@@ -15,6 +15,7 @@ from dfa.feedback.distributions import seed_of
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
+from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
 from dfa.patterns import inner_model, matches
 
@@ -177,6 +178,8 @@ class SequentialRule(Rule):
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         self._uncompiled.close()
         if self.hooks.mode != "off" and torch.is_grad_enabled():
+            if not torch.compiler.is_compiling():
+                check_no_transform()
             enter_uncompiled(self._uncompiled, self.name)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:

@@ -62,6 +62,11 @@ class SegmentedRecord(ForwardRecord):
     leaf: Tensor = field(default_factory=lambda: torch.empty(0))
     calls: list[SegmentCall] = field(default_factory=list)
 
+    def passed_on(self) -> Tensor:
+        """Return what takes the error tensor's place; its graph keeps this record alive."""
+        passed_on: Tensor = _HoldRecord.apply(self, self.leaf)
+        return passed_on
+
     def release(self) -> None:
         """Let go of all that training has needed, which the loss would keep alive."""
         self.output, self.calls, self.leaf.grad = torch.empty(0), [], None
@@ -195,8 +200,7 @@ class SegmentRecorder(Recorder):
         record = SegmentedRecord(name, points, output=tensor, leaf=leaf, calls=self._calls)
         self._calls, self._previous = [], None
         with torch.enable_grad():  # where the error tensor is the output of a segment, that has not ended yet
-            passed_on: Tensor = _HoldRecord.apply(record, leaf)
-        return record, passed_on
+            return record, record.passed_on()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         segment, index = self._positions[module]

@@ -69,6 +69,8 @@ class ChunkRecorder:
         self._expected = {name for name in rule.hooks.points if part.ends[name] == part.number}
         self._current: Chunk | None = None
         stages = max(part.ends.values())
+        if self._error_name not in part.ends:
+            raise PointError(f"error tensor '{self._error_name}' is a field of the output: name a module instead")
         if self._error_name and part.ends[self._error_name] != stages:
             raise PointError(f"error tensor '{self._error_name}' lies before the last stage")
         if self._error_name and last:

@@ -175,14 +175,20 @@ def test_memory_is_no_option() -> None:
         dfa.RULES.build("highway", residual_network(), POINTS, LAST, memory="recompute")
 
 
-def test_what_it_uses() -> None:
-    model = residual_network("post")
-
-    def uses(**options: Any) -> dfa.Uses:
-        with dfa.Highway(model, POINTS, LAST, **options) as rule:
-            return rule.uses
-
-    assert uses(waves=2) == dfa.Uses(forward_weights="all", waves=2, extra_forwards=2.0)
-    assert uses(feedback="learned_zero") == dfa.Uses(waves=1, extra_forwards=1.0, state="learned feedback")
-    assert uses(feedback="kolen_pollack", norms=["*.after"]).forward_weights == "gains"
-    assert uses(feedback="sign").forward_weights == "signs"
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"waves": 2}, dfa.Uses(forward_weights="all", waves=2, extra_forwards=2.0)),
+        ({"feedback": "learned_zero"}, dfa.Uses(waves=1, extra_forwards=1.0, state="learned feedback")),
+        (
+            {"feedback": "kolen_pollack", "norms": ["*.after"]},
+            dfa.Uses(forward_weights="gains", waves=1, extra_forwards=1.0, state="learned feedback"),
+        ),
+        (
+            {"feedback": "sign"},
+            dfa.Uses(forward_weights="signs", waves=1, extra_forwards=1.0, state="fixed feedback"),
+        ),
+    ],
+)
+def test_what_it_uses(options: dict[str, Any], expected: dfa.Uses) -> None:
+    assert dfa.Highway(residual_network("post"), POINTS, LAST, **options).uses == expected

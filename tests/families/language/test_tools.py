@@ -77,7 +77,7 @@ def test_the_command_prints_prompt_and_continuation(run: Config, command: Comman
 
 def test_what_cannot_be_sampled_is_told(run: Config) -> None:
     folder = RunFolder.of(run).path
-    with pytest.raises(ConfigError, match="must be positive, got 0"):
+    with pytest.raises(ConfigError, match="--tokens must be at least 1, got 0"):
         sample_text(folder, "", 0, 1.0, 0)
     for file in folder.glob("*.safetensors"):
         file.write_bytes(b"not weights")
