@@ -36,7 +36,7 @@ class ErrorBroadcast:
         self._group = distributed.new_group(ranks, timeout=timeout, use_local_synchronization=True)
         self._source = ranks[-1]
         self._place = stage, stages
-        self._below, self._above = (ranks[max(0, stage - 1)], ranks[min(stage + 1, stages - 1)])
+        self._below, self._above = ranks[max(0, stage - 1)], ranks[min(stage + 1, len(ranks) - 1)]
         self._leaving: list[tuple[Work | None, Tensor]] = []
         self._device = device
         self._meta: Tensor | None = None

@@ -65,7 +65,7 @@ def _identity_signals(rule: IdentityFeedback, error_name: str, error: Tensor, st
 
 
 def _highway_signals(rule: Highway, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
-    """Compute signals in waves; in each, the stage above sends what the topmost point receives, and the path's change."""
+    """Compute signals in waves; the stage above sends what the topmost point receives, and the change on the path."""
     signals = list(_identity_signals(rule, error_name, error, stage))
     path_above = any(point.activation.shape == error.shape for point in stage.later)
     for _ in range(min(rule.waves, len(stage.every))):  # more change nothing
