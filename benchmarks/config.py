@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache, partial
@@ -21,7 +21,6 @@ from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
-from benchmarks.utils.settings import flattened
 from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
@@ -289,16 +288,6 @@ def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[
 def to_dict(config: Config) -> dict[str, Any]:
     """Convert a configuration to plain dictionaries and lists."""
     return asdict(config)
-
-
-def choices(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one would choose for a better result, as flat settings: all but seeds and circumstances.
-
-    Args:
-        content: a configuration in dictionaries, as from `to_dict`.
-    """
-    settings = dict(flattened({key: value for key, value in content.items() if key not in CIRCUMSTANCES}))
-    return {key: value for key, value in settings.items() if key not in ("seed", "rule.options.seed")}
 
 
 def from_dict(content: dict[str, Any]) -> Config:

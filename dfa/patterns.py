@@ -41,7 +41,7 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     modules = dict(inner_model(model).named_modules())
-    modules[""] = model  # with the wrapper, so that the model's output is met outside the compiled region
+    modules[""] = _without_ddp(model)  # with what compiles it, so that its output is met outside the compiled region
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
         if not any(matches(name, pattern) for name in modules):
@@ -50,6 +50,11 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
         if any(matches(name, pattern) for pattern in patterns):
             found[name] = module
     return found
+
+
+def _without_ddp(model: nn.Module) -> nn.Module:
+    """Return the module inside DistributedDataParallel, which looks through the graph of that one's output."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def inner_model(model: nn.Module) -> nn.Module:

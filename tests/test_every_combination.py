@@ -14,7 +14,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf, open_dict
 
-from benchmarks.config import SCALES, compose_config, resolve
+from benchmarks.config import SCALES, Config, compose_config, resolve
+from benchmarks.errors import ConfigError
 from benchmarks.registry import TASKS
 from benchmarks.run.build import build_model, build_rule, build_task, load_components
 from benchmarks.run.execute import execute
@@ -28,6 +29,13 @@ _RULES = tuple(sorted(file.stem for file in (CONFIG_DIR / "rule").glob("*.yaml")
 _EVERYWHERE = ("bp", "dfa", "shallow")
 """Rules that meet every task, in a run from beginning to end; the others meet every model once."""
 _NO_CLASSIFIERS = ("gae", "nerf", "nerf_release", "nerf_xl", "tiny_nerf", "transformer_macro", "transformer_micro")
+
+_GO_BACKWARDS = ("bp", "fa", "sign_symmetry", "kolen_pollack")
+"""Rules that need no feedback point; the others refuse a model that has none."""
+
+
+def _refuses(rule: str, config: Config) -> bool:
+    return not config.model.points and rule not in _GO_BACKWARDS
 
 
 def _choice(overrides: tuple[str, ...] | list[str], group: str) -> str:
@@ -97,6 +105,10 @@ def test_it_trains_two_steps_on_stand_in_data(task: str, model: str, rule: str, 
     chosen = [f"task={task}", f"model={model}", f"rule={rule}", "scale=smoke", "task.source=stand_in"]
     settings = ["trainer.steps=2", f"run.results_dir={tmp_path}", f"run.data_dir={tmp_path}", "run.wandb=disabled"]
     config = resolve(compose_config([*chosen, *settings]))
+    if _refuses(rule, config):
+        with pytest.raises(ConfigError, match="without feedback points"):
+            execute(config)
+        return
     record = execute(config)
     assert record["status"] == "done", record.get("reason")
     assert record["steps"] == 2 and record["data"]["kind"] == "stand-in"
@@ -122,6 +134,10 @@ def test_every_other_rule_trains_it_two_steps(task: str, model: str, tmp_path: P
             )
         config = resolve(composed)
         network = build_model(config, data)
+        if _refuses(rule, config):
+            with pytest.raises(ConfigError, match="without feedback points"):
+                build_rule(config, network)
+            continue
         trained = build_rule(config, network)
         optimizer = make_optimizer(config.optimizer, network)
         if rule == "drtp" and model in _NO_CLASSIFIERS:
@@ -149,6 +165,8 @@ def test_it_learns_in_half_precision(task: str, model: str, tmp_path: Path) -> N
         load_components(config)
         data = build_task(config)
         network = build_model(config, data)
+        if _refuses(rule, config):
+            continue
         trained = build_rule(config, network)
         with torch.autocast("cpu", torch.bfloat16):
             loss = data.loss(network, next(iter(data.train_batches(1))))

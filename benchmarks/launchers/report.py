@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.config import Config, choices, identity, to_dict
+from benchmarks.config import Config, identity
+from benchmarks.launchers.names import run_name, run_names
 from benchmarks.run.record_schema import DAMAGED, Record, predicts_constant
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.settings import varied
 from benchmarks.utils.text import duration
 
 Outcome = dict[str, Any]
@@ -90,26 +90,6 @@ class Report:
 
 def _is_recorded(config: Config) -> bool:
     return RunFolder.of(config).kept(config.run.retry) is not None
-
-
-def run_name(config: Config) -> str:
-    """Name a run in a few words, as in reports."""
-    return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
-
-
-def run_names(configs: Sequence[Config]) -> dict[str, str]:
-    """Name runs by identity; those of one task, model and rule also by the settings in which they differ."""
-    groups: dict[tuple[str, str, str], list[Config]] = {}
-    for config in configs:
-        groups.setdefault((config.task.name, config.model.name, config.rule.name), []).append(config)
-    names: dict[str, str] = {}
-    for members in groups.values():
-        settings = [choices(to_dict(config)) for config in members]
-        keys = varied(settings)
-        for config, chosen in zip(members, settings, strict=True):
-            words = [f"{key}={chosen.get(key)}" for key in keys]
-            names[identity(config)] = ", ".join([run_name(config), *words])
-    return names
 
 
 def describe(record: Record, name: str | None = None) -> str:

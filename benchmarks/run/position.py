@@ -53,9 +53,10 @@ class Position:
         if not all(isinstance(number, (int, float)) and not math.isnan(number) for number in numbers):
             raise ValueError("its position has parts that are no numbers")
         found = cls(**content)
-        steps = (found.epoch - 1) * math.ceil(batches / accumulate) + found.batch // accumulate
+        steps = (found.epoch - 1) * math.ceil(batches / accumulate) + math.ceil(found.batch / accumulate)
         inside = (1, 0) <= (found.epoch, found.batch) <= (epochs + 1, 0)
-        possible = inside and found.batch < batches and found.batch % accumulate == 0
+        ends_group = found.batch % accumulate == 0 or found.batch == batches
+        possible = inside and found.batch <= batches and ends_group
         if not (possible and found.step == steps and 0 <= found.seconds < math.inf):
             raise ValueError(f"no run has epoch {found.epoch}, batch {found.batch}, step {found.step}")
         if max(found.best_epoch, found.best_step, found.stale) > max(found.epoch, found.step, found.evaluations):

@@ -71,7 +71,8 @@ def bench_latency(rounds: int, threads: int, before: Path | None = None) -> list
 
     Returns:
         A row for each command: `goal_seconds`, `first_seconds` (with an empty cache folder), `median_seconds`,
-        `fastest_seconds` and the median of processor time, `cpu_seconds`; and the same with `before_` in front.
+        `fastest_seconds` and the median of processor time, `cpu_seconds`; the last three of the other code with
+        `before_` in front.
 
     Raises:
         ConfigError: `before` is no checkout.
@@ -85,23 +86,22 @@ def bench_latency(rounds: int, threads: int, before: Path | None = None) -> list
         print(f"timing {command.line}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="latency-") as scratch:
             timed: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
-            for _ in range(rounds + 1):
+            first, _ = _time(command, REPOSITORY, Path(scratch, "cache"), threads)
+            for _ in range(rounds):
                 for name, folder in folders.items():
                     timed[name].append(_time(command, folder, Path(scratch, f"{name}cache"), threads))
         row: Row = {"command": command.line, "first_step": command.first_step, "goal_seconds": command.goal}
         for name, timings in timed.items():
             row |= {f"{name}{key}": value for key, value in _summary(timings).items()}
-        rows.append(row | {"rounds": rounds, "load": os.getloadavg()[0]})
+        rows.append(row | {"first_seconds": first, "rounds": rounds, "load": os.getloadavg()[0]})
     return rows
 
 
 def _summary(timings: Sequence[tuple[float, float]]) -> Row:
-    (first, _), *others = timings
     return {
-        "first_seconds": first,
-        "median_seconds": median(seconds for seconds, _ in others),
-        "fastest_seconds": min(seconds for seconds, _ in others),
-        "cpu_seconds": median(cpu for _, cpu in others),
+        "median_seconds": median(seconds for seconds, _ in timings),
+        "fastest_seconds": min(seconds for seconds, _ in timings),
+        "cpu_seconds": median(cpu for _, cpu in timings),
     }
 
 

@@ -136,14 +136,14 @@ def profile_text(rows: Sequence[Row]) -> str:
 
 def latency_text(rows: Sequence[Row]) -> str:
     """Format the rows of `bench_latency` as `latency.md`."""
-    names = ("median", "fastest", "CPU time", "empty cache")
-    keys = ("median_seconds", "fastest_seconds", "cpu_seconds", "first_seconds")
+    names, keys = ("median", "fastest", "CPU time"), ("median_seconds", "fastest_seconds", "cpu_seconds")
     before = bool(rows) and "before_median_seconds" in rows[0]
-    head = ("command", "goal", *names, *(f"before: {name}" for name in names if before))
+    head = ("command", "goal", "empty cache", *names, *(f"before: {name}" for name in names if before))
     body = [
         (
             f"`{row['command']}`" + ", to the first step" * row["first_step"],
             f"< {row['goal_seconds']:g}",
+            _number(row["first_seconds"], 2),
             *(_number(row[f"{part}{key}"], 2) for part in ("", "before_")[: 1 + before] for key in keys),
         )
         for row in rows

@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
-from benchmarks.launchers.report import Problem, run_name
+from benchmarks.launchers.names import run_name
+from benchmarks.launchers.report import Problem
 from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import DAMAGED
 from benchmarks.run.records import Record, RunFolder

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.config import choices, compose_config
+from benchmarks.config import compose_config
 from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.launchers.names import choices
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread

@@ -162,7 +162,8 @@ class DirectRule(Rule):
             if known:
                 raise PointError(SECOND_BACKWARD)
             raise PointError(
-                "no forward pass with an error tensor was recorded since the last backward"
+                "no forward pass with an error tensor was recorded since the last backward, or none in use;"
+                " where a model computes the loss itself, the error is to be taken at one of its modules"
                 f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
             )
         self.hooks.check_all_reached()
@@ -181,8 +182,8 @@ class DirectRule(Rule):
         received = [record for record in records if record.error_received]
         if not (received or self.hooks.compiled_pass):
             raise PointError(
-                "the loss does not depend on the error tensor: no error arrived there (where a model computes the loss"
-                " itself, take the error at one of its modules)"
+                "the loss does not depend on the error tensor: no error arrived there; where a model computes the loss"
+                " itself, the error is to be taken at one of its modules"
             )
         self.hooks.forget(received)
 

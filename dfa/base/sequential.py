@@ -15,7 +15,8 @@ from dfa.feedback.distributions import seed_of
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
-from dfa.hooks.weights import Factor, WeightExchange
+from dfa.hooks.surroundings import check_no_transform
+from dfa.hooks.weights import WeightExchange
 from dfa.patterns import inner_model, matches
 
 
@@ -138,10 +139,9 @@ class SequentialRule(Rule):
             raise PointError(f"the loss depends on parameters that the model did not have when '{self.name}' was made")
         return absent
 
-    def _feedback_of(self, factor: Factor) -> Tensor:
-        self.replaced.add(factor.weight)
-        feedback = self.feedback_weight(factor.weight)
-        return feedback.as_strided(factor.size, factor.stride, feedback.storage_offset() + factor.offset)
+    def _feedback_of(self, name: str) -> Tensor:
+        self.replaced.add(name)
+        return self.feedback_weight(name)
 
     def _stored(self) -> dict[str, Tensor]:
         """Return the tensors saved with a checkpoint, one for each weight."""
@@ -178,6 +178,8 @@ class SequentialRule(Rule):
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         self._uncompiled.close()
         if self.hooks.mode != "off" and torch.is_grad_enabled():
+            if not torch.compiler.is_compiling():
+                check_no_transform()
             enter_uncompiled(self._uncompiled, self.name)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:

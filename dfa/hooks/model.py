@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
 from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.surroundings import check_no_transform, is_sharded, refuse_cut_checkpoints
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules
 
@@ -59,7 +61,9 @@ class FeedbackHooks:
         self._passes: list[Callable[[], ForwardRecord | None]] = []
         self._recorder = Recorder() if recorder is None else recorder
         self._pending: list[Point] = []
-        self._in_pass = False
+        self._in_pass = self._seen = False
+        self._sharded = is_sharded(model)
+        self._first_pass: list[RemovableHandle] = []
         self._going_backward = self._plain_backward_told = False
         point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
@@ -158,11 +162,29 @@ class FeedbackHooks:
         self._pending = []  # points of a forward pass that raised half-way must not end up in this one
         self._in_pass = True
         self._recorder.reset()
+        self._end_first_pass()
+        if self.points and self.mode != "off" and not torch.compiler.is_compiling():
+            self._check_surroundings(module)
         if self.mode == "cut" and self.points and self._recorder.needs_gradients():
             self._recorder.start()
 
+    def _end_first_pass(self) -> None:
+        if self._first_pass:
+            for handle in self._first_pass:
+                handle.remove()
+            self._first_pass = []
+
+    def _check_surroundings(self, model: nn.Module) -> None:
+        check_no_transform()
+        if not self._seen and self.mode == "cut" and torch.is_grad_enabled():
+            self._seen = True
+            if is_sharded(model) and not self._sharded:
+                raise PointError("the model was sharded after the rule was made: first fully_shard, then the rule")
+            self._first_pass = refuse_cut_checkpoints(model)
+
     def _finish(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._recorder.reset()
+        self._end_first_pass()
         self._in_pass = False
         if self._pending:
             names = ", ".join(dict.fromkeys(point.name for point in self._pending))
@@ -243,6 +265,10 @@ class FeedbackHooks:
         """
         label = name or "model output"
         if not points and self._in_pass:  # where a checkpoint runs parts again there is no pass
+            if not any(self._reached.values()):
+                raise PointError(
+                    f"feedback point(s) never reached before error tensor '{label}': {', '.join(self.points)}"
+                )
             raise PointError(
                 f"error tensor '{label}' has no feedback point of its own, for a point belongs to the next error tensor"
                 " that is computed: name the points of each, points={pattern: error tensor}, or take one error"

@@ -15,6 +15,7 @@ Mode = Literal["cut", "observe", "describe", "recompute", "off"]
 
 
 SECOND_BACKWARD = "the error of this forward pass has been sent already: it cannot go backward a second time"
+_BEFORE_2_14 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14)
 
 
 @dataclass
@@ -94,6 +95,13 @@ class _BroadcastError(torch.autograd.Function):
         return None, None, None, error, *signals
 
 
+def _group_norm_crashes(tensor: Tensor) -> bool:
+    """Whether a GroupNorm of this tensor would end the process if it had no gradient, as before PyTorch 2.14."""
+    if not _BEFORE_2_14 or torch.compiler.is_compiling() or tensor.ndim != 4 or tensor.device.type != "cpu":
+        return False
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
 class Recorder:
     """Records the points of training passes, and replaces their outputs in the model.
 
@@ -126,6 +134,8 @@ class Recorder:
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Return what is recorded of a point's output, and the tensor that takes its place in the model."""
         handed_on = activation.detach()
+        if _group_norm_crashes(handed_on):
+            return Point(name, activation), handed_on.requires_grad_().clone()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
 
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:

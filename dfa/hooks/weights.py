@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.images import LinearImage
 
-_PRODUCTS = {
+_PRODUCTS: dict[str, Sequence[str]] = {
     "Mm": ("self", "mat2"),
     "Addmm": ("", "mat1", "mat2"),
     "Bmm": ("self", "mat2"),
@@ -28,6 +29,7 @@ _PRODUCTS = {
 """Products by autograd's names, and the name of each input that is a factor.
 
 Autograd keeps a factor for the derivative with respect to the others. Taking rows by number is a product, too.
+`declare_product` adds to them.
 """
 _SUMS = re.compile(r"Where|MaskedFill|ScaledDotProduct\w*Attention\w*")
 """Operations that weights are only added to (as to attention's scores), but that keep something.
@@ -55,6 +57,19 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class _Mixture:
+    """A linear function of weights, kept as a factor.
+
+    Attributes:
+        image: the function.
+        weights: their names.
+    """
+
+    image: LinearImage
+    weights: Sequence[str]
+
+
+@dataclass(frozen=True)
 class _Operation:
     """What nodes of one type do.
 
@@ -78,20 +93,21 @@ class WeightExchange:
 
     The whole graph is looked at before anything goes backwards. A node of it was made from activations, or from weights
     and constants alone. Where a weight meets activations in a product, what autograd keeps must be the weight or a view
-    of it, by its memory. In a sum with activations nothing is exchanged. A weight that meets them otherwise, through a
-    function of it, or where it cannot be exchanged, is an error: no weight has another part unnoticed.
+    of it, by its memory, or a linear function of weights, which is then applied to what takes their place. In a sum
+    with activations nothing is exchanged. A weight that meets them otherwise, through another function, or where it
+    cannot be exchanged, is an error: no weight has another part unnoticed.
 
     Args:
         weights: the weights to be exchanged, by name.
         others: further parameters of the model, which may be used in any way.
-        feedback: what takes the place of a factor.
+        feedback: returns what takes the place of a weight, by its name, in the weight's memory layout.
 
     Attributes:
         leaves: all tensors in the graph that are nobody's result.
     """
 
     def __init__(
-        self, weights: dict[str, nn.Parameter], others: Iterable[nn.Parameter], feedback: Callable[[Factor], Tensor]
+        self, weights: dict[str, nn.Parameter], others: Iterable[nn.Parameter], feedback: Callable[[str], Tensor]
     ) -> None:
         self.leaves: list[Tensor] = []
         self._weights = weights
@@ -123,6 +139,8 @@ class WeightExchange:
             elif operation.hides:
                 raise PointError("activation checkpointing hides weights from a sequential rule: leave it out")
             elif operation.factors is not None and (active or not operation.scales):
+                if active and names and not operation.factors:
+                    raise _no_factor(node, names)
                 if names or self._frozen:
                     found = [(other, None if other is None else sources[other]) for other in inputs]
                     sources[node] = self._product(node, operation.factors, found)
@@ -154,14 +172,21 @@ class WeightExchange:
         """Exchange a factor of a product, which was made from some weights, or may be a frozen one (not `required`)."""
         found: list[str] = []
         copies: set[str] = set()
+        in_graph = getattr(node, f"_saved_{argument}")
 
         def pack(tensor: Tensor) -> Any:
-            factor = self._factor(tensor, names)
-            if factor is None:
-                copies.update(name for name in names if not required and _same_numbers(tensor, self._weights[name]))
+            if factor := self._factor(tensor, names):
+                found.append(factor.weight)
+                return factor
+            if not required:
+                copies.update(name for name in names if _same_numbers(tensor, self._weights[name]))
                 return tensor
-            found.append(factor.weight)
-            return factor
+            try:
+                image = LinearImage(in_graph)
+            except (ValueError, RuntimeError):  # not linear, or by operations without a second derivative
+                return tensor
+            found.extend(names)
+            return _Mixture(image, sorted(names))
 
         try:
             getattr(node, f"_raw_saved_{argument}").register_hooks(pack, self._unpack)
@@ -176,7 +201,13 @@ class WeightExchange:
             raise _no_factor(node, copies or names)
 
     def _unpack(self, kept: Any) -> Tensor:
-        return self._feedback(kept) if isinstance(kept, Factor) else kept
+        if isinstance(kept, Factor):
+            feedback = self._feedback(kept.weight)
+            return feedback.as_strided(kept.size, kept.stride, feedback.storage_offset() + kept.offset)
+        if isinstance(kept, _Mixture):
+            others = [self._feedback(name) for name in kept.weights]
+            return kept.image.with_others([self._weights[name] for name in kept.weights], others)
+        return kept  # type: ignore[no-any-return]
 
     def _factor(self, tensor: Tensor, names: Iterable[str]) -> Factor | None:
         """Find the weight whose memory a tensor lies in; one memory may hold several."""
@@ -190,6 +221,16 @@ class WeightExchange:
                 if offset >= 0 and offset + _extent(tensor) <= _extent(weight):
                     return Factor(name, tensor.size(), tensor.stride(), offset)
         return None
+
+
+def declare_product(function: type[torch.autograd.Function]) -> None:
+    """Declare that an autograd function multiplies what it is given by constants, or adds it up with such factors.
+
+    Of a function that PyTorch does not define, a graph does not tell whether its result is still made of weights alone.
+    That of a declared one counts as an activation, as that of a layer's product with constant inputs does.
+    """
+    _PRODUCTS[function.__name__] = ()
+    _describe.cache_clear()
 
 
 def _from_the_leaves(ends: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:
@@ -236,7 +277,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _no_factor(node: Any, names: Iterable[str]) -> PointError:
     return PointError(
-        f"{_listed(names)} reach {type(node).__name__} through a function or a copy, which a sequential rule cannot"
-        " exchange (weight_norm, spectral_norm, a mask, standardised convolutions, a cast to another precision as under"
-        " autocast, fused or compiled layers): use weights as they are, or name those to exchange with `weights`"
+        f"{_listed(names)} reach {type(node).__name__} through a function that is not linear, which a sequential"
+        " rule cannot exchange (weight_norm, spectral_norm, standardised convolutions, fused or compiled layers): use"
+        " weights as they are, or name those to exchange with `weights`"
     )

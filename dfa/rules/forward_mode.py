@@ -17,8 +17,11 @@ from typing_extensions import Unpack
 from dfa.base.agreement import agree
 from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
+from dfa.errors import PointError
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.surroundings import GuardedCalls, innermost_module
+from dfa.patterns import inner_model
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 
 
@@ -75,6 +78,17 @@ class ForwardModeFeedback(LearnedFeedback):
     def update(self, matrix: Tensor, estimate: Tensor) -> None:
         """Update a matrix in place, given the mean of s pᵀ over rows, in its shape."""
 
+    def backward(self, loss: Tensor) -> None:
+        try:
+            super().backward(loss)
+        except RuntimeError as error:
+            if type(error).__name__ != "CheckpointError":
+                raise
+            raise PointError(
+                f"rule '{self.name}' does not go with activation checkpointing above its points, where the forward pass"
+                " carries more than its repetition: leave it out"
+            ) from error
+
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         """Learn nothing from the error: `observe` has learned from the forward pass."""
 
@@ -123,15 +137,17 @@ class PerturbingRecorder(Recorder):
         super().__init__(rule)
         self._rule = rule
         self._dual_level = ExitStack()
-        self._perturbing = False
+        self._perturbing = self._perturbed = False
         self._perturbations: list[Tensor] = []
         self.forwards = 0
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
-        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True)]
+        self._model = model
+        guard: Any = GuardedCalls(model, self._translate)
+        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True), guard]
 
     def start(self) -> None:
-        self._perturbing = self.forwards % self._rule.every == 0
+        self._perturbing = self._perturbed = self.forwards % self._rule.every == 0
         self.forwards += 1
         if self._perturbing:
             enter_uncompiled(self._dual_level, self._rule.name)
@@ -141,6 +157,21 @@ class PerturbingRecorder(Recorder):
     def reset(self) -> None:
         self._dual_level.close()
         self._perturbing, self._perturbations = False, []
+
+    def _translate(self, error: Exception, call: Callable[[], Any]) -> PointError | None:
+        """Tell an error of forward mode, of which torch has many, from one of the model's own."""
+        if not (self._perturbed and isinstance(error, RuntimeError)):
+            return None
+        try:
+            with self._rule.paused(), torch.no_grad():
+                call()
+        except Exception:
+            return None
+        module = innermost_module(inner_model(self._model), error.__traceback__)
+        return PointError(
+            f"rule '{self._rule.name}' needs forward-mode derivatives, which module {module} lacks, at least in this"
+            f" precision and on this device ({str(error).strip().splitlines()[0]}): take a rule without, such as 'dkp'"
+        )
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         if not self._perturbing:
@@ -155,6 +186,11 @@ class PerturbingRecorder(Recorder):
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         if self._perturbing:
             tensor, response = forward_ad.unpack_dual(tensor)
+            if response is None and points:
+                raise PointError(
+                    f"rule '{self._rule.name}' learns from how error tensor '{name or 'model output'}' responds to its"
+                    " points, but nothing of them arrives there: something between detaches it"
+                )
             if response is not None:
                 self._rule.observe(name, response.detach(), points, self._perturbations)
             self._perturbations = []

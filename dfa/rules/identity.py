@@ -118,8 +118,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
         if not self._told:
             self._told = True
             warnings.warn(
-                f"rule 'identity': no point has the shape of the error at '{error_name or 'model output'}', so that all"
-                " receive it through random matrices, as under 'dfa'",
+                f"rule '{self.name}': no point has the shape of the error at '{error_name or 'model output'}', so that"
+                " all receive it through random matrices, as under 'dfa'",
                 UserWarning,
                 stacklevel=2,
             )

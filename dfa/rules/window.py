@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.placing import Hook
+from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules, inner_model
-from dfa.rules.shallow import Shallow
 
 
 @RULES.register("window")
-class Window(Shallow):
+class Window(Rule):
     """Backpropagation between the error and the topmost points, with all that lies below them frozen.
 
     A rule without backpropagation that trains every layer has to beat it, for it leaves out as much work. Of the points
-    before each error tensor the topmost ⌈fraction · points⌉ let the gradient through; at the others the graph is cut
-    and nothing is sent, as under `shallow`, which is `layers=0`. With a point at the output of every block so many
-    blocks learn, beside the layers above the topmost point.
+    of each error tensor the topmost ⌈fraction · points⌉ let the gradient through; at the others the graph is cut and
+    nothing is sent, as under `shallow`, which is `layers=0`. With a point at the output of every block so many blocks
+    learn, beside the layers above the topmost point.
 
     Points are counted in the order of their modules in the model, those inside a module before it; a model that runs
     them in another order, so that a frozen one would come after one that learns, is refused.
@@ -35,7 +35,7 @@ class Window(Shallow):
 
     Raises:
         ValueError: a fraction or number out of range.
-        PointError: in `backward`, points that run in another order than the model has them in.
+        PointError: no points; in `backward`, points that run in another order than the model has them in.
     """
 
     name = "window"
@@ -43,7 +43,7 @@ class Window(Shallow):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -54,15 +54,16 @@ class Window(Shallow):
             raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
         if layers is not None and layers < 0:
             raise ValueError(f"layers must be at least 0, got {layers}")
+        check_some_points(self.name, points)
         self._groups: list[tuple[list[str], list[str]]] = []
         for group in _points_by_error(model, points, error_at):
             count = ceil(fraction * len(group)) if layers is None else min(layers, len(group))
             self._groups.append((group[: len(group) - count], group[len(group) - count :]))
-        super().__init__(model, [name for frozen, _ in self._groups for name in frozen], error_at, silent)
+        super().__init__(model, points, error_at, silent)
         self._order: dict[str, int] = {}
         self._handles = [
             module.register_forward_hook(Hook(partial(self._note_order, name)), prepend=True)
-            for name, module in find_modules(model, points).items()
+            for name, module in find_modules(model, patterns_of(points)).items()
         ]
 
     @property
@@ -71,9 +72,7 @@ class Window(Shallow):
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0) if learning else Uses()
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
-        if points:
-            return super()._make_hooks(points, error_at, silent)
-        return FeedbackHooks(self.model, (), None, silent)  # all layers learn
+        return FeedbackHooks(self.model, [name for frozen, _ in self._groups for name in frozen], None, silent)
 
     def backward(self, loss: Tensor) -> None:
         for frozen, learning in self._groups:
@@ -83,7 +82,9 @@ class Window(Shallow):
                     f"rule '{self.name}' takes points in the order of their modules, but '{late[0]}', to be frozen, ran"
                     f" after {', '.join(learning)}"
                 )
-        super().backward(loss)
+        self.hooks.check_all_reached()
+        check_differentiable(loss)
+        loss.backward()
 
     def close(self) -> None:
         for handle in self._handles:
@@ -95,16 +96,17 @@ class Window(Shallow):
             self._order.setdefault(name, len(self._order))
 
 
-def _points_by_error(model: nn.Module, points: Patterns, error_at: Patterns) -> list[list[str]]:
-    """List the points before each error tensor, in the order of their modules; those inside a module come before it."""
-    wanted, errors = find_modules(model, points), find_modules(model, error_at)
-    groups: list[list[str]] = [[]]
+def _points_by_error(model: nn.Module, points: Points, error_at: Patterns) -> list[list[str]]:
+    """List the points of each error tensor, in the order of their modules; those inside a module come before it."""
+    wanted, targets = find_modules(model, patterns_of(points)), find_targets(model, points)
+    errors, _ = find_error_tensors(model, error_patterns(points, error_at))
+    groups: dict[object, list[str]] = {}
+    passed = 0
     for name in _children_first(inner_model(model)):
         if name in wanted:
-            groups[-1].append(name)
-        if name in errors:
-            groups.append([])
-    return [group for group in groups if group]
+            groups.setdefault(targets.get(name, passed), []).append(name)
+        passed += name in errors
+    return list(groups.values())
 
 
 def _children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:

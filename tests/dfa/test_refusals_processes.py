@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import dfa
 from tests.dfa.processes import leave_group
 from tests.dfa.reference import assert_same
-from tests.dfa.refusals import REFUSALS, one_step, to_mend
+from tests.dfa.refusals import REFUSALS, one_step
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 POINTS = "blocks.*"
@@ -132,16 +132,7 @@ def result(folder: Path, case: str, rank: int) -> dict[str, Any]:
     return found
 
 
-def marked(case: str) -> Any:
-    known = (
-        "unused, d",
-        "first, dfa",
-        "first, recompute",
-    )
-    return pytest.param(case, marks=to_mend) if any(part in case for part in known) else case
-
-
-@pytest.mark.parametrize("case", [marked(case) for case in CASES if not case.startswith("learned")])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("learned")])
 def test_gradients_of_the_whole_batch(case: str, results: Path) -> None:
     name, options, _ = CASES[case]
     model, x, targets = build()

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 import dfa
-from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step, to_mend
+from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step
 
 Batch = tuple[Tensor, Tensor]
 FORWARD_MODE = ["fdfa", "grape"]
@@ -49,7 +49,6 @@ class Recurrent(nn.Module):
         return outputs
 
 
-@to_mend
 @pytest.mark.parametrize("kind", ["an LSTM", "a function of the user's"])
 @pytest.mark.parametrize("name", FORWARD_MODE)
 def test_no_forward_mode(name: str, kind: str, batch: Batch) -> None:
@@ -72,7 +71,6 @@ def test_a_refused_forward_pass_leaves_no_dual_level(name: str, batch: Batch) ->
     rule.close()
 
 
-@to_mend
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 @pytest.mark.parametrize("name", ["dfa", "fa", "fdfa", "shallow"])
 def test_function_transforms(name: str, transform: str, mlp: nn.Sequential, batch: Batch) -> None:
@@ -113,10 +111,8 @@ POINTS = {"at the blocks": ["blocks.*"], "inside": ["blocks.*.1"], "below": ["em
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("points", POINTS)
 @pytest.mark.parametrize("name", ["dfa", "shallow", "drtp", "dkp", "fdfa"])
-def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch, request: pytest.FixtureRequest) -> None:
+def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch) -> None:
     """Hooks inside a block run once more with it; a block whose input wants no gradient may be left out."""
-    if (points == "below" and reentrant) or (name == "fdfa" and not reentrant):
-        request.applymarker(to_mend)
 
     def train(reentrant: bool | None) -> dict[str, Tensor]:
         torch.manual_seed(0)
@@ -154,6 +150,5 @@ rule.backward(nn.functional.cross_entropy(model(images), torch.arange(3)))
 """
 
 
-@pytest.mark.xfail(torch.__version__ < "2.14", reason="to mend: torch crashes where the input wants no gradient")
 def test_group_norm_in_channels_last_above_a_point() -> None:
     subprocess.run([sys.executable, "-c", GROUP_NORM_ABOVE_A_POINT], check=True)

@@ -1,7 +1,8 @@
 """Names of runs in the lines of a sweep."""
 
 from benchmarks.config import Config, compose_config, resolve
-from benchmarks.launchers.report import describe, run_names
+from benchmarks.launchers.names import run_names
+from benchmarks.launchers.report import describe
 
 
 def composed(*overrides: str) -> Config:

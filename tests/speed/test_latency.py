@@ -33,9 +33,9 @@ def test_two_checkouts_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (row,) = bench_latency(rounds=3, threads=2, before=before)
     assert (row["command"], row["goal_seconds"], row["rounds"]) == ("status all", 8, 3)
     for part, seconds in (("", 0.1), ("before_", 0.5)):
-        assert 4 * seconds < row[f"{part}first_seconds"]
         assert seconds < row[f"{part}fastest_seconds"] <= row[f"{part}median_seconds"]
         assert row[f"{part}cpu_seconds"] < row[f"{part}median_seconds"], "sleeping takes no processor"
+    assert row["first_seconds"] > 4 * 0.1 and "before_first_seconds" not in row
     assert row["fastest_seconds"] < 0.5 < row["before_fastest_seconds"]
     facts = {"hardware": "abacus", "threads": 2, "torch": "2", "commit": "c"}
     page = latency_text([{**row, **facts}])

@@ -10,7 +10,11 @@ from benchmarks.tables.composed import composed_runs
 from benchmarks.utils.paths import add_config_folder
 from tests.conftest import Toys
 
-_ASKED = [(("task=cora", "model=gcn", "rule=dfa", "scale=mini"), 3), (("task=cora", "model=gat", "rule=bp"), 1)]
+_ASKED = [
+    (("task=cora", "model=gcn", "rule=dfa", "scale=mini"), 6),
+    (("task=cora", "model=gat", "rule=bp"), 1),
+    (("task=cora", "model=gcn", "rule=fa", "+optimizer.options.name='run ${seed}'"), 5),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from tests.zoo.hand_cut import (
     Gradients,
     Signals,
     hand_cut,
+    of_backpropagation,
     of_error_itself,
     of_targets,
     through_channel,
@@ -67,6 +68,11 @@ def _exact(model: nn.Module, loss: Loss, entry: Entry, state: dict[str, Any]) ->
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
 
+def _backpropagated(model: nn.Module, loss: Loss, entry: Entry, state: dict[str, Any]) -> Gradients:
+    signals = of_backpropagation(copy.deepcopy(model), loss, entry.points, entry.error_at)
+    return hand_cut(model, loss, entry.points, entry.error_at, signals)
+
+
 def _frozen(model: nn.Module, loss: Loss, entry: Entry, state: dict[str, Any]) -> Gradients:
     return hand_cut(model, loss, entry.points, entry.error_at, None)
 
@@ -103,6 +109,7 @@ COLUMNS = [
     Column("dfa, recompute", "dfa", _shared, {"memory": "recompute"}),
     Column("drtp", "drtp", _direct(of_targets)),
     Column("identity", "identity", _direct(of_error_itself)),
+    Column("highway, all waves", "highway", _backpropagated, {"waves": 64}),
     Column("low_rank", "low_rank", _direct(through_channel), {"rank": 2}, {"lr": 0.0}),
     Column("dkp", "dkp", _per_point, still={"lr": 0.0}),
     Column("fdfa", "fdfa", _per_point),

@@ -171,3 +171,35 @@ def through_channel(state: State) -> Signals:
         )
 
     return signals
+
+
+def of_backpropagation(
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], points: Sequence[str], error_at: Sequence[str]
+) -> Signals:
+    """The error's gradient at each point of a model that is not cut, except beside the points' first tensors."""
+    outputs: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, cut_beside: bool) -> Callable[..., Any]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
+            first, *others = (output,) if isinstance(output, Tensor) else output
+            outputs.setdefault(name, []).append(first)
+            if isinstance(output, Tensor) or not cut_beside:
+                return None
+            return (first, *(other.detach() if isinstance(other, Tensor) else other for other in others))
+
+        return hook
+
+    for name in matching(model, points):
+        model.get_submodule(name).register_forward_hook(keep(name, cut_beside=True))
+    for name in set(matching(model, error_at)) - set(matching(model, points)):
+        model.get_submodule(name).register_forward_hook(keep(name, cut_beside=False))
+    value = loss(model)
+
+    def signals(error_name: str, error: Tensor, fired: list[Fired]) -> list[Tensor | None]:
+        (tensor,) = outputs[error_name]
+        (wanted,) = torch.autograd.grad(value, tensor, retain_graph=True)
+        in_order = {name: iter(found) for name, found in outputs.items()}  # a module may run more than once
+        at = [next(in_order[point.name]) for point in fired]
+        return list(torch.autograd.grad(tensor, at, wanted, retain_graph=True, allow_unused=True))
+
+    return signals

@@ -97,8 +97,8 @@ class NeighbourhoodAggregation(DNAConv):
         )
         back = torch.cat([to_key, key_bias], dim=1).transpose(1, 2) / math.sqrt(to_key.size(2))
         by_head = x.view(len(x), blocks, 1, -1).expand(-1, -1, heads // blocks, -1).flatten(1, 2).transpose(0, 1)
-        # Together: what is projected is one matrix, (heads, channels per block, channels per block + 1).
-        query = torch.baddbmm(query_bias @ back, by_head, to_query @ back).transpose(0, 1)
+        # One after the other: a product of the two matrices would be a weight that is nowhere a parameter.
+        query = torch.bmm(torch.baddbmm(query_bias, by_head, to_query), back).transpose(0, 1)
         return query[..., :-1].flatten(0, 1), query[..., -1].flatten()
 
 

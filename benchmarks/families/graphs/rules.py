@@ -8,11 +8,15 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from benchmarks.families.graphs.graph import Graph
+from benchmarks.families.graphs.sparse import SparseProduct
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
 from dfa.base.rule import Patterns
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.points import Point
+from dfa.hooks.weights import declare_product
 from dfa.rules.dfa import DirectOptions
+
+declare_product(SparseProduct)  # of sparse node features and weights
 
 
 class PseudoError:

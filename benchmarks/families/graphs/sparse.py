@@ -117,7 +117,7 @@ def weighted_sum(pattern: Pattern, values: Tensor, dense: Sequence[Tensor]) -> T
         (rows, channels), in the precision of `values`, single at least: sparse products know no other everywhere.
     """
     exact = torch.promote_types(values.dtype, torch.float32)
-    result: Tensor = (_WeightedSum if torch.compiler.is_compiling() else _WeightedSumForwards).apply(
+    result: Tensor = (_WeightedSum if torch.compiler.is_compiling() else SparseProduct).apply(
         pattern, values.to(exact), *[term.to(exact) for term in dense]
     )
     return result
@@ -182,7 +182,9 @@ class _PairProducts(torch.autograd.Function):
 
 
 # With forward-mode derivatives, which torch.compile cannot trace.
-class _WeightedSumForwards(_WeightedSum):
+class SparseProduct(_WeightedSum):
+    """Autograd's function of `weighted_sum`."""
+
     @staticmethod
     def forward(ctx: Any, pattern: Pattern, values: Tensor, *dense: Tensor) -> Tensor:
         ctx.save_for_forward(values, *dense)
@@ -260,7 +262,7 @@ def _pointer(index: Tensor, size: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-# PyTorch announces once per process that CSR tensors are young: let it do so here, unheard.
+# Trigger PyTorch's one-time CSR beta warning here, suppressed.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.eye(1).to_sparse_csr()

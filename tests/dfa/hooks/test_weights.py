@@ -103,9 +103,52 @@ def test_layers_of_a_recurrent_kernel(batch: Batch) -> None:
         torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5)
 
 
+MASK = torch.tensor([[1.0, 0, 1, 0]] * 3, dtype=torch.double)
+LINEAR: dict[str, tuple[Callable[[Model, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "masked": (lambda self, hidden: hidden @ (self.upper.weight * MASK).t(), lambda upper, table: upper * MASK),
+    "joined": (
+        lambda self, hidden: hidden @ torch.cat([self.upper.weight, self.table]).t(),
+        lambda upper, table: torch.cat([upper, table]),
+    ),
+    "copied and scaled": (
+        lambda self, hidden: hidden @ (self.upper.weight / 3).t().contiguous(),
+        lambda upper, table: upper / 3,
+    ),
+    "of blocks on a diagonal": (
+        lambda self, hidden: hidden.repeat(1, 3) @ torch.block_diag(*[self.upper.weight] * 3).t(),
+        lambda upper, table: torch.cat([upper.t()] * 3, dim=1).t(),
+    ),
+    "added up": (
+        lambda self, hidden: hidden @ (self.upper.weight + self.table[:3]).t(),
+        lambda upper, table: upper + table[:3],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_linear_function_of_weights_becomes_that_of_the_feedback(kind: str, batch: Batch) -> None:
+    forward, function = LINEAR[kind]
+    model = Model(forward).double()
+    rule = dfa.FeedbackAlignment(model, seed=2)
+    output = model(batch[0][:1])
+    output.retain_grad()
+    rule.backward(output.square().sum())
+    assert output.grad is not None and model.lower.bias.grad is not None
+    feedback = function(rule.feedback_weight("upper.weight"), rule.feedback_weight("table"))
+    assert_close(model.lower.bias.grad, as_array(output.grad[0] @ feedback))
+    for weight in (model.upper.weight, model.table):  # their own gradients are exact, given the error
+        (expected,) = torch.autograd.grad(
+            forward(model, model.lower(batch[0][:1]).detach()), weight, output.grad, allow_unused=True
+        )
+        assert (weight.grad is None) == (expected is None)
+        if weight.grad is not None and expected is not None:
+            torch.testing.assert_close(weight.grad, expected)
+
+
 REFUSED: dict[str, Callable[[Model, Tensor], Tensor]] = {
-    "masked": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight * torch.ones(3, 4)),
-    "joined": lambda self, hidden: hidden @ torch.cat([self.upper.weight, self.table]).t(),
+    "its size": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight.abs()),
+    "its signs": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight.sign()),
+    "its direction": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight / self.upper.weight.norm()),
     "two multiplied": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight @ self.table),
     "an exponent": lambda self, hidden: hidden.abs() ** self.upper.weight[0],
     "a divisor": lambda self, hidden: hidden / self.upper.weight[0],
@@ -122,11 +165,19 @@ def test_other_parts_of_a_weight_are_refused(kind: str, batch: Batch) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_pruned_weights_are_refused(mlp: nn.Sequential, batch: Batch) -> None:
+def test_pruned_weights(mlp: nn.Sequential, batch: Batch) -> None:
+    """What is pruned away in W is in B, too."""
     prune.l1_unstructured(mlp[2], "weight", 0.5)
     rule = dfa.FeedbackAlignment(mlp)
-    with pytest.raises(dfa.PointError, match=r"2\.weight_orig"):
-        rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+    lower, _, upper, _, head = mlp
+    hidden = lower(batch[0]).relu()
+    activation = upper(hidden).tanh()
+    output = head(activation).detach()
+    error = (output.softmax(1) - nn.functional.one_hot(batch[1], 3)) / len(output)
+    signal = error @ rule.feedback_weight("4.weight") * (1 - activation.detach() ** 2)
+    signal = signal @ (rule.feedback_weight("2.weight_orig") * mlp.get_buffer("2.weight_mask")) * (hidden.detach() > 0)
+    rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+    torch.testing.assert_close(lower.bias.grad, signal.sum(0))
 
 
 def test_copies_of_frozen_weights_are_refused(mlp: nn.Sequential, batch: Batch) -> None:

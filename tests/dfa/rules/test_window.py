@@ -81,6 +81,12 @@ def test_every_error_tensor_has_a_window() -> None:
     }
 
 
+def test_points_that_name_their_error_tensors(batch: Batch) -> None:
+    model = residual_network("pre")
+    rule = dfa.Window(model, dict.fromkeys(POINTS, LAST), layers=2)
+    assert {name.split(".")[0] for name in step(rule, model, batch)} == {"2", "3", "4"}
+
+
 def test_another_order_of_running_is_refused(batch: Batch) -> None:
     class Backwards(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:

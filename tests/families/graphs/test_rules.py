@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from benchmarks.config import compose_config, resolve
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.rules import GraphBackpropagation, GraphFeedback
 from benchmarks.families.graphs.sparse import SparseMatrix
+from benchmarks.run.build import build_model, build_rule, build_task, load_components
 from tests.dfa.reference import as_array, assert_close, softmax_error
 
 NODES, KNOWN = 8, 4
@@ -135,3 +137,26 @@ def test_other_models_are_refused() -> None:
         model(torch.randn(2, 3))
     with pytest.raises(ValueError, match="alpha must be in"):
         GraphFeedback(model, "0", alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "of_the_input"),
+    [
+        ("cheb", {"convs.0.lins.0.weight", "convs.0.lins.1.weight"}),
+        ("gcn", {"convs.0.lin.weight"}),
+        ("spline", {"convs.0.weight", "convs.0.lin.weight"}),
+        ("gat", {"convs.0.lin.weight"}),
+        ("dna", {"embed.weight"}),
+    ],
+)
+def test_sequential_rules_exchange_every_weight_that_a_signal_meets(model: str, of_the_input: set[str]) -> None:
+    """All but those of the input layer, whose features want no signal."""
+    overrides = ["task=cora", f"model={model}", "rule=fa", "scale=smoke", "task.source=stand_in"]
+    config = resolve(compose_config(overrides))
+    load_components(config)
+    task = build_task(config)
+    network = build_model(config, task)
+    rule = build_rule(config, network)
+    assert isinstance(rule, dfa.FeedbackAlignment)
+    rule.backward(task.loss(network, next(iter(task.train_batches(1)))))
+    assert {*rule.weights} - rule.replaced == of_the_input

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.commands import bench as bench_command
 from benchmarks.commands.sample import main
-from benchmarks.config import Config, compose_config, resolve
+from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.families.language.figures import learning_curves, perplexity_ratio_by_depth, perplexity_ratios
 from benchmarks.families.language.sample import continuation, sample_text
@@ -77,7 +77,7 @@ def test_the_command_prints_prompt_and_continuation(run: Config, command: Comman
 
 def test_what_cannot_be_sampled_is_told(run: Config) -> None:
     folder = RunFolder.of(run).path
-    with pytest.raises(ConfigError, match="must be positive, got 0"):
+    with pytest.raises(ConfigError, match="--tokens must be at least 1, got 0"):
         sample_text(folder, "", 0, 1.0, 0)
     for file in folder.glob("*.safetensors"):
         file.write_bytes(b"not weights")
@@ -121,7 +121,7 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
         changed = {"valid/perplexity": 2.5 * row["valid/perplexity"], "alignment/blocks.0/mean": cosine}
         RunFolder.of(other).append_metrics(row | changed)
     aligned = {"alignment/mean": 0.3, "alignment/blocks.0/mean": 0.3, "alignment/last/mean": 0.9, "norm/last/bp": 1.0}
-    RunFolder.of(other).finish(found | {"metrics": aligned})
+    RunFolder.of(other).finish(found | {"seed": other.seed, "config_hash": identity(other), "metrics": aligned})
     over_steps, near, alignments = perplexity_ratios({"bp": run, "other": other}).axes
     steps, ratios = _drawn(over_steps.lines[0])
     assert ratios == pytest.approx([2.5, 2.5])

@@ -1,0 +1,64 @@
+"""Linear functions of weights in an autograd graph, applied to other weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LinearImage:
+    """A tensor F that was made from parameters θ by a linear function L: joined, cast, scaled, rearranged.
+
+    The graph of F gives the transpose, Lᵀu = ∂⟨F, u⟩/∂θ, and that is linear in u, so that its own transpose is L.
+
+    Args:
+        tensor: F, with its graph.
+
+    Raises:
+        ValueError: F is not L θ.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+        self._leaves = _leaves_below(tensor)
+        with torch.enable_grad():
+            self._direction = torch.zeros_like(self.tensor, requires_grad=True)
+            self._transposed = torch.autograd.grad(
+                tensor, self._leaves, self._direction, create_graph=True, materialize_grads=True
+            )
+        bent = [leaf for part in self._transposed for leaf in _leaves_below(part) if leaf is not self._direction]
+        rounding = 64 * torch.finfo(tensor.dtype).eps * self.tensor.abs().amax()
+        if bent or not (self._apply([leaf.detach() for leaf in self._leaves]) - self.tensor).abs().amax() <= rounding:
+            raise ValueError("not a linear function of the parameters in its graph")
+
+    def with_others(self, weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+        """Return F after `others` took the place of `weights`, which are among its parameters."""
+        changes = {id(weight): other - weight.detach() for weight, other in zip(weights, others, strict=True)}
+        return self.tensor + self._apply([changes.get(id(leaf), torch.zeros_like(leaf)) for leaf in self._leaves])
+
+    def _apply(self, values: Sequence[Tensor]) -> Tensor:
+        """Compute L of values for all parameters."""
+        used = [(part, value) for part, value in zip(self._transposed, values, strict=True) if part.requires_grad]
+        if not used:
+            return torch.zeros_like(self.tensor)
+        parts, kept = zip(*used, strict=True)
+        with torch.enable_grad():
+            (image,) = torch.autograd.grad(parts, self._direction, kept, retain_graph=True)
+        return image
+
+
+def _leaves_below(tensor: Tensor) -> list[Tensor]:
+    """Return the leaves that a tensor was computed from, each once."""
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        waiting += [other for other, _ in node.next_functions]
+    return list(found.values())

@@ -1,0 +1,114 @@
+"""What goes on around a model's forward pass that a rule cannot take part in, told before it fails elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.hooks import RemovableHandle
+
+from dfa.errors import PointError
+from dfa.hooks.outputs import tensors_in
+from dfa.hooks.placing import Hook
+
+Translate = Callable[[Exception, Callable[[], Any]], Exception | None]
+
+
+def check_no_transform() -> None:
+    """Check that no function transform is at work.
+
+    Raises:
+        PointError: one is.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise PointError(
+            "a rule has no part in transforms of torch.func (grad, vmap, jvp): go backwards by rule.backward, or call"
+            " the model in rule.paused()"
+        )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether parameters of a model are divided among processes, as FSDP2 does it."""
+    return any(type(parameter.data) is not Tensor for parameter in model.parameters())
+
+
+def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
+    """Put hooks on a model that raise in reentrant checkpoints whose inputs have no gradient, as above a point.
+
+    Such a checkpoint would leave all that it runs without gradient. The hooks are for one forward pass; a model that is
+    compiled in parts gets none, lest it be compiled anew.
+
+    Raises:
+        PointError: in a forward pass, from within such a checkpoint.
+    """
+    learning = {name: module for name, module in model.named_modules() if any(_learning(module))}
+    if any(isinstance(getattr(module, "_orig_mod", None), nn.Module) for module in model.modules()):
+        return []
+    return [module.register_forward_hook(Hook(partial(_refuse_cut, name))) for name, module in learning.items()]
+
+
+def _learning(module: nn.Module) -> Iterator[bool]:
+    return (parameter.requires_grad for parameter in module.parameters(recurse=False))
+
+
+def _refuse_cut(name: str, *_: Any) -> None:
+    frame = None if torch.is_grad_enabled() else sys._getframe()
+    while frame is not None:
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            inputs = tensors_in(frame.f_locals["args"])
+            if not any(tensor.requires_grad for tensor in inputs):
+                raise PointError(
+                    f"a checkpoint with use_reentrant=True gives '{name}' no gradient, since its input is cut at a"
+                    " feedback point: use_reentrant=False"
+                )
+            return
+        frame = frame.f_back
+
+
+class GuardedCalls:
+    """Replaces what the calls of a model raise; a copy of the model is not guarded.
+
+    Hooks of a module cannot do so: what they raise after an error is dropped.
+
+    Args:
+        model: whose calls are guarded until `remove`.
+        translate: makes an error to be raised in the place of one, or None to let it pass. Its second argument runs the
+            call once more.
+    """
+
+    def __init__(self, model: nn.Module, translate: Translate) -> None:
+        self._model = model
+        self._translate = translate
+        self._before = model.__dict__.get("_compiled_call_impl")
+        model.__dict__["_compiled_call_impl"] = self._call
+
+    def remove(self) -> None:
+        """End it."""
+        if self._model.__dict__.get("_compiled_call_impl") == self._call:
+            self._model.__dict__["_compiled_call_impl"] = self._before
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._model._call_impl if self._before is None else self._before
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            other = self._translate(error, lambda: call(*args, **kwargs))
+            if other is None:
+                raise
+            raise other from error
+
+
+def innermost_module(model: nn.Module, trace: TracebackType | None) -> str:
+    """Return the name of the module in whose code an error arose, and its type."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found: nn.Module = model
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and id(module) in names:
+            found = module
+        trace = trace.tb_next
+    return f"'{names[id(found)]}' ({type(found).__name__})"
