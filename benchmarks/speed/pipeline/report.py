@@ -137,6 +137,9 @@ def _draw_predictions(axes: Axes) -> None:
         axes.plot([count / stages for count in counts], found, marker="o", label=f"{stages} stages")
     axes.set_title("prediction: feedback against 1F1B", fontsize=9)
     axes.set(xlabel="micro-batches per stage", ylabel="ratio", xscale="log", ylim=(0, 1))
+    axes.set_xticks(load_settings("pipeline")["predicted"]["microbatches_per_stage"], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.legend(fontsize=7)
 
 
