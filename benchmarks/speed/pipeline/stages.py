@@ -31,6 +31,8 @@ EXECUTIONS: dict[str, dict[str, Any]] = {
 }
 """Ways to carry out a step under the rule in one process, by options; with `parallel`, one thread for each part."""
 CPU = torch.device("cpu")
+_TIMED_PARTS = 7
+"""Repetitions, after a first one, of which the median is taken."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _time_parts(setting: Setting, rule_name: str, microbatches: int) -> tuple[fl
     assert workload.batch is not None
     x, target = (tensor.chunk(microbatches)[0] for tensor in workload.batch)
     found = []
-    for _ in range(1 + setting.rounds):
+    for _ in range(1 + min(setting.rounds, _TIMED_PARTS)):
         times = [time.perf_counter()]
         loss = nn.functional.mse_loss(workload.model(x), target)
         times.append(time.perf_counter())
