@@ -88,8 +88,8 @@ $(SITE_VENV)/.installed: pyproject.toml constraints.txt
 status: install  ## runs done, running, interrupted, failed, damaged, missing, and why, e.g. make status TABLE="table_3 table_4"
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)
 
-chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40
-	$(RUN) -m benchmarks chaos $(if $(KILLS),--kills $(KILLS))
+chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40 DAMAGE=1
+	$(RUN) -m benchmarks chaos $(if $(KILLS),--kills $(KILLS)) $(if $(DAMAGE),--damage)
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 # Tests run side by side, in processes that would otherwise all ask for every core; theirs inherit it. Before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,7 @@ from benchmarks.config import Config, compose_config, resolve
 from benchmarks.run.execute import execute
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
+from benchmarks.tables import composed
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.paths import REPOSITORY
 
@@ -37,9 +39,19 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("DFA_RESULTS_DIR", "DFA_WANDB", "TOY_FAULT", "TOY_FAULT_SEED", "TOY_FAULT_ONCE", "TOY_PAUSE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DFA_CONFIG_DIR", "")  # so that what a command adds is taken back
+    # A test outlives no power cut, and flushing the files of a tiny run to disk takes longer than the run.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What tables compose to is kept for the tests that follow, and away from the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with patch.object(composed, "cache_dir", lambda: folder):
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)

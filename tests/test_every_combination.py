@@ -20,6 +20,7 @@ from benchmarks.registry import TASKS
 from benchmarks.run.build import build_model, build_rule, build_task, load_components
 from benchmarks.run.execute import execute
 from benchmarks.run.optim import make_optimizer
+from benchmarks.tables.cells import Cell
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import load_spec
 from benchmarks.utils.paths import CONFIG_DIR
@@ -43,23 +44,27 @@ def _choice(overrides: tuple[str, ...] | list[str], group: str) -> str:
 
 
 @cache
+def _cells() -> list[Cell]:
+    return [cell for table in known_tables() for cell in load_spec(table).cells]
+
+
+@cache
 def _pairs() -> list[tuple[str, str]]:
-    cells = [run for table in known_tables() for cell in load_spec(table).cells for run in cell.runs]
+    runs = [run for cell in _cells() for run in cell.runs]
     headers = [
         re.sub(r"\s", " ", line).split()
         for file in sorted(CONFIG_DIR.glob("*/*.yaml"))
         for line in file.read_text().splitlines()
         if line.startswith("#") and "benchmarks train" in line
     ]
-    found = {(_choice(list(overrides), "task"), _choice(list(overrides), "model")) for overrides in [*cells, *headers]}
+    found = {(_choice(list(overrides), "task"), _choice(list(overrides), "model")) for overrides in [*runs, *headers]}
     return sorted((t, m) for t, m in found if _exists("task", t) and _exists("model", m))
 
 
 @cache
 def _published_rules(model: str) -> set[str]:
     """The rules that tables train a model with, the frozen control aside."""
-    cells = [cell for table in known_tables() for cell in load_spec(table).cells if not cell.control]
-    return {cell.rule for cell in cells if _choice(cell.overrides, "model") == model}
+    return {cell.rule for cell in _cells() if not cell.control and _choice(cell.overrides, "model") == model}
 
 
 @cache

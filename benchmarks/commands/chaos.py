@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=positive, default=20, help="processes to kill (default: 20)")
     parser.add_argument("--pauses", type=seconds, nargs=2, default=(1.0, 8.0), help="shortest, longest seconds between")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and victims")
+    parser.add_argument("--damage", action="store_true", help="damage a history after each kill, too")
     return parser
 
 
@@ -37,7 +38,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.pauses[0] > options.pauses[1]:
         raise ConfigError(f"--pauses: {options.pauses[0]:g} is more than {options.pauses[1]:g}")
-    problems = compare_sweeps(options.table, options.scale, options.seeds, options.kills, options.pauses, options.seed)
+    problems = compare_sweeps(
+        options.table, options.scale, options.seeds, options.kills, options.pauses, options.seed, options.damage
+    )
     for line in problems:
         report_error(line)
     return EXIT_RUNS_FAILED if problems else EXIT_DONE

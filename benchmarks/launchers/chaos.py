@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks.errors import ResultsError
+from benchmarks.launchers.damage import damage_a_history
 from benchmarks.utils.paths import REPOSITORY
 
 _VARYING = ("seconds", "steps_per_second", "peak_memory_mb", "finished")  # of a record
@@ -35,19 +36,23 @@ class Disturbance:
     Attributes:
         killed: "driver" or "worker", in their order.
         drivers: how often the sweep was started.
+        damaged: histories that were damaged, in their order.
         seconds: from the first start to the end.
         rewritten: results that were written again.
         orphans: processes that were still there long after their driver.
     """
 
     killed: list[str] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
     drivers: int = 0
     seconds: float = 0.0
     rewritten: list[Path] = field(default_factory=list)
     orphans: int = 0
 
 
-def compare_sweeps(table: str, scale: str, seeds: int, kills: int, pauses: tuple[float, float], seed: int) -> list[str]:
+def compare_sweeps(
+    table: str, scale: str, seeds: int, kills: int, pauses: tuple[float, float], seed: int, damage: bool = False
+) -> list[str]:
     """Make a table undisturbed and disturbed, each in a folder of its own, and print what was done.
 
     Args:
@@ -57,6 +62,7 @@ def compare_sweeps(table: str, scale: str, seeds: int, kills: int, pauses: tuple
         kills: processes to kill.
         pauses: the shortest and longest time between two kills, in seconds.
         seed: of the random moments and victims.
+        damage: see `disturb`.
 
     Returns:
         A line for every difference and every other fault.
@@ -72,10 +78,13 @@ def compare_sweeps(table: str, scale: str, seeds: int, kills: int, pauses: tuple
         undisturbed([*sweep, "--results", str(quiet)])
         runs = len(list(quiet.glob("runs/*/*/*/*/result.json")))
         print(f"undisturbed: {runs} runs in {time.monotonic() - began:.0f} s", flush=True)
-        done = disturb([*sweep, "--results", str(disturbed)], disturbed, kills, pauses, random.Random(seed))
+        done = disturb(
+            [*sweep, "--results", str(disturbed)], disturbed, kills, pauses, random.Random(seed), damage=damage
+        )
         found = differences(quiet, disturbed)
     print(
         f"disturbed: {done.killed.count('worker')} workers and {done.killed.count('driver')} drivers killed, "
+        f"{len(done.damaged)} histories damaged, "
         f"{done.seconds:.0f} s; {len(found)} differences, {len(done.rewritten)} records written twice, "
         f"{done.orphans} processes left over"
     )
@@ -94,6 +103,7 @@ def disturb(
     pauses: tuple[float, float],
     chance: random.Random,
     environment: Mapping[str, str] | None = None,
+    damage: bool = False,
 ) -> Disturbance:
     """Start a sweep, kill one of its processes after random pauses, start it again when that was its driver.
 
@@ -104,15 +114,21 @@ def disturb(
         pauses: the shortest and longest time between two kills, in seconds, not counting what it takes to have workers.
         chance: what draws pauses and victims.
         environment: of the sweep.
+        damage: after each kill, damage the history of a run that can go on, if there is one.
 
     Raises:
         ResultsError: the sweep ended by itself, and not well.
     """
     done, seen, began = Disturbance(), dict[int, psutil.Process](), time.monotonic()
+    kills_seen = 0
     with _Watch(results) as watch:
         driver = _start(command, environment, done)
         while True:
             left = kills - len(done.killed)
+            if damage and len(done.killed) > kills_seen:
+                kills_seen = len(done.killed)
+                if (damaged := damage_a_history(results, chance)) is not None:
+                    done.damaged.append(damaged)
             if left:
                 _await_workers(driver)
             try:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,34 +48,37 @@ def build(target: Path) -> None:
             raise ConfigError(f"{package} is not installed; `make site` installs what the site needs")
     sources = WORK / "sources"
     shutil.rmtree(WORK, ignore_errors=True)
-    write_sources(sources)
+    tables = committed_tables()
+    write_sources(sources, tables)
     config = WORK / "mkdocs.yml"
     content = {
         "INHERIT": str(REPOSITORY / "mkdocs.yml"),
         "docs_dir": str(sources),
         "site_dir": str(target.absolute()),
-        "nav": navigation(sources, {name: load_spec(name).heading for name in committed_tables()}),
+        "nav": navigation(sources, {name: load_spec(name).heading for name in tables}),
     }
     write_text(config, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(config)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's
-    if subprocess.run(command, cwd=REPOSITORY, env=quiet, check=False).returncode:
-        raise ResultsError("MkDocs is not content with the pages; what it says stands above")
+    done = subprocess.run(command, cwd=REPOSITORY, env=quiet, check=False, capture_output=True, text=True)
+    if done.returncode:
+        complaints = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
+        raise ResultsError(f"MkDocs is not content with the pages: {' '.join(complaints) or done.stderr.strip()}")
 
 
-def write_sources(folder: Path, tables: Sequence[str] | None = None) -> None:
+def write_sources(folder: Path, tables: Sequence[str]) -> None:
     """Write what MkDocs makes the site of.
 
     Args:
         folder: of the sources.
-        tables: to make pages of; None: all that are committed.
+        tables: to make pages of.
 
     Raises:
         ResultsError: a table or record that cannot be read.
     """
     write_documents(REPOSITORY, folder)
-    for name in committed_tables() if tables is None else tables:
-        _write_table(name, folder / "results")
+    with ProcessPoolExecutor() as pool:  # reading records takes most of the time
+        list(pool.map(partial(_write_table, folder=folder / "results"), tables))
     rules = read_table(RULES_TABLE)
     write_text(folder / "results" / "rules.md", rules_page(rules))
     write_text(

@@ -2,13 +2,14 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.config import Config, compose_config, identity, resolve
+from benchmarks.config import SOURCES, Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.composed import composed_runs
 from benchmarks.tables.render import CSV_COLUMNS
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
@@ -200,24 +201,17 @@ def _runs_of_cells(spec: TableSpec, archive: Archive) -> dict[str, tuple[Archive
     """Find the committed runs of each cell, by their identity."""
     if not archive.runs:
         return {}
-    seeds = sorted({int(run.record["seed"]) for run in archive.runs.values()})
-    sources = sorted({str(run.config["task"]["source"]) for run in archive.runs.values()})
-    scale = str(archive.how["scale"])
-
-    def runs(cell: Cell) -> Iterator[ArchivedRun]:
-        for overrides in cell.runs_at(scale):
-            for config in _configs([*overrides, f"scale={scale}"], seeds, sources):
-                if (run := archive.runs.get(identity(config))) is not None:
-                    yield run
-
-    return {cell.name: tuple(runs(cell)) for cell in spec.cells}
+    scale, seeds = str(archive.how["scale"]), max(int(run.record["seed"]) for run in archive.runs.values()) + 1
+    asked = [(cell, (*overrides, f"scale={scale}")) for cell in spec.cells for overrides in cell.runs_at(scale)]
+    composed = composed_runs([(overrides, seeds) for _, overrides in asked], spec.heading)
+    runs: dict[str, tuple[ArchivedRun, ...]] = {}
+    for (cell, _), configs in zip(asked, composed, strict=True):
+        found = (archive.runs.get(identity(config)) for config in _on_every_source(configs))
+        runs[cell.name] = (*runs.get(cell.name, ()), *(run for run in found if run is not None))
+    return runs
 
 
-def _configs(overrides: Sequence[str], seeds: Sequence[int], sources: Sequence[str]) -> Iterator[Config]:
-    """Yield a run's configuration with each seed, on each source of data."""
-    composed = compose_config(overrides)
-    for seed in seeds:
-        composed.seed = seed  # before it is resolved, since options of rules refer to it
-        for source in sources:
-            composed.task.source = source
-            yield resolve(composed)
+def _on_every_source(configs: Sequence[Config]) -> Iterator[Config]:
+    for config in configs:
+        for source in SOURCES:
+            yield replace(config, task=replace(config.task, source=source))

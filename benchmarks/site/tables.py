@@ -164,8 +164,10 @@ def _key(value: float | None) -> str:
 
 def _facts(table: TableResults) -> str:
     recorded = len(table.archive.runs)
+    complete = all(len(result.seeds) == result.n for result in table.results)
+    extent = ", and the table is what they give" if complete else "; not all of its numbers have theirs"
     records = (
-        f"**{recorded} runs** are committed as its records, and the table is what they give"
+        f"**{recorded} runs** are committed as its records{extent}"
         if recorded
         else "**Records not kept**: the runs behind it were not committed, so that its numbers cannot be opened down "
         "to single runs"

@@ -1,10 +1,10 @@
 """Configurations of a table's runs: composed once, and kept in the cache folder for the next command."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,17 @@ def _store(asked: Sequence[Asked]) -> Path | None:
         return None
     if any("oc." in override for overrides, _ in asked for override in overrides):
         return None  # it may refer to anything
-    code = [inspect.getsource(module) for module in (composer, config_cases)]
-    content = [hydra.__version__, omegaconf.__version__, *code, files, environment, asked]
+    home = str(Path("~").expanduser())
+    content = [hydra.__version__, omegaconf.__version__, _composing_code(), home, files, environment, asked]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
     return cache_dir() / "composed" / f"{key}.json"
+
+
+@cache
+def _composing_code() -> str:
+    """Return a checksum of the code that composes and checks configurations."""
+    files = [Path(composer.__file__), *sorted(Path(config_cases.__file__).parent.glob("*.py"))]
+    return _checksum("\0".join(path.read_text(encoding="utf-8") for path in files))
 
 
 def _read(store: Path) -> list[list[Config]] | None:

@@ -14,6 +14,7 @@ from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.yaml_files import read_yaml
 
 Schema = TypeVar("Schema")
 
@@ -231,7 +232,10 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
 
 def _load(path: Path) -> Any:
     try:
-        return OmegaConf.load(io.StringIO(read_regular(path)))
+        text = read_regular(path)
+        if "&" in text:
+            read_yaml(path, f"table file {path.name}")  # which refuses aliases without end; OmegaConf copies them
+        return OmegaConf.load(io.StringIO(text))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -35,7 +35,8 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.errors import ConfigError
-from benchmarks.utils.paths import config_files
+from benchmarks.utils.paths import CONFIG_DIR, config_files
+from benchmarks.utils.yaml_files import read_yaml
 
 PUBLISHED, REDUCED = "paper", ("mini", "smoke")
 """The scale that plain values belong to, and those that change them."""
@@ -56,11 +57,13 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """Read a file and work its cases into its values; both are remembered for the next time.
 
         Raises:
-            ConfigError: a block that names a case or a value that there is not.
+            ConfigError: a block that names a case or a value that there is not; a user's own file that is not YAML.
         """
         file = Path(self.path, self._normalize_file_name(config_path))
         key = self.provider, str(file), file.read_bytes() if file.is_file() else b""
         if key not in _READ:
+            if Path(self.path) != CONFIG_DIR and file.exists():
+                _check_own_file(file)
             _READ[key] = self._load(config_path)
         return deepcopy(_READ[key])
 
@@ -70,6 +73,17 @@ class FileConfigSource(file_config_source.FileConfigSource):
             where = f"{config_path.removesuffix('.yaml')}.yaml"
             result.config = with_cases(result.config, where, lambda group: _names(group, Path(self.path)))
         return result
+
+
+def _check_own_file(file: Path) -> None:
+    """Check a file of the user's own, whose mistakes Hydra would tell in its own words, or not at all.
+
+    Raises:
+        ConfigError: it is no YAML file of keys and values.
+    """
+    content = read_yaml(file, f"the configuration '{file}'")
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"the configuration '{file}' must map keys to values")
 
 
 def install() -> None:

@@ -189,12 +189,7 @@ class FeedbackMatrices:
         return as_rows(error, self._batch_dims(error))
 
     def _batch_dims(self, error: Tensor) -> int:
-        most = max(1, error.ndim - 1)
-        if self.batch_dims is not None and self.batch_dims > most:
-            raise FeedbackError(
-                f"batch_dims must be at most {most} for an error of {error.ndim} dimensions, got {self.batch_dims}"
-            )
-        return self.batch_dims or most
+        return self.batch_dims or max(1, error.ndim - 1)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> dict[str, str]:
         """Draw the matrices that are not drawn yet, on the device of `error`, of which only the shape matters.

@@ -16,20 +16,27 @@ class RowOrder:
 
     Args:
         batch_dims: number of leading dimensions that count rows where the user has said so, and thereby that the order
-            is the same; nothing is compared then.
+            is the same; only the number is checked then.
     """
 
     def __init__(self, batch_dims: int | None = None) -> None:
-        self._said = batch_dims is not None
+        self._batch_dims = batch_dims
         self._known: set[str] = set()
 
     def check(self, error: torch.Size, points: Sequence[Point]) -> None:
         """Check that all dimensions of the error but the last count rows that are the points', in one order.
 
         Raises:
-            FeedbackError: they are not, or it cannot be told.
+            FeedbackError: they are not, or it cannot be told; `batch_dims` is more than the error or a point has.
         """
-        for point in () if self._said else points:
+        if self._batch_dims is not None:
+            most = max(1, len(error) - 1, *(point.activation.ndim - 1 for point in points))
+            if self._batch_dims > most:
+                raise FeedbackError(
+                    f"batch_dims must be at most {most} for an error of {len(error)} dimensions, got {self._batch_dims}"
+                )
+            return
+        for point in points:
             sure = _is_in_order(point.activation.shape, error, point.name)
             if sure and not torch.compiler.is_compiling():
                 self._known.add(point.name)

@@ -219,7 +219,9 @@ class FeedbackHooks:
         self._reached[name] = True
         if self.mode == "cut":
             kept, handed_on = self._recorder.at_point(name, activation)
-        elif self.mode in ("recompute", "describe"):
+        elif self.mode == "recompute":
+            kept, handed_on = self._recorder.at_point_of_part(name, activation)
+        elif self.mode == "describe":
             kept, handed_on = Point(name, activation), activation.detach()
         else:
             kept, handed_on = self._recorder.observe_point(name, activation)

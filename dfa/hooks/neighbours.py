@@ -53,6 +53,9 @@ class LinkingRecorder(Recorder):
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         return self._linked(name, activation, activation.detach().requires_grad_())
 
+    def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        return self.at_point(name, activation)
+
     def observe_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         return self._linked(name, activation, activation.clone())
 

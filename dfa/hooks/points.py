@@ -138,6 +138,10 @@ class Recorder:
             return Point(name, activation), handed_on.requires_grad_().clone()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
 
+    def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        """Do as `at_point` where a part of the model runs by itself."""
+        return Point(name, activation), activation.detach()
+
     def observe_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Do as `at_point` where nothing is cut."""
         # A copy goes on, lest an operation in place further up changes what is observed.

@@ -1,4 +1,4 @@
-"""The error of a micro-batch on its way from the last stage to all others."""
+"""The error of a micro-batch on its way from the last stage to all others, and what a rule sends on to neighbours."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from dfa.pipeline.signals import shape_only
 
 
 class ErrorBroadcast:
-    """Sends the errors of micro-batches from the last stage to all others, on a process group of its own.
+    """Sends the errors of micro-batches from the last stage to all others, and signals from stage to stage.
+
+    On a process group of its own.
 
     Args:
         group: of the stages.
@@ -33,7 +35,9 @@ class ErrorBroadcast:
         ranks = distributed.get_process_group_ranks(group)
         self._group = distributed.new_group(ranks, timeout=timeout, use_local_synchronization=True)
         self._source = ranks[-1]
-        self._last = stage == stages - 1
+        self._place = stage, stages
+        self._below, self._above = ranks[max(0, stage - 1)], ranks[min(stage + 1, len(ranks) - 1)]
+        self._leaving: list[tuple[Work | None, Tensor]] = []
         self._device = device
         self._meta: Tensor | None = None
         self.shapes: list[list[Point]] = []
@@ -54,10 +58,35 @@ class ErrorBroadcast:
             assert self._meta is not None
             error = torch.empty(self._meta.shape, dtype=self._meta.dtype, device=self._device)
         error = error.contiguous()
-        content = error.view(torch.uint8) if error.ndim else error  # bytes, for backends without bfloat16
-        work = distributed.broadcast(content, self._source, group=self._group, async_op=True)
+        work = distributed.broadcast(_content(error), self._source, group=self._group, async_op=True)
         assert work is not None
         return error, work
+
+    def from_above(self, like: Tensor) -> Tensor:
+        """Wait for a tensor of this shape and type from the stage above."""
+        received = torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False)
+        with waiting(*self._place, "a signal of the stage above"):
+            distributed.recv(_content(received), self._above, group=self._group)
+        return received
+
+    def to_below(self, tensor: Tensor) -> None:
+        """Send a tensor to the stage below, and go on."""
+        tensor = tensor.detach().contiguous()
+        with waiting(*self._place, "the stage below to take a signal"):
+            self._leaving.append((distributed.isend(_content(tensor), self._below, group=self._group), tensor))
+
+    def finish(self) -> None:
+        """Wait until everything sent to the stage below has been received."""
+        with waiting(*self._place, "the stage below to take a signal"):
+            for work, _ in self._leaving:
+                if work is not None:
+                    work.wait()
+        self._leaving.clear()
+
+
+def _content(tensor: Tensor) -> Tensor:
+    """View a tensor as bytes, for backends that do not know its type."""
+    return tensor.view(torch.uint8) if tensor.ndim else tensor
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from torch.distributed import Work
 
 from dfa.base.rule import Rule
 from dfa.errors import PointError
+from dfa.hooks.neighbours import LinkedPoint
 from dfa.hooks.outputs import first_tensor, map_tensors, replace_first
 from dfa.hooks.points import Point, check_trainable
 from dfa.pipeline.parts import Part
-from dfa.pipeline.signals import split_points, stage_signals
+from dfa.pipeline.signals import Neighbours, StageView, stage_signals
+from dfa.rules.highway import Highway
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Chunk:
         encoded: the error that signals are computed from, in the last stage from its backward pass on, in others once
             `arrival` is done.
         arrival: of the error.
+        entry: what the stage was given, a leaf, where signals go from point to point.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -39,6 +42,7 @@ class Chunk:
     leaf: Tensor | None = None
     encoded: Tensor | None = None
     arrival: Work | None = None
+    entry: Tensor | None = None
 
 
 class ChunkRecorder:
@@ -68,6 +72,7 @@ class ChunkRecorder:
         self._error_name = names[0] if names else ""
         self._expected = {name for name in rule.hooks.points if part.ends[name] == part.number}
         self._current: Chunk | None = None
+        part.links_entry = isinstance(rule, Highway)
         stages = max(part.ends.values())
         if self._error_name not in part.ends:
             raise PointError(f"error tensor '{self._error_name}' is a field of the output: name a module instead")
@@ -84,6 +89,7 @@ class ChunkRecorder:
             with self._rule.hooks.switched("recompute"):  # cuts at points, and leaves error tensors to this class
                 yield chunk
                 chunk.points = list(self._rule.hooks.pending_points())
+                chunk.entry, self._part.entry = self._part.entry, None
         finally:
             self._current = None
         self._check(chunk)
@@ -101,12 +107,20 @@ class ChunkRecorder:
                     raise PointError("the loss does not depend on the error tensor: no error arrived there")
                 chunk.encoded = getattr(self._rule, "encode")(chunk.leaf.grad)  # noqa: B009 - of direct rules
 
-    def backward(self, chunk: Chunk, shapes: Sequence[Sequence[Point]]) -> None:
-        """Add the gradients of the layers below the points and the error tensor."""
+    def backward(self, chunk: Chunk, shapes: Sequence[Sequence[Point]], neighbours: Neighbours) -> None:
+        """Add the gradients of the layers below the points and the error tensor.
+
+        Args:
+            chunk: whose error is there.
+            shapes: of the points of every stage.
+            neighbours: of this stage.
+        """
         assert chunk.encoded is not None
-        points = split_points(chunk.points, shapes, self._part.number)
+        every = [point for points in shapes for point in points]
+        later = [point for points in shapes[self._part.number + 1 :] for point in points]
+        view = StageView(chunk.points, every, later, chunk.entry, chunk.error_tensor, neighbours)
         with _plain(chunk.encoded):
-            signals = list(self._signals(self._rule, self._error_name, chunk.encoded, points))
+            signals = list(self._signals(self._rule, self._error_name, chunk.encoded, view))
             roots = [point.activation for point in chunk.points]
             if chunk.error_tensor is not None and chunk.error_tensor.requires_grad:
                 assert chunk.leaf is not None and chunk.leaf.grad is not None
@@ -131,10 +145,17 @@ class ChunkRecorder:
         check_trainable(chunk.points)
         leaks: list[Tensor] = []
         map_tensors(chunk.output, lambda tensor: leaks.append(tensor) if tensor.requires_grad else None)
-        if leaks and not self._last:
+        if not self._last and any(not _hands_on(tensor, chunk.points) for tensor in leaks):
             raise PointError(
                 f"part {self._part.number} must end at a feedback point, or what follows its last one learns nothing"
             )
+
+
+def _hands_on(tensor: Tensor, points: Sequence[Point]) -> bool:
+    """Whether a tensor is the copy that the topmost point hands on, where that is on a graph of its own."""
+    topmost = points[-1] if points else None
+    before = None if tensor.grad_fn is None else tensor.grad_fn.next_functions[0][0]
+    return isinstance(topmost, LinkedPoint) and getattr(before, "variable", None) is topmost.above
 
 
 def _plain(tensor: Tensor) -> torch.autocast:

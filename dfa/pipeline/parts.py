@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
@@ -62,6 +63,8 @@ class Part(nn.Module):
         model: the model, in which modules of other parts are stand-ins without parameters; names stay the same.
         number: of this part, from 0.
         ends: name of every module of the whole model → number of the part that its output comes from.
+        links_entry: whether gradients with respect to what this part is given can be asked for.
+        entry: what this part was given, a leaf, where they can.
     """
 
     def __init__(self, model: nn.Module, number: int, stages: dict[str, int], begins: Sequence[str]) -> None:
@@ -69,6 +72,8 @@ class Part(nn.Module):
         self.model = model
         self.number = number
         self.ends = {name: max(_held(name, stages)) for name in stages}
+        self.links_entry = False
+        self.entry: Tensor | None = None
         self._begin = begins[number]
         self._received: tuple[Any, ...] | None = None
         for name in _outside(model, number, stages):
@@ -115,7 +120,12 @@ class Part(nn.Module):
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         received, self._received = self._received, None
-        return arguments if received is None else received
+        if received is None:
+            return arguments
+        if not (self.links_entry and torch.is_grad_enabled()):
+            return received
+        self.entry = received[0].detach().requires_grad_()
+        return (self.entry.clone(), *received[1:])  # which may be written to further up
 
 
 def cut(model: nn.Module, at: Sequence[str], number: int) -> Part:

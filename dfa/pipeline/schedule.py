@@ -35,8 +35,8 @@ class ScheduleFeedback(PipelineScheduleSingle):
         stage: PyTorch's stage around a part that `dfa.pipeline.cut` has made.
         n_microbatches: parts of a batch.
         loss_fn: loss of a micro-batch, from the model's output and the target.
-        rule: `dfa`, `identity` or `shallow`, made on the whole model before it was cut, with the same options in
-            every process.
+        rule: `dfa`, `identity`, `highway` or `shallow`, made on the whole model before it was cut, with the same
+            options in every process.
         args_chunk_spec, kwargs_chunk_spec, output_merge_spec: see PyTorch's schedules.
         scale_grads: whether losses are means over rows, so that each counts 1/n_microbatches.
         timeout: how long to wait for an error from the last stage; None: as the process group does.
@@ -106,6 +106,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
             self._backward(under_way.popleft())
         with self._waiting("the next stage to take the output"):
             _finish(leaving)
+        self._errors.finish()
         if losses is not None and stage.is_last:
             losses[:] = found
 
@@ -152,7 +153,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
         if not self._stage.is_last:
             with self._waiting("the error of the last stage"):
                 chunk.arrival.wait()
-        self._chunks.backward(chunk, self._errors.shapes)
+        self._chunks.backward(chunk, self._errors.shapes, self._errors)
         if self._stage.is_last:
             with self._waiting("the other stages to take the error"):
                 chunk.arrival.wait()

@@ -1,9 +1,9 @@
 """What the points of one stage receive, by rule."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,60 +11,97 @@ from torch import Tensor
 from dfa.base.rule import Rule
 from dfa.errors import PointError
 from dfa.hooks.points import Point
+from dfa.pipeline.waves import send_down_in_stage
 from dfa.rules.dfa import DirectFeedbackAlignment
+from dfa.rules.highway import Highway
 from dfa.rules.identity import IdentityFeedback
 from dfa.rules.shallow import Shallow
 
 
+class Neighbours(Protocol):
+    """The stages above and below, as far as signals know them."""
+
+    def from_above(self, like: Tensor) -> Tensor:
+        """Wait for a tensor of this shape and type from the stage above."""
+
+    def to_below(self, tensor: Tensor) -> None:
+        """Send a tensor to the stage below, and go on."""
+
+
 @dataclass(frozen=True)
-class StagePoints:
-    """The points of one micro-batch, as one stage knows them.
+class StageView:
+    """One micro-batch, as one stage knows it.
 
     Attributes:
-        own: of this stage, with their activations.
-        every: of all stages in the order of the forward pass, as shapes without content.
+        own: points of this stage, with their activations.
+        every: points of all stages in the order of the forward pass, as shapes without content.
         later: those of the stages after this one.
+        entry: what the stage was given, a leaf, where signals go from point to point; None in the first stage.
+        error_tensor: in the last stage.
+        neighbours: the stages above and below.
     """
 
     own: list[Point]
     every: list[Point]
     later: list[Point]
+    entry: Tensor | None
+    error_tensor: Tensor | None
+    neighbours: Neighbours
 
 
-Signals = Callable[[Any, str, Tensor, StagePoints], Iterable[Tensor]]
+Signals = Callable[[Any, str, Tensor, StageView], Iterable[Tensor]]
 
 
-def _dfa_signals(
-    rule: DirectFeedbackAlignment, error_name: str, error: Tensor, points: StagePoints
-) -> Iterable[Tensor]:
-    _draw(rule, error_name, error, points)
-    return rule.signals(error_name, error, points.own)
+def _dfa_signals(rule: DirectFeedbackAlignment, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
+    _draw(rule, error_name, error, stage)
+    return rule.signals(error_name, error, stage.own)
 
 
-def _identity_signals(rule: IdentityFeedback, error_name: str, error: Tensor, points: StagePoints) -> Iterable[Tensor]:
-    _draw(rule, error_name, error, points)
-    on_path = [point for point in points.later if point.activation.shape == error.shape]  # `damping` counts them
-    return islice(rule.signals(error_name, error, [*points.own, *on_path]), len(points.own))
+def _identity_signals(rule: IdentityFeedback, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
+    _draw(rule, error_name, error, stage)
+    on_path = [point for point in stage.later if point.activation.shape == error.shape]  # `damping` counts them
+    signals = IdentityFeedback.signals(rule, error_name, error, [*stage.own, *on_path])
+    return islice(signals, len(stage.own))
 
 
-def _draw(rule: DirectFeedbackAlignment, error_name: str, error: Tensor, points: StagePoints) -> None:
+def _highway_signals(rule: Highway, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
+    """Compute signals in waves; the stage above sends what the topmost point receives, and the change on the path."""
+    signals = list(_identity_signals(rule, error_name, error, stage))
+    path_above = any(point.activation.shape == error.shape for point in stage.later)
+    for _ in range(min(rule.waves, len(stage.every))):  # more change nothing
+        below, received = send_down_in_stage(stage.own, signals, error, stage.entry, stage.error_tensor)
+        if below is not None:
+            stage.neighbours.to_below(below)
+        change = None
+        if stage.error_tensor is None:
+            received.append(stage.neighbours.from_above(stage.own[-1].activation))
+            change = stage.neighbours.from_above(error) if path_above else None
+        signals, change = rule.improved(error, stage.own, signals, received, change)
+        if below is not None and change is not None:
+            stage.neighbours.to_below(change)
+    return signals
+
+
+def _draw(rule: DirectFeedbackAlignment, error_name: str, error: Tensor, stage: StageView) -> None:
     """Draw the matrices of this stage; one that all points share is as wide as the widest, wherever that lies."""
-    rule.prepare(error_name, error, points.every if rule.feedback.sharing == "shared" else points.own)
+    points = stage.every if rule.feedback.sharing == "shared" else stage.own
+    prepare = IdentityFeedback.prepare if isinstance(rule, IdentityFeedback) else DirectFeedbackAlignment.prepare
+    prepare(rule, error_name, error, points)  # type: ignore[arg-type]
 
 
-def _no_signals(rule: Shallow, error_name: str, error: Tensor, points: StagePoints) -> Iterable[Tensor]:
+def _no_signals(rule: Shallow, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
     return ()
 
 
 STAGE_SIGNALS: dict[type[Rule], Signals] = {
     DirectFeedbackAlignment: _dfa_signals,
     IdentityFeedback: _identity_signals,
+    Highway: _highway_signals,
     Shallow: _no_signals,
 }
-"""Rule → function (rule, error tensor's name, error, points) that computes the signals of a stage's own points.
+"""Rule → function (rule, error tensor's name, error, stage) that computes the signals of a stage's own points.
 
-The error has been encoded by the rule's codec. A rule of one's own is added here, where no point of it needs anything
-of another stage but the shapes of its points.
+The error has been encoded by the rule's codec. A rule of one's own is added here.
 """
 
 
@@ -80,17 +117,15 @@ def stage_signals(rule: Rule) -> Signals:
         raise PointError(f"rule '{rule.name}' does not run in the stages of a pipeline; those that do: {known}")
     if getattr(rule, "memory", "keep") != "keep":
         raise PointError("memory='recompute' does not go with the stages of a pipeline")
-    if isinstance(rule, IdentityFeedback) and rule.uses.forward_weights != "none":
-        raise PointError("norms of rule 'identity' do not go with the stages of a pipeline: they lie in other stages")
+    if isinstance(rule, IdentityFeedback) and rule.on_norms:
+        raise PointError(
+            f"norms of rule '{rule.name}' do not go with the stages of a pipeline: they lie in other stages"
+        )
+    if isinstance(rule, Highway) and rule.between is not None:
+        raise PointError("rule 'highway' runs in the stages of a pipeline with feedback='transport' only")
     return found
 
 
 def shape_only(activation: Tensor) -> Tensor:
     """Return a tensor with the shape and type of an activation, and no content."""
     return torch.empty(activation.shape, dtype=activation.dtype, device="meta")
-
-
-def split_points(own: list[Point], shapes: Sequence[Sequence[Point]], stage: int) -> StagePoints:
-    """Set a stage's points beside the shapes of those of all stages, in the stages' order."""
-    every = [point for points in shapes for point in points]
-    return StagePoints(own, every, [point for points in shapes[stage + 1 :] for point in points])

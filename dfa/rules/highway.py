@@ -94,9 +94,9 @@ class Highway(IdentityFeedback):
             raise ValueError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
         self.waves = waves
         super().__init__(model, points, error_at, silent, damping=damping, norms=norms, otherwise=otherwise, **options)
-        self._between: BetweenBlocks | None = None
+        self.between: BetweenBlocks | None = None
         if waves:
-            self._between = _weights_between_blocks(self.model, self.hooks, feedback, decay, options.get("seed", 0))
+            self.between = _weights_between_blocks(self.model, self.hooks, feedback, decay, options.get("seed", 0))
 
     @property
     def uses(self) -> Uses:
@@ -104,9 +104,9 @@ class Highway(IdentityFeedback):
         if not self.waves:
             return held
         work = replace(held, waves=self.waves, extra_forwards=held.extra_forwards + self.waves)
-        if self._between is None:
+        if self.between is None:
             return replace(work, forward_weights="all")
-        between = self._between.uses
+        between = self.between.uses
         weights = held.forward_weights if between.forward_weights == "none" else between.forward_weights
         return replace(work, forward_weights=weights, state=between.state)
 
@@ -115,20 +115,35 @@ class Highway(IdentityFeedback):
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         signals = list(super().signals(error_name, error, points))
-        if self._between is not None:
-            exchange_between(points, self._between.exchange)
+        if self.between is not None:
+            exchange_between(points, self.between.exchange)
         for _ in range(min(self.waves, len(points))):  # more change nothing
-            with nullcontext() if self._between is None else self._between.sending():
+            with nullcontext() if self.between is None else self.between.sending():
                 received = send_down(points, signals, error)
-            signals = self._improved(error, points, signals, received)
+            signals, _ = self.improved(error, points, signals, received)
         return iter(signals)
 
-    def _improved(
-        self, error: Tensor, points: Sequence[Point], signals: Sequence[Tensor], received: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Add to what each point received the change of the signal above it, along the path."""
+    def improved(
+        self,
+        error: Tensor,
+        points: Sequence[Point],
+        signals: Sequence[Tensor],
+        received: Sequence[Tensor],
+        change: Tensor | None = None,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Add to what each point received the change of the signal above it, along the path.
+
+        Args:
+            error: the error.
+            points: that signals arrive at.
+            signals: of the points, before this wave.
+            received: by each point from the part above it.
+            change: of what comes down the path from above these points; None: nothing, as the error does not change.
+
+        Returns:
+            the signals after the wave, and the change that goes on below the points.
+        """
         improved: list[Tensor] = []
-        change: Tensor | None = None  # the error does not change
         for point, before, arriving in zip(*map(reversed, (points, signals, received)), strict=True):
             change = None if change is None else self.below_norms(change, point)
             after = arriving
@@ -136,27 +151,27 @@ class Highway(IdentityFeedback):
                 after = arriving if change is None else arriving + change.to(arriving.dtype)
                 change = self.damping * (after - before).to(error.dtype)
             improved.append(after)
-        return improved[::-1]
+        return improved[::-1], change
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         raise PointError(f"rule '{self.name}' cannot run inside torch.compile")
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
-        if self._between is not None:
-            self._between.end_batch()
+        if self.between is not None:
+            self.between.end_batch()
 
     def state_dict(self) -> dict[str, Any]:
-        between = {} if self._between is None else self._between.state_dict()
+        between = {} if self.between is None else self.between.state_dict()
         return {"matrices": super().state_dict(), "between": between}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_state(self.name, state, ["matrices", "between"])
         super().load_state_dict(state["matrices"])
-        if self._between is None:
+        if self.between is None:
             check_state(self.name, state["between"], [])
         else:
-            self._between.load_state_dict(state["between"])
+            self.between.load_state_dict(state["between"])
 
 
 def _weights_between_blocks(

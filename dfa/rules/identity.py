@@ -83,6 +83,11 @@ class IdentityFeedback(DirectFeedbackAlignment):
         ]
 
     @property
+    def on_norms(self) -> bool:
+        """Whether signals depend on normalisations on the path."""
+        return bool(self._norm_handles)
+
+    @property
     def uses(self) -> Uses:
         held = "fixed feedback" if self.feedback.shapes else "none"
         weights = "gains" if self._norm_handles else "none"

@@ -12,10 +12,13 @@ from benchmarks.commands import reproduce
 from benchmarks.commands.chaos import main
 from benchmarks.errors import ResultsError
 from benchmarks.launchers.chaos import differences, disturb
+from benchmarks.launchers.damage import damage_a_history
+from benchmarks.run.records import RunFolder
 from benchmarks.tables import targets
 from benchmarks.utils.paths import REPOSITORY
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
+from tests.run.test_execute import _leave_at
 
 # The driver has the toy for its table; workers need its file only.
 _SWEEP = (
@@ -46,7 +49,13 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     monkeypatch.setattr(targets, "load_spec", lambda name, **options: toy_table(epochs=8))
     assert command(reproduce.main, *_sweep(script, calm)[2:], "--jobs", "1")[0] == 0
     done = disturb(
-        _sweep(script, chaotic), chaotic, _KILLS, (0.3, 1.5), random.Random(3), {**environment, "TOY_PAUSE": "0.04"}
+        _sweep(script, chaotic),
+        chaotic,
+        _KILLS,
+        (0.3, 1.5),
+        random.Random(3),
+        {**environment, "TOY_PAUSE": "0.04"},
+        damage=True,
     )
     assert len(done.killed) == _KILLS and set(done.killed) == {"driver", "worker"}
     assert done.drivers == 1 + done.killed.count("driver")
@@ -88,3 +97,16 @@ def test_a_sweep_that_cannot_be_run_is_told_in_one_line(command: Command) -> Non
     code, _, err = command(main, "--table", "nope")
     assert code == 2 and err.count("\n") == 1
     assert err.startswith("error: the sweep ended with code 2: unknown table or figure 'nope'; known: table_1")
+
+
+def test_only_histories_of_runs_that_can_go_on_are_damaged(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["trainer.epochs=3", "run.checkpoint_seconds=0"]
+    toys.run("seed=0", *options)
+    assert damage_a_history(toys.results, random.Random(0)) is None
+    _leave_at(monkeypatch, toys.config("seed=1", *options), 12)
+    begun = RunFolder.of(toys.config("seed=1", *options))
+    before = begun.metrics.read_bytes()
+    with begun.locked():
+        assert damage_a_history(toys.results, random.Random(0)) is None
+    assert damage_a_history(toys.results, random.Random(0)) == begun.metrics
+    assert not begun.metrics.exists() or begun.metrics.read_bytes() != before

@@ -160,7 +160,7 @@ def test_a_target_that_cannot_be_made_does_not_stop_the_others(
     [
         (["table_9"], "unknown table or figure 'table_9'; known: table_1, "),
         (["table_3", "--scale", "huge"], "unknown scale 'huge'; known: auto, paper, mini, smoke"),
-        (["table_3", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["table_3", "--seeds", "0"], "--seeds: must be from 1 to 2147483647, got 0"),
         (["table_3", "--set", "trainer.colour=red"], "trainer.colour"),
         (["table_a2", "--rules", "hebb", "--scale", "smoke"], "unknown rule 'hebb'; known: bp, calibrate, dfa"),
     ],

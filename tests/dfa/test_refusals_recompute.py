@@ -200,7 +200,7 @@ def test_two_passes_that_share_an_input(batch: Batch) -> None:
         parts = zip(batch[0].chunk(2), batch[1].chunk(2), strict=True)
         return torch.stack([cross_entropy(model(x, condition), targets) for x, targets in parts]).sum()
 
-    found = []
+    found: list[dict[str, Tensor]] = []
     for memory in ("keep", "recompute"):
         source.grad = None
         with dfa.RULES.build("dfa", model, "block", memory=memory) as rule:

@@ -41,7 +41,11 @@ def test_rows_table_and_figure(small: None, tmp_path: Path, command: Command) ->
     code, out, err = command(main, "--parts", "pipeline", "--results", str(tmp_path))
     assert (code, err) == (0, "")
     rows = json.loads((tmp_path / "bench" / "pipeline.json").read_text())
-    found = [(row["model"], row["stages"], row["microbatches"], row["baseline"]) for row in rows]
+    found = [
+        (row["model"], row["stages"], row["microbatches"], row["baseline"])
+        for row in rows
+        if row["execution"] == "stages"
+    ]
     assert found == [
         ("mlp", 2, 1, "one_process"),
         ("mlp", 2, 2, "one_process"),
@@ -51,6 +55,8 @@ def test_rows_table_and_figure(small: None, tmp_path: Path, command: Command) ->
         ("sleeping", 3, 2, "one_process"),
         ("sleeping", 3, 2, "ScheduleGPipe"),
     ]
+    others = [(row["model"], row["stages"], row["execution"]) for row in rows if row["execution"] != "stages"]
+    assert others == [("mlp", 1, execution) for execution in ("one_process", "recompute", "recompute_parallel")]
     for row in rows:
         assert (row["rule"], row["threads"], row["device"]) == ("dfa", 1, "cpu")
         assert row["ratio"] > 0 and row["ratio_to_one_process"] > 0

@@ -19,7 +19,7 @@ _ASKED = [
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(composed_module, "cache_dir", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "composed"
 
 
@@ -70,7 +70,7 @@ def test_a_damaged_file_is_not_trusted(cache: Path, counted: list[list[str]], da
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(composed_module, "cache_dir", lambda: tmp_path / "file")
     for _ in range(2):
         assert composed_runs(_ASKED, "table") == _one_by_one()
 

@@ -12,7 +12,7 @@
       font: { color: text, size: 12, family: getComputedStyle(document.body).fontFamily },
       margin: { l: 8, r: 8, t: 34, b: 40 },
       hoverlabel: { align: "left" },
-      legend: { orientation: "h", y: -0.16 },
+      legend: { orientation: "h", y: 1, yanchor: "bottom", xanchor: "right", x: 1 },
       ...more,
       title: { text: more.title, font: { size: 14 }, x: 0, xanchor: "left", xref: "paper" },
       xaxis: { ...line, ...more.xaxis },
@@ -47,10 +47,11 @@
     const dots = ours.flatMap(({ cell, result }) => result.seeds.map(([seed, value]) => ({ cell, result, seed, value })));
     const anchors = places => places.map(({ result }) => result.anchor);
     return colour => ({
-      title: [column, settings.label].filter(Boolean).join(", "),
-      height: 96 + 24 * rows.length,
+      title: column,
+      height: (column ? 112 : 96) + 24 * rows.length,
+      margin: { l: 8, r: 8, t: column ? 34 : 8, b: 40 },
       showlegend: true,
-      xaxis: { automargin: true },
+      xaxis: { title: { text: settings.label, font: { size: 11 } } },
       yaxis: { type: "category", categoryorder: "array", categoryarray: [...names].reverse(), range: [-0.6, names.length - 0.4] },
       traces: [
         {

@@ -11,15 +11,22 @@ import torch
 from torch import distributed
 
 from benchmarks.errors import ResultsError
-from benchmarks.speed.pipeline.stages import BASELINES, Setting, StageTimes, make_schedule_step, time_stage
-from benchmarks.speed.workloads import Step, make_step
+from benchmarks.speed.pipeline.stages import (
+    BASELINES,
+    ONE_PROCESS,
+    Setting,
+    StageTimes,
+    make_schedule_step,
+    make_step_alone,
+    time_stage,
+)
+from benchmarks.speed.workloads import Step
 from benchmarks.utils.files import write_text
 from benchmarks.utils.machine import keep_freed_memory
 from dfa.pipeline.timeline import Costs
 
-ONE_PROCESS = "one_process"
 Turns = dict[tuple[str, str, int], list[float]]
-"""(rule, schedule, micro-batches) → seconds of a step, in every round."""
+"""(rule, schedule or execution, micro-batches) → seconds of a step, in every round."""
 
 
 def time_in_stages(setting: Setting) -> tuple[Turns, dict[int, StageTimes]]:
@@ -50,8 +57,8 @@ def _work(rank: int, folder: str, setting: Setting) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=setting.stages + 1)
     group = distributed.new_group(list(range(setting.stages)))
     steps: dict[tuple[str, str, int], Step | None] = {}
-    for rule in ("bp", setting.rule):
-        steps[rule, ONE_PROCESS, 1] = make_step(setting.build()[0], rule) if alone else None
+    for rule, execution in [("bp", ONE_PROCESS), *((setting.rule, name) for name in setting.executions())]:
+        steps[rule, execution, 1] = make_step_alone(setting, rule, execution) if alone else None
     for count in setting.microbatches:
         for schedule in ("feedback", *BASELINES):
             if schedule != "Schedule1F1B" or count >= setting.stages:  # which it refuses

@@ -14,6 +14,12 @@ from dfa.pipeline.timeline import Costs, predict
 Row = dict[str, Any]
 _TITLES = {"gpipe": "GPipe", "1f1b": "1F1B", "zero_bubble": "zero bubble (ZB-H1)", "feedback": "feedback"}
 _BASELINES = {"ScheduleGPipe": "BP, GPipe", "Schedule1F1B": "BP, 1F1B", "one_process": "BP, one process, all cores"}
+_EXECUTIONS = {
+    "stages": "stages",
+    "one_process": "one process",
+    "recompute": "one process, memory=recompute",
+    "recompute_parallel": "one process, memory=recompute, parallel",
+}
 _COLOURS = {"forward": "tab:blue", "backward": "tab:orange", "weights": "tab:green"}
 _SHOWN = {"stages": 4, "microbatches": 4}
 UNIT = Costs(forward=1, backward=2)
@@ -26,6 +32,7 @@ def pipeline_text(rows: Sequence[Row]) -> str:
         "model",
         "stages",
         "micro-batches",
+        "execution",
         "against",
         "ms",
         "ms, other",
@@ -39,6 +46,7 @@ def pipeline_text(rows: Sequence[Row]) -> str:
             f"{row['model']}, {row['size']}",
             str(row["stages"]),
             str(row["microbatches"]),
+            _EXECUTIONS[row["execution"]],
             _BASELINES[row["baseline"]],
             f"{row['median_ms']:.1f}",
             f"{row['baseline_ms']:.1f}",
@@ -53,14 +61,15 @@ def pipeline_text(rows: Sequence[Row]) -> str:
         "A training step of DFA in stages, one process each, relative to backpropagation: under PyTorch's schedules in"
         " the same stages, and in one process on all cores. Medians over rounds in which all take turns; below 1, DFA"
         " is faster. Predicted: by the model of schedules, from the forward and backward times of one stage. The stages"
-        " called sleeping wait instead of computing, so that four of them fit on two cores.",
+        " called sleeping wait instead of computing, so that four of them fit on two cores. In one process all cores"
+        " are used; with `parallel`, as many parts as there are cores at a time, on one thread each.",
         "## Prediction, not measured",
         "Length of a step relative to backpropagation under 1F1B (GPipe's is the same), where a backward pass takes"
         " twice as long as a forward pass under either rule and communication takes no time.",
         _predicted_table(),
         _conditions(rows),
     ]
-    return markdown_page("Networks in stages", markdown_table(head, body, left=4), *notes)
+    return markdown_page("Networks in stages", markdown_table(head, body, left=5), *notes)
 
 
 def pipeline_figure(rows: Sequence[Row]) -> Figure:
@@ -128,6 +137,9 @@ def _draw_predictions(axes: Axes) -> None:
         axes.plot([count / stages for count in counts], found, marker="o", label=f"{stages} stages")
     axes.set_title("prediction: feedback against 1F1B", fontsize=9)
     axes.set(xlabel="micro-batches per stage", ylabel="ratio", xscale="log", ylim=(0, 1))
+    axes.set_xticks(load_settings("pipeline")["predicted"]["microbatches_per_stage"], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.legend(fontsize=7)
 
 

@@ -1,5 +1,6 @@
 """Training steps of one stage of a network, under PyTorch's schedules and under the rule's own."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ from dfa.pipeline.timeline import Costs, predict
 
 BASELINES: dict[str, Callable[..., Any]] = {"ScheduleGPipe": ScheduleGPipe, "Schedule1F1B": Schedule1F1B}
 """PyTorch's schedules, by their names there."""
+ONE_PROCESS = "one_process"
+EXECUTIONS: dict[str, dict[str, Any]] = {
+    ONE_PROCESS: {},
+    "recompute": {"memory": "recompute"},
+    "recompute_parallel": {"memory": "recompute", "parallel": os.cpu_count() or 1},
+}
+"""Ways to carry out a step under the rule in one process, by options; with `parallel`, one thread for each part."""
 CPU = torch.device("cpu")
+_TIMED_PARTS = 7
+"""Repetitions, after a first one, of which the median is taken."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,33 @@ class Setting:
     threads: int
     rounds: int
 
+    def executions(self) -> list[str]:
+        """Return the ways of `EXECUTIONS` in which one process is measured under the rule."""
+        return [] if self.entry["network"] == "sleepers" else list(EXECUTIONS)
+
     def build(self) -> tuple[Workload, list[str]]:
         """Return the workload and the names of the modules at which it is cut."""
         workload = build_workload(self.entry, CPU)
         layers = list(dict(workload.model.named_children()))
         per_stage = len(layers) // self.stages  # the head goes to the last stage
         return workload, layers[per_stage::per_stage][: self.stages - 1]
+
+
+def make_step_alone(setting: Setting, rule_name: str, execution: str) -> Step:
+    """Return a training step of the whole network in this process, on all its threads."""
+    workload, _ = setting.build()
+    options = EXECUTIONS[execution]
+    rule = RULES.build(rule_name, workload.model, **workload.placement, **options)
+    threads = torch.get_num_threads()
+
+    def step() -> None:
+        torch.set_num_threads(1 if "parallel" in options else threads)
+        rule.backward(workload.loss(workload.model))
+        workload.optimizer.step()
+        workload.optimizer.zero_grad(set_to_none=True)
+        torch.set_num_threads(threads)
+
+    return step
 
 
 def make_schedule_step(setting: Setting, schedule: str, microbatches: int, stage: int, group: ProcessGroup) -> Step:
@@ -117,7 +148,7 @@ def _time_parts(setting: Setting, rule_name: str, microbatches: int) -> tuple[fl
     assert workload.batch is not None
     x, target = (tensor.chunk(microbatches)[0] for tensor in workload.batch)
     found = []
-    for _ in range(1 + setting.rounds):
+    for _ in range(1 + min(setting.rounds, _TIMED_PARTS)):
         times = [time.perf_counter()]
         loss = nn.functional.mse_loss(workload.model(x), target)
         times.append(time.perf_counter())

@@ -5,8 +5,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.errors import ConfigError
-from benchmarks.speed.pipeline.processes import ONE_PROCESS, time_in_stages
-from benchmarks.speed.pipeline.stages import Setting, StageTimes
+from benchmarks.speed.pipeline.processes import time_in_stages
+from benchmarks.speed.pipeline.stages import ONE_PROCESS, Setting, StageTimes
 from benchmarks.speed.workloads import load_settings
 from dfa.pipeline.timeline import Costs
 
@@ -26,7 +26,8 @@ def bench_pipeline(models: Sequence[str], threads: int, rounds: int) -> list[Row
         rounds: turns of every contestant, at least `MINIMUM_ROUNDS`.
 
     Returns:
-        Rows with `model`, `size`, `stages`, `microbatches`, `rule`, `baseline` (a schedule of PyTorch's under
+        Rows with `model`, `size`, `stages`, `microbatches`, `rule`, `execution` ("stages", or in one process on all
+        cores one of `EXECUTIONS`), `baseline` (a schedule of PyTorch's under
         backpropagation, or "one_process": backpropagation in one process on all cores), `ratio`, `ratio_quartiles`,
         `predicted` (by `dfa.pipeline.timeline` from the times of one stage; None for "one_process"),
         `ratio_to_one_process`, and milliseconds: of both contestants, and of a stage's parts on a micro-batch.
@@ -58,32 +59,37 @@ def bench_pipeline(models: Sequence[str], threads: int, rounds: int) -> list[Row
 
 def _bench(setting: Setting) -> list[Row]:
     turns, times = time_in_stages(setting)
+    model = {"model": setting.entry["name"], "size": setting.entry["size"]}
+    rival = turns["bp", ONE_PROCESS, 1]
     rows = []
     for (rule, baseline, count), theirs in turns.items():
-        if rule != "bp":
-            continue
-        for own_count in setting.microbatches if baseline == ONE_PROCESS else [count]:
-            ours = turns[setting.rule, "feedback", own_count]
-            ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-            alone = [mine / other for mine, other in zip(ours, turns["bp", ONE_PROCESS, 1], strict=True)]
-            rows.append(
-                {
-                    "model": setting.entry["name"],
-                    "size": setting.entry["size"],
-                    "stages": setting.stages,
-                    "microbatches": own_count,
-                    "rule": setting.rule,
-                    "baseline": baseline,
-                    "ratio": median(ratios),
-                    "ratio_quartiles": quantiles(ratios)[::2],
-                    "predicted": _predicted(times[own_count], baseline, own_count, setting.stages),
-                    "ratio_to_one_process": median(alone),
-                    "median_ms": 1e3 * median(ours),
-                    "baseline_ms": 1e3 * median(theirs),
-                    "stage_ms": _milliseconds(times[own_count].costs),
-                }
-            )
+        if rule == "bp":
+            for own_count in setting.microbatches if baseline == ONE_PROCESS else [count]:
+                ours = turns[setting.rule, "feedback", own_count]
+                facts = {"stages": setting.stages, "microbatches": own_count, "rule": setting.rule}
+                facts |= {"execution": "stages", "baseline": baseline}
+                found = _compared(
+                    ours, theirs, rival, _predicted(times[own_count], baseline, own_count, setting.stages)
+                )
+                rows.append({**model, **facts, **found, "stage_ms": _milliseconds(times[own_count].costs)})
+    for execution in setting.executions():
+        facts = {"stages": 1, "microbatches": 1, "rule": setting.rule, "execution": execution, "baseline": ONE_PROCESS}
+        rows.append({**model, **facts, **_compared(turns[setting.rule, execution, 1], rival, rival, None)})
     return rows
+
+
+def _compared(
+    ours: Sequence[float], theirs: Sequence[float], rival: Sequence[float], predicted: float | None
+) -> dict[str, Any]:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return {
+        "ratio": median(ratios),
+        "ratio_quartiles": quantiles(ratios)[::2],
+        "predicted": predicted,
+        "ratio_to_one_process": median(mine / other for mine, other in zip(ours, rival, strict=True)),
+        "median_ms": 1e3 * median(ours),
+        "baseline_ms": 1e3 * median(theirs),
+    }
 
 
 def _predicted(times: StageTimes, baseline: str, microbatches: int, stages: int) -> float | None:

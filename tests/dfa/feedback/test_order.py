@@ -53,3 +53,9 @@ def test_sizes_that_cannot_tell(point: tuple[int, ...], error: tuple[int, ...]) 
         check(order, point, error)
     check(order, (4, 5, 8), (4, 5, 3) if len(error) == 3 else (4, 3))
     check(order, point, error)  # a last batch that is as large as the sequence is long
+
+
+def test_more_dimensions_of_rows_than_there_are() -> None:
+    with pytest.raises(dfa.FeedbackError, match="batch_dims must be at most 2 for an error of 2 dimensions, got 3"):
+        check(RowOrder(batch_dims=3), (2, 4, 8), (2, 3))
+    check(RowOrder(batch_dims=2), (2, 4, 8), (2, 3))  # tokens that share the error of their sequence

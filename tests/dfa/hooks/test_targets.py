@@ -86,6 +86,8 @@ class Library(dict[str, Tensor]):
     """As of transformers: a dictionary with attributes."""
 
     def __getattr__(self, name: str) -> Tensor:
+        if name not in self:
+            raise AttributeError(name)
         return self[name]
 
 

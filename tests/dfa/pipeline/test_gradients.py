@@ -21,8 +21,13 @@ TWO_STAGES = {
     "codec": Case(options={"codec": "sign", "draw": "counter", "keep": False}, microbatches=2),
     "identity": Case("identity", {"damping": 0.5}),
     "identity without matrices": Case("identity", {"otherwise": "zero"}, error_at="norm"),
+    "one wave": Case("highway", {"damping": 0.5}, microbatches=2),
+    "two waves": Case("highway", {"waves": 2, "otherwise": "zero", "codec": "sign"}, error_at="norm"),
+    "all waves": Case("highway", {"waves": 20}),
+    "no wave": Case("highway", {"waves": 0}, microbatches=1),
     "shallow": Case("shallow"),
     "bfloat16": Case(bf16=True),
+    "bfloat16, one wave": Case("highway", bf16=True, microbatches=2),
     "bfloat16, error inside": Case("identity", bf16=True, error_at="norm"),
 }
 THREE_STAGES = {
@@ -31,6 +36,7 @@ THREE_STAGES = {
         ("shared", "dfa", {}, 4),
         ("fewer than stages", "dfa", {}, 2),
         ("identity", "identity", {"damping": 0.5}, 4),
+        ("three waves", "highway", {"damping": 0.5, "waves": 3}, 4),
     ]
 }
 

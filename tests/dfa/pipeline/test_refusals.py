@@ -113,10 +113,16 @@ def schedule(rule: dfa.Rule, part: nn.Module, stages: int = 1) -> ScheduleFeedba
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("dkp", {}, "rule 'dkp' does not run in the stages of a pipeline; those that do: dfa, identity, shallow"),
+        (
+            "dkp",
+            {},
+            "rule 'dkp' does not run in the stages of a pipeline; those that do: dfa, identity, highway, shallow",
+        ),
         ("bp", {}, "rule 'bp' does not run in the stages"),
         ("dfa", {"memory": "recompute"}, "memory='recompute' does not go with the stages"),
         ("identity", {"norms": "norm"}, "norms of rule 'identity' do not go with the stages"),
+        ("highway", {"norms": "norm"}, "norms of rule 'highway' do not go with the stages"),
+        ("highway", {"feedback": "sign"}, "runs in the stages of a pipeline with feedback='transport' only"),
         ("dfa", {"error_at": ["blocks.3", ""]}, "a pipeline has one error tensor, not 2"),
         ("dfa", {"error_at": "blocks.0"}, "error tensor 'blocks.0' lies before the last stage"),
     ],
