@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -148,9 +148,14 @@ class Config:
 
 
 @cache
+def _sweeps(*, _root_: DictConfig) -> str:
+    """Return the folder for Hydra's own files of a sweep."""
+    return f"{expanded_folder('run.results_dir', _root_.run.results_dir)}/runs/.sweeps"
+
+
 def register() -> None:
     """Make the schema, and files with cases, known to Hydra; may be called again."""
-    OmegaConf.register_new_resolver("folder", partial(expanded_folder, "run.results_dir"), replace=True)
+    OmegaConf.register_new_resolver("sweeps", _sweeps, replace=True)
     config_cases.install()
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
