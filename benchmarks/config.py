@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -25,7 +25,6 @@ from benchmarks.utils.values import check_count, check_name, check_number, expan
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
-MOST_THREADS = 1024
 CIRCUMSTANCES = ("run", "launcher", "plugins")
 """Parts of a configuration that say where and how a run is carried out, and not what it computes."""
 
@@ -147,10 +146,14 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
 
 
+def _sweeps(*, _root_: DictConfig) -> str:
+    return expanded_folder("run.results_dir", _root_.run.results_dir) + "/runs/.sweeps"
+
+
 @cache
 def register() -> None:
     """Make the schema, and files with cases, known to Hydra; may be called again."""
-    OmegaConf.register_new_resolver("folder", partial(expanded_folder, "run.results_dir"), replace=True)
+    OmegaConf.register_new_resolver("sweeps", _sweeps, replace=True)
     config_cases.install()
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
@@ -219,15 +222,15 @@ def resolve(config: DictConfig) -> Config:
     _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
     _one_of("run.alignment", resolved.run.alignment, ("end", "evaluations"))
     _check_values(resolved)
-    for name in ("results_dir", "data_dir"):
-        setattr(resolved.run, name, expanded_folder(f"run.{name}", getattr(resolved.run, name)))
+    resolved.run.results_dir = expanded_folder("run.results_dir", resolved.run.results_dir)
+    resolved.run.data_dir = expanded_folder("run.data_dir", resolved.run.data_dir)
     return resolved
 
 
 def _check_values(config: Config) -> None:
     for name in ("epochs", "steps", "evaluate_every", "patience", "accumulate"):
         check_count(f"trainer.{name}", getattr(config.trainer, name))
-    check_count("trainer.threads", config.trainer.threads, MOST_THREADS)
+    check_count("trainer.threads", config.trainer.threads, 1024)
     check_count("run.stages", config.run.stages)
     check_number("trainer.clip_norm", config.trainer.clip_norm)
     check_number("optimizer.lr", config.optimizer.lr)

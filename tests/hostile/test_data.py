@@ -110,10 +110,10 @@ def test_an_archive_of_ratings_is_read_with_bounds(tmp_path: Path, kind: str) ->
     if kind == "cut":
         archive.write_bytes(archive.read_bytes()[:-40])
     if kind == "encrypted":
-        content = bytearray(archive.read_bytes())
-        content[6] |= 1
-        content[content.index(b"PK\x01\x02") + 8] |= 1
-        archive.write_bytes(content)
+        marked = bytearray(archive.read_bytes())
+        marked[6] |= 1
+        marked[marked.index(b"PK\x01\x02") + 8] |= 1
+        archive.write_bytes(marked)
     with pytest.raises(DataError) as error:
         unpack(archive, "ml-100k/u.data", tmp_path / "out" / "u.data")
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
