@@ -26,6 +26,7 @@ def test_execution_settings_are_no_part_of_the_identity(toys: Toys) -> None:
         "alignment=evaluations",
         "retry=true",
         "results_dir=/somewhere",
+        "stages=2",
     ]
     plain = toys.config()
     assert {identity(toys.config(f"run.{setting}")) for setting in settings} == {identity(plain)}
