@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
@@ -47,7 +48,8 @@ class DirectRule(Rule):
             all modules since the point before.
         parallel: with memory="recompute", number of segments that signals go through at the same time: in threads on a
             CPU, in CUDA streams on a GPU. The gradients are the same, and as many graphs are held. Segments that share
-            parameters or lie on several devices are trained one by one.
+            parameters or lie on several devices are trained one by one. On a CPU it takes the place of the threads
+            inside each operation, which have to be off: `torch.set_num_threads(1)`.
         codec: how the error is encoded on its way to the points: None, "sign", "ternary:<threshold>", "bits:<n>" or
             "noise:<level>", see `dfa.feedback.codecs`. Layers above the error tensor receive the error itself.
 
@@ -84,6 +86,8 @@ class DirectRule(Rule):
             raise PointError("segments are for memory='recompute'")
         if parallel < 1 or (parallel > 1 and memory != "recompute"):
             raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")
+        if parallel > 1:
+            _check_idle_cores(model, parallel)
         self.memory = memory
         self.segments = segments
         self.parallel = parallel
@@ -193,3 +197,13 @@ class DirectRule(Rule):
             return iter(self.training_signals(record.error_name, record.leaf.grad, record.points))
 
         train_segments(self.hooks, records, signals, self.after_segment, self.parallel)
+
+
+def _check_idle_cores(model: nn.Module, parallel: int) -> None:
+    """Refuse threads for segments that would compete with those inside each operation: measured, that is slower."""
+    threads = torch.get_num_threads()
+    if threads > 1 and all(parameter.device.type == "cpu" for parameter in model.parameters()):
+        raise PointError(
+            f"parallel={parallel} on a CPU competes with the {threads} threads of each operation and is slower: call"
+            " torch.set_num_threads(1) first, or leave parallel at 1"
+        )

@@ -71,11 +71,14 @@ def make_step_alone(setting: Setting, rule_name: str, execution: str) -> Step:
     """Return a training step of the whole network in this process, on all its threads."""
     workload, _ = setting.build()
     options = EXECUTIONS[execution]
-    rule = RULES.build(rule_name, workload.model, **workload.placement, **options)
     threads = torch.get_num_threads()
+    wanted = 1 if "parallel" in options else threads
+    torch.set_num_threads(wanted)
+    rule = RULES.build(rule_name, workload.model, **workload.placement, **options)
+    torch.set_num_threads(threads)
 
     def step() -> None:
-        torch.set_num_threads(1 if "parallel" in options else threads)
+        torch.set_num_threads(wanted)
         rule.backward(workload.loss(workload.model))
         workload.optimizer.step()
         workload.optimizer.zero_grad(set_to_none=True)
