@@ -284,9 +284,8 @@ def test_lazily_cached_values_are_no_change(batch: Batch) -> None:
 
 def test_threads_for_segments_beside_threads_for_operations(mlp: nn.Sequential) -> None:
     """Measured, they are slower than either (`docs/parallel.md`)."""
-    options = {"points": ["1", "3"], "memory": "recompute", "parallel": 2}
     torch.set_num_threads(2)  # the fixture of all tests here puts it back
     with pytest.raises(dfa.PointError, match=r"parallel=2 on a CPU .* torch\.set_num_threads\(1\)"):
-        dfa.DirectFeedbackAlignment(mlp, **options)
+        dfa.DirectFeedbackAlignment(mlp, ["1", "3"], memory="recompute", parallel=2)
     torch.set_num_threads(1)
-    dfa.DirectFeedbackAlignment(mlp, **options).close()
+    dfa.DirectFeedbackAlignment(mlp, ["1", "3"], memory="recompute", parallel=2).close()
