@@ -35,7 +35,7 @@ test: install  ## all tests, on CPU and without network
 test-library:  ## the library's tests with nothing of the suite installed, e.g. PYTHON=python3.10 CONSTRAINTS=constraints-lowest.txt
 	$(PYTHON) -m venv --clear $(LIBRARY_VENV)
 	$(LIBRARY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	  --editable . pytest pytest-timeout numpy
+	  --editable . pytest pytest-timeout numpy psutil
 	$(LIBRARY_VENV)/bin/python -m pytest --confcutdir tests/dfa tests/dfa
 
 lint: install  ## style and types
