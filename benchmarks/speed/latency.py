@@ -54,7 +54,7 @@ COMMANDS = (
     Command("--help", 1),
     *(
         Command(f"train {choice} rule=dfa", 4, first_step=True)
-        for choice in ("task=cora model=gcn", "task=criteo model=fm", "task=wikitext2 model=transformer_macro")
+        for choice in ("task=cora model=gcn", "task=criteo model=dcn", "task=wikitext2 model=transformer_macro")
     ),
     *(Command(f"reproduce {table} --dry", 3) for table in ("table_3", "table_6")),
     Command("status", 8),
