@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,10 +87,10 @@ def bench_latency(rounds: int, threads: int, before: Path | None = None) -> list
         print(f"timing {command.line}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="latency-") as scratch:
             timed: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
-            first, _ = _time(command, REPOSITORY, Path(scratch, "cache"), threads)
+            first, _ = _time(command, REPOSITORY, Path(scratch), threads)
             for _ in range(rounds):
                 for name, folder in folders.items():
-                    timed[name].append(_time(command, folder, Path(scratch, f"{name}cache"), threads))
+                    timed[name].append(_time(command, folder, Path(scratch, name), threads))
         row: Row = {"command": command.line, "first_step": command.first_step, "goal_seconds": command.goal}
         for name, timings in timed.items():
             row |= {f"{name}{key}": value for key, value in _summary(timings).items()}
@@ -105,14 +106,19 @@ def _summary(timings: Sequence[tuple[float, float]]) -> Row:
     }
 
 
-def _time(command: Command, folder: Path, cache: Path, threads: int) -> tuple[float, float]:
-    """Return the seconds that a command of the code in `folder` takes, and those of processor time."""
-    with tempfile.TemporaryDirectory(prefix="latency-") as results:
-        places = {"PYTHONPATH": str(folder), "DFA_RESULTS_DIR": results, "DFA_CACHE_DIR": str(cache)}
-        environment = {**os.environ, **places, "OMP_NUM_THREADS": str(threads)}
-        used, begun = _processor_seconds(), time.perf_counter()
-        ended = subprocess.run(command.words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        passed = time.perf_counter() - begun
+def _time(command: Command, folder: Path, scratch: Path, threads: int) -> tuple[float, float]:
+    """Return the seconds that a command of the code in `folder` takes, and those of processor time.
+
+    Its results folder is empty but in the same place each time, on which what is kept in the cache folder depends.
+    """
+    results, cache = scratch / "results", scratch / "cache"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    places = {"PYTHONPATH": str(folder), "DFA_RESULTS_DIR": str(results), "DFA_CACHE_DIR": str(cache)}
+    environment = {**os.environ, **places, "OMP_NUM_THREADS": str(threads)}
+    used, begun = _processor_seconds(), time.perf_counter()
+    ended = subprocess.run(command.words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    passed = time.perf_counter() - begun
     if ended.returncode != 0:
         reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise SuiteError(f"python -m benchmarks {command.line} of '{folder}' fails: {reason}")
