@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfa.base.rule import Rule
 from dfa.base.sequential import SequentialRule
+from dfa.hooks.graphs import leaves_below
 from dfa.patterns import inner_model
 from dfa.rules.calibrate import Calibrated
 
@@ -56,7 +57,7 @@ def explain(rule: Rule, loss: Callable[[], Tensor]) -> Explanation:
     with rule.hooks.switched("off" if sequential else "describe"), torch.enable_grad(), uncompiled:
         value = loss()
         records = rule.hooks.records
-    found: dict[nn.Parameter, list[str]] = {}
+    found: dict[Tensor, list[str]] = {}
     ways = [(THROUGH_FEEDBACK_WEIGHTS if sequential else TRUE_ERROR, value)]
     ways += [
         (f"error at '{record.error_name or 'model output'}' sent to '{point.name}'", point.activation)
@@ -64,7 +65,7 @@ def explain(rule: Rule, loss: Callable[[], Tensor]) -> Explanation:
         for point in record.points
     ]
     for signal, tensor in ways:
-        for parameter in _below(tensor):
+        for parameter in leaves_below(tensor):
             if signal not in found.setdefault(parameter, []):  # a point may fire several times
                 found[parameter].append(signal)
     named = inner_model(rule.model).named_parameters()
@@ -73,19 +74,3 @@ def explain(rule: Rule, loss: Callable[[], Tensor]) -> Explanation:
 
 def _owner(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _below(tensor: Tensor) -> set[nn.Parameter]:
-    """Find the parameters that a gradient at `tensor` would reach."""
-    found: set[nn.Parameter] = set()
-    seen = set()
-    waiting = [tensor.grad_fn]
-    while waiting:
-        step = waiting.pop()
-        if step is None or step in seen:
-            continue
-        seen.add(step)
-        if isinstance(variable := getattr(step, "variable", None), nn.Parameter):
-            found.add(variable)
-        waiting += [before for before, _ in step.next_functions]
-    return found

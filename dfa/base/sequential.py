@@ -1,5 +1,6 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +20,9 @@ from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
 from dfa.patterns import inner_model, matches
 
+_OF_A_FUNCTION = re.compile(r"(^|\.)parametrizations\.|_(orig|g|v)$")
+"""Names that PyTorch gives to parameters from which it computes a module's weight."""
+
 
 class SequentialRule(Rule):
     """Backpropagation in which feedback weights of the same shape replace the weights W in the backward pass.
@@ -27,6 +31,9 @@ class SequentialRule(Rule):
     replaces each W that is kept so by `feedback_weight`: in linear layers, convolutions, attention's projections, graph
     convolutions. All else is exact: activations, normalisations, attention patterns, propagation along edges, and ∂L/∂W
     given the signal. A weight that has a part otherwise is an error, see `dfa.hooks.weights.WeightExchange`.
+    Of a weight that wants no gradient the graph shows itself, its views and its copies alone. PyTorch's own functions
+    of such weights are refused by their names; a layer of your own that computes with a function of a frozen weight
+    passes the exact signal on.
 
     Points are checked and not used, for nothing is cut.
 
@@ -119,6 +126,12 @@ class SequentialRule(Rule):
         Raises:
             PointError: a weight cannot be exchanged, or another tensor has taken its place.
         """
+        for name, weight in self.weights.items():
+            if not weight.requires_grad and _OF_A_FUNCTION.search(name):
+                raise PointError(
+                    f"weight '{name}' is frozen and used through a function (weight_norm, spectral_norm, pruning),"
+                    f" which its graph does not show: rule '{self.name}' needs that module without it"
+                )
         exchange = WeightExchange(self.weights, self._others, self._feedback_of)
         exchange.run(outputs)
         present = {id(leaf) for leaf in exchange.leaves}

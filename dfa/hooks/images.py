@@ -1,10 +1,11 @@
 """Linear functions of weights in an autograd graph, applied to other weights."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from dfa.hooks.graphs import leaves_below
 
 
 class LinearImage:
@@ -21,13 +22,13 @@ class LinearImage:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor.detach()
-        self._leaves = _leaves_below(tensor)
+        self._leaves = list(leaves_below(tensor))
         with torch.enable_grad():
             self._direction = torch.zeros_like(self.tensor, requires_grad=True)
             self._transposed = torch.autograd.grad(
                 tensor, self._leaves, self._direction, create_graph=True, materialize_grads=True
             )
-        bent = [leaf for part in self._transposed for leaf in _leaves_below(part) if leaf is not self._direction]
+        bent = [leaf for part in self._transposed for leaf in leaves_below(part) if leaf is not self._direction]
         rounding = 64 * torch.finfo(tensor.dtype).eps * self.tensor.abs().amax()
         if bent or not (self._apply([leaf.detach() for leaf in self._leaves]) - self.tensor).abs().amax() <= rounding:
             raise ValueError("not a linear function of the parameters in its graph")
@@ -46,19 +47,3 @@ class LinearImage:
         with torch.enable_grad():
             (image,) = torch.autograd.grad(parts, self._direction, kept, retain_graph=True)
         return image
-
-
-def _leaves_below(tensor: Tensor) -> list[Tensor]:
-    """Return the leaves that a tensor was computed from, each once."""
-    found: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    waiting = [tensor.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        waiting += [other for other, _ in node.next_functions]
-    return list(found.values())

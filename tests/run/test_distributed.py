@@ -1,15 +1,10 @@
 """Two processes, started by torchrun, against one process with the same batches."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import nn
 
 import dfa
@@ -22,43 +17,18 @@ from benchmarks.run.distributed import Processes
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.task import cut_rows
-from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import Command, Toys
 from tests.helpers.processes import CASES, RULES, Trajectory, config_of, followed
+from tests.helpers.torchrun import two_processes
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
 
-def _example() -> str:
-    text = (REPOSITORY / "docs" / "several_devices.md").read_text(encoding="utf-8")
-    found = re.search(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have left, one of which was killed in between; all workers of a test run share it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "ended").exists():
-            (folder / "example.py").write_text(_example())
-            command = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 --monitor-interval 0.1"
-            command += f" --module tests.helpers.processes {folder} {folder}/example.py"
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-            ended = subprocess.run(
-                [sys.executable, *command.split()],
-                cwd=REPOSITORY,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=280,
-            )
-            (folder / "ended").write_text(ended.stderr if ended.returncode else "")
-    assert (folder / "ended").read_text() == ""
-    return folder
+    """What two processes have left, one of which was killed in between."""
+    restarts = ("--max-restarts", "1", "--monitor-interval", "0.1")
+    return two_processes(tmp_path_factory, "processes", "several_devices.md", *restarts)
 
 
 def _assert_equal(found: Trajectory, expected: Trajectory, tolerance: float) -> None:

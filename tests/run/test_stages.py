@@ -1,52 +1,26 @@
 """Runs whose processes share the layers of the backward pass, and the loop of docs/parallel.md, against one process."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import nn
 
 import dfa
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import Toys
 from tests.helpers.stages import CASES, config_of
+from tests.helpers.torchrun import two_processes
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have left; all workers of a test run share it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two_stages"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "ended").exists():
-            text = (REPOSITORY / "docs" / "parallel.md").read_text(encoding="utf-8")
-            (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-            (folder / "example.py").write_text(example)
-            command = "-m torch.distributed.run --standalone --nproc-per-node 2"
-            command += f" --module tests.helpers.stages {folder} {folder}/example.py"
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-            ended = subprocess.run(
-                [sys.executable, *command.split()],
-                cwd=REPOSITORY,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=280,
-            )
-            (folder / "ended").write_text(ended.stderr if ended.returncode else "")
-    assert (folder / "ended").read_text() == ""
-    return folder
+    """What two processes have left."""
+    return two_processes(tmp_path_factory, "stages", "parallel.md")
 
 
 @pytest.mark.parametrize("case", CASES)

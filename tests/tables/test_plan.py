@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.config import Config
+from benchmarks.config import Config, identity
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.tables import plan as plan_module
+from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.plan import AUTO_HOURS, make_plan, missing_data
 from tests.conftest import Toys
+from tests.helpers.records import whole_record
 
 _CELLS = (
     Cell("bp", "", ("task=toy", "model=toy_mlp", "rule=bp", "task.source=real")),
@@ -69,6 +71,16 @@ def test_auto_takes_the_paper_where_data_and_time_allow(toys: Toys, without: set
     assert plan.why == "the published protocol, since data for toy, toy_loss is here and time allows"
     assert len(plan.runs) == 9 and {run.config.scale for run in plan.runs} == {"paper"}
     assert sorted(run.config.seed for run in plan.runs) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_auto_says_where_all_but_what_lacks_data_is_committed(toys: Toys, without: set[str]) -> None:
+    without.add("toy_loss")
+    settings = toys.overrides[3:]
+    paper = make_plan(Target(), "paper", None, settings, 1)
+    runs = {identity(run.config): ArchivedRun({}, whole_record(), []) for run in paper.runs if not run.missing}
+    archive = Archive("table_0", {"scale": "paper", "why": ""}, runs)
+    plan = make_plan(Target(), "auto", None, settings, 1, archive)
+    assert (plan.scale, plan.why, plan.to_do) == ("paper", "the published protocol of the committed records", [])
 
 
 def test_auto_takes_the_paper_with_a_part_of_the_data_and_says_what_is_missing(toys: Toys, without: set[str]) -> None:

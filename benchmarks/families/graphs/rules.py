@@ -33,18 +33,13 @@ class PseudoError:
         model: model whose first argument is a `Graph`.
         hooks: hooks of the rule; errors are not propagated while they are switched off.
         alpha: α in [0, 1); 0 leaves the errors unchanged.
-        steps: number of iterations, the distance in edges that an error propagates.
+        steps: number of iterations, at least 1: the distance in edges that an error propagates.
 
     Attributes:
         graph: graph of the last forward pass.
-
-    Raises:
-        ValueError: alpha or steps out of range.
     """
 
     def __init__(self, model: nn.Module, hooks: FeedbackHooks, alpha: float, steps: int) -> None:
-        if not 0 <= alpha < 1 or steps < 1:
-            raise ValueError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
         self.alpha, self.steps = alpha, steps
         self._hooks = hooks
         self.graph: Graph | None = None
@@ -78,6 +73,12 @@ class PseudoError:
             output.register_hook(self.propagate)
 
 
+def _check_propagation(alpha: float, steps: int) -> None:
+    """Check options before the rule puts hooks on the model, which would stay there."""
+    if not 0 <= alpha < 1 or steps < 1:
+        raise ValueError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
+
+
 @RULES.register("graph_bp")
 class GraphBackpropagation(Backpropagation):
     """Backpropagation from pseudo-errors, the baseline of `graph_dfa`.
@@ -99,6 +100,7 @@ class GraphBackpropagation(Backpropagation):
         alpha: float = 0.9,
         steps: int = 10,
     ) -> None:
+        _check_propagation(alpha, steps)
         super().__init__(model, points, error_at, silent)
         self.pseudo = PseudoError(model, self.hooks, alpha, steps)
 
@@ -136,6 +138,7 @@ class GraphFeedback(DirectFeedbackAlignment):
         steps: int = 10,
         **options: Unpack[DirectOptions],
     ) -> None:
+        _check_propagation(alpha, steps)
         super().__init__(model, points, error_at, silent, **options)
         self.hops = hops
         # Registered after the hook of the error tensor, because it changes that tensor's error.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import prune
+from torch.nn.utils import parametrizations, prune, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 import dfa
@@ -216,3 +216,13 @@ def test_gradients_past_the_rule_are_refused(mlp: nn.Sequential, batch: Batch) -
     with pytest.raises(dfa.PointError, match=r"rule\.backward"):
         cross_entropy(mlp(batch[0]), batch[1]).backward()
     rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("function", [weight_norm, parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_functions_of_frozen_weights_are_refused(
+    function: Callable[[nn.Module], nn.Module], mlp: nn.Sequential, batch: Batch
+) -> None:
+    function(mlp[2]).requires_grad_(False)
+    rule = dfa.FeedbackAlignment(mlp)
+    with pytest.raises(dfa.PointError, match=r"weight '2\..*' is frozen and used through a function"):
+        rule.backward(cross_entropy(mlp(batch[0]), batch[1]))

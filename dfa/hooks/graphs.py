@@ -1,0 +1,20 @@
+"""Walks through autograd's graph of a tensor."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+def leaves_below(tensor: Tensor) -> Iterator[Tensor]:
+    """Iterate over the leaves that a tensor was computed from, each once: parameters, inputs."""
+    seen: set[Any] = set()
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(variable := getattr(node, "variable", None), Tensor):
+            yield variable
+        waiting += [before for before, _ in node.next_functions]
