@@ -34,9 +34,10 @@ def main(folder: Path, example: Path) -> None:
     rank = int(os.environ["RANK"])
     for (group, name), node in _CHOICES.items():
         ConfigStore.instance().store(group=group, name=name, node=node)
-    names: dict[str, object] = {}
-    exec(compile(example.read_text(), str(example), "exec"), names)
-    torch.save(names["model"].state_dict(), folder / f"example_{rank}.pt")  # type: ignore[attr-defined]
+    if not (folder / f"example_{rank}.pt").exists():  # after the restart it does
+        names: dict[str, object] = {}
+        exec(compile(example.read_text(), str(example), "exec"), names)
+        torch.save(names["model"].state_dict(), folder / f"example_{rank}.pt")  # type: ignore[attr-defined]
     for case in CASES:
         execute(config_of(case, folder / "results", "run.stages=2"))
     for name, options in {"rule": ["rule=bp", "run.stages=2"], "stages": ["rule=dfa", "run.stages=3"]}.items():
@@ -44,6 +45,9 @@ def main(folder: Path, example: Path) -> None:
             execute(Toys(folder / "refused").config(*options))
         except ConfigError as error:
             (folder / f"{name}_{rank}").write_text(str(error))
+    if rank == 1:
+        os.environ |= {"TOY_FAULT": "kill@9", "TOY_FAULT_ONCE": str(folder / "killed")}
+    execute(config_of("mlp", folder / "disturbed", "run.stages=2", "run.checkpoint_seconds=0"))
 
 
 if __name__ == "__main__":

@@ -19,20 +19,30 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have left."""
-    return two_processes(tmp_path_factory, "stages", "parallel.md")
+    """What two processes have left, one of which was killed in between."""
+    return two_processes(tmp_path_factory, "stages", "parallel.md", "--max-restarts", "1")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_record_is_that_of_one_process(two: Path, tmp_path: Path, case: str) -> None:
-    record = execute(config_of(case, tmp_path))
-    alone, staged = RunFolder.of(config_of(case, tmp_path)), RunFolder.of(config_of(case, two / "results"))
+    _assert_same_record(case, tmp_path, two / "results")
+
+
+def test_a_stage_that_is_killed_ends_the_others_and_the_run_goes_on_to_the_same_end(two: Path, tmp_path: Path) -> None:
+    assert (two / "killed").exists()
+    _assert_same_record("mlp", tmp_path, two / "disturbed")
+
+
+def _assert_same_record(case: str, one: Path, several: Path) -> None:
+    record = execute(config_of(case, one))
+    alone, staged = RunFolder.of(config_of(case, one)), RunFolder.of(config_of(case, several))
     written = staged.read()
     assert written is not None and (record["processes"], written["processes"]) == (1, 2)
     assert written["config_hash"] == record["config_hash"]
     assert written["metrics"] == record["metrics"]
     assert staged.history() == alone.history()
     assert staged.weights("last").read_bytes() == alone.weights("last").read_bytes()
+    assert not staged.checkpoint.exists()
 
 
 def test_what_stages_refuse(two: Path, toys: Toys) -> None:
