@@ -159,11 +159,10 @@ def make_plan(
         if not any(cell.runs_at(scale) for cell in target.cells):
             raise ConfigError(f"{target.heading} has no runs at scale {scale}")
         return plan_at(scale, "as asked")
-    if archive.runs:
-        committed = plan_at(str(archive.how["scale"]), str(archive.how["why"]))
-        if not committed.to_do and not any(run.missing for run in committed.runs):
-            return committed
-    paper = plan_at("paper", "")
+    committed = plan_at(str(archive.how["scale"]), str(archive.how["why"])) if archive.runs else None
+    if committed is not None and not committed.to_do and not any(run.missing for run in committed.runs):
+        return committed
+    paper = committed if committed is not None and committed.scale == "paper" else plan_at("paper", "")
     with_data = [run for run in paper.runs if not run.missing]
     hours = paper.seconds(jobs) / 3600
     if with_data and hours <= AUTO_HOURS:

@@ -160,10 +160,15 @@ def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | 
     return float(wins / total)
 
 
-def expected_log_loss(probability: NDArray[np.float64]) -> float:
-    """Return the mean entropy of the labels in nats, the least possible expected log loss."""
-    p = np.clip(probability, 1e-15, 1 - 1e-15)
-    return float(np.mean(-p * np.log(p) - (1 - p) * np.log1p(-p)))
+def expected_log_loss(probability: NDArray[np.float64], predicted: NDArray[np.float64] | None = None) -> float:
+    """Return the mean cross-entropy in nats of a prediction in expectation over the labels.
+
+    Args:
+        probability: the true click probabilities, (rows,).
+        predicted: predicted click probabilities, (rows,); None for the true ones, which have the least log loss.
+    """
+    q = np.clip(probability if predicted is None else predicted, 1e-15, 1 - 1e-15)
+    return float(np.mean(-probability * np.log(q) - (1 - probability) * np.log1p(-q)))
 
 
 def write_text_log(model: ClickModel, rows: int, path: Path, chunk: int = 250_000) -> NDArray[np.float64]:

@@ -44,6 +44,15 @@ def test_expected_scores_are_the_means_over_drawn_labels() -> None:
     assert abs(np.mean([log_loss(y, p) for y in drawn]) - expected_log_loss(p)) < 0.006
 
 
+def test_expected_scores_of_certain_labels_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    draw = np.random.default_rng(3)
+    labels, predicted = draw.integers(2, size=400).astype(float), draw.random(400).round(2).clip(0.01, 0.99)
+    assert math.isclose(expected_auc(labels, predicted), roc_auc_score(labels, predicted), rel_tol=1e-12)
+    assert math.isclose(expected_log_loss(labels, predicted), log_loss(labels, predicted), rel_tol=1e-12)
+
+
 def test_log_loss_of_certainty_and_of_a_coin() -> None:
     assert expected_log_loss(np.array([0.0, 1.0])) < 1e-12
     assert math.isclose(expected_log_loss(np.full(3, 0.5)), math.log(2))

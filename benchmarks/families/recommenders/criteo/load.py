@@ -73,17 +73,15 @@ def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, m
         log = ClickLog(groups, np.array(mapped.labels), mapped.field_sizes)
         del mapped
     test = random_split(rows, split_seed).test
-    labels, best = log.labels[test], truth[test]
+    labels, best = log.labels[test].astype(np.float64), truth[test]
     notes: dict[str, float | str] = {
         "rows": rows,
         "bayes_auc": expected_auc(best),
         "bayes_log_loss": expected_log_loss(best),
     }
     if labels.min() != labels.max():
-        from sklearn.metrics import log_loss, roc_auc_score
-
-        notes["bayes_auc_drawn"] = float(roc_auc_score(labels, best))
-        notes["bayes_log_loss_drawn"] = float(log_loss(labels, best))
+        notes["bayes_auc_drawn"] = expected_auc(labels, best)  # labels are probabilities of 0 and 1
+        notes["bayes_log_loss_drawn"] = expected_log_loss(labels, best)
     return LoadedLog(log, notes=notes)
 
 
