@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 test: install  ## all tests, on CPU and without network
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 test-library:  ## the library's tests with nothing of the suite installed, e.g. PYTHON=python3.10 CONSTRAINTS=constraints-lowest.txt
 	$(PYTHON) -m venv --clear $(LIBRARY_VENV)

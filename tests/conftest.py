@@ -48,8 +48,9 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What tables compose to is kept for the tests that follow, and away from the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
+    """What tables compose to is kept for the tests that follow, of all workers, and away from the user's cache."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
     with patch.object(composed, "cache_dir", lambda: folder):
         yield folder
 

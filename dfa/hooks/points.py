@@ -25,13 +25,33 @@ class Point:
     Attributes:
         name: of the module.
         activation: its output, still on the graph of the layers below.
-        slopes: of the normalisations that ran between this point and the next, where a rule asks for them: pairs of the
-            inverse standard deviation of each row, (…, 1), and the gains, (width,).
+        norms: the normalisations that ran between this point and the next, where a rule asks for them.
     """
 
     name: str
     activation: Tensor
-    slopes: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    norms: list["PassedNorm"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PassedNorm:
+    """A layer normalisation α û + β of rows u, û = (u - mean(u)) / σ, as it ran in a forward pass.
+
+    Attributes:
+        normalised: û, (…, width).
+        inverse: 1/σ, (…, 1).
+        gains: α, (width,).
+    """
+
+    normalised: Tensor
+    inverse: Tensor
+    gains: Tensor
+
+    def send_down(self, signal: Tensor) -> Tensor:
+        """Multiply a signal, (…, width), by the transposed Jacobian: (g - mean(g) - û mean(û g)) / σ with g = α · signal."""
+        scaled = signal * self.gains
+        along = (scaled * self.normalised).mean(-1, keepdim=True)
+        return self.inverse * (scaled - scaled.mean(-1, keepdim=True) - self.normalised * along)
 
 
 @dataclass

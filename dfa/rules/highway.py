@@ -36,7 +36,7 @@ class Highway(IdentityFeedback):
     """Waves of signals along the residual path, through the weights W or through others that need no transport.
 
     Backpropagation's signals satisfy s_l = J_{l+1}ᵀ s_{l+1}, J_l being the Jacobian of the part between points l-1 and
-    l. Of J_lᵀ the path K_l is known beforehand: damping and slopes of normalisations, see `IdentityFeedback`. Signals
+    l. Of J_lᵀ the path K_l is known beforehand: damping, and the normalisations on it, see `IdentityFeedback`. Signals
     start as those of `identity`, s_l = K_{l+1} ⋯ K_L e, and each wave improves all at once, from s to s':
 
         s_l' = J_{l+1}ᵀ s_{l+1} + K_{l+1} (s_{l+1}' - s_{l+1}).

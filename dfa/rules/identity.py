@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.placing import Hook
-from dfa.hooks.points import Point
+from dfa.hooks.points import PassedNorm, Point
 from dfa.patterns import find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
 
@@ -29,21 +29,23 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     Where the residual sum is normalised, h_{l+1} = LayerNorm(u) with u = h_l + f(h_l), the path has the Jacobian
 
-        ∂h_{l+1}/∂u = diag(α) (I - 1 1ᵀ/d - û ûᵀ/d) / σ,
+        N = ∂h_{l+1}/∂u = diag(α) (I - 1 1ᵀ/d - û ûᵀ/d) / σ,
 
-    û being the normalised u, σ the deviation of u over its d features (one a row) and α the gains. It is the
-    diagonal diag(α)/σ less a matrix of rank two. `norms` names such normalisations, and the signal of a point is then
+    û being the normalised u, σ the deviation of u over its d features (one a row) and α the gains. `norms` names such
+    normalisations, and the signal of a point, as a column, is then
 
-        s_l = e · δ^k · Π_n diag(α_n)/σ_n,    n over the normalisations that ran after point l,
+        s_l = δ^k Π_n N_nᵀ e,    n over the normalisations that ran after point l, the lowest leftmost,
 
     where k counts the points of the error's shape from this one up to the error (0 for the topmost) and δ is `damping`,
-    which stands for what f turns away: 1 - γ of every step.
+    which stands for what f turns away: 1 - γ of every step. (Highway-BP takes the diagonal of N alone, diag(α)/σ. What
+    that leaves out adds up from block to block.)
 
     Args:
         model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
         damping: factor per step towards the input.
         norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
-            `nn.Identity`, which stands for none.
+            `nn.Identity`, which stands for none. What they normalise is kept until the error arrives, also with
+            memory="recompute".
         otherwise: what points of another shape receive: "dfa", the error times a random matrix, or "zero", nothing.
         Others: of the random matrices, see `FeedbackMatrices`.
 
@@ -75,9 +77,9 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self.damping = damping
         self.otherwise = otherwise
         self._told = False
-        # Before the hooks of a point on the same module: the slope belongs to the point below it.
+        # Before the hooks of a point on the same module: the norm belongs to the point below it.
         self._norm_handles = [
-            module.register_forward_hook(Hook(self._keep_slope), prepend=True)
+            module.register_forward_hook(Hook(self._keep_norm), prepend=True)
             for module in on_path.values()
             if isinstance(module, nn.LayerNorm)
         ]
@@ -137,29 +139,26 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     @staticmethod
     def below_norms(signal: Tensor, point: Point) -> Tensor:
-        """Multiply a signal of the error's shape by the slopes of the normalisations that ran after a point.
+        """Send a signal of the error's shape down through the normalisations that ran after a point.
 
         Raises:
             FeedbackError: one is not as wide as the error.
         """
-        for inverse, gains in point.slopes:
-            if inverse.shape[:-1] != signal.shape[:-1] or gains.shape != signal.shape[-1:]:
+        for norm in reversed(point.norms):
+            if norm.normalised.shape != signal.shape or norm.gains.shape != signal.shape[-1:]:
                 raise FeedbackError(f"norms: the one after point '{point.name}' is not as wide as the error")
-            signal = signal * inverse * gains
+            signal = norm.send_down(signal)
         return signal
 
     @torch.no_grad()
-    def _keep_slope(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _keep_norm(self, module: nn.Module, arguments: Any, output: Any) -> None:
         pending = self.hooks.pending_points()
         if not pending or self.hooks.mode in ("off", "recompute", "describe"):
             return
         assert isinstance(module, nn.LayerNorm)
-        features = tuple(range(-len(module.normalized_shape), 0))
-        variance = (
-            arguments[0]
-            .detach()
-            .to(torch.promote_types(arguments[0].dtype, torch.float32))
-            .var(features, correction=0, keepdim=True)
-        )
-        gains = torch.ones(module.normalized_shape, device=variance.device) if module.weight is None else module.weight
-        pending[-1].slopes.append((torch.rsqrt(variance + module.eps), gains.detach()))
+        total = arguments[0].detach()
+        total = total.to(torch.promote_types(total.dtype, torch.float32))
+        variance, mean = torch.var_mean(total, -1, correction=0, keepdim=True)
+        inverse = torch.rsqrt(variance + module.eps)
+        gains = torch.ones(module.normalized_shape, device=total.device) if module.weight is None else module.weight
+        pending[-1].norms.append(PassedNorm((total - mean) * inverse, inverse, gains.detach()))

@@ -55,12 +55,9 @@ def with_feedback(block: nn.Module, prefix: str, feedback: Mapping[str, Tensor])
     return twin
 
 
-def path_slopes(block: Residual, x: Tensor) -> Tensor:
-    """Gains over deviations of a block's last normalisation, in the shape of x; ones where there is none."""
-    total = x + block.down(block.act(block.up(block.before(x))))
-    if not isinstance(block.after, nn.LayerNorm):
-        return torch.ones_like(x)
-    return block.after.weight / (total.var(dim=-1, correction=0, keepdim=True) + 1e-5).sqrt()
+def path_matrix(block: Residual, x: Tensor) -> Tensor:
+    """The Jacobian of a block's last normalisation, flat; the identity where there is none."""
+    return jacobian_matrix(block.after, x + block.down(block.act(block.up(block.before(x)))))
 
 
 def jacobian_matrix(block: nn.Module, x: Tensor) -> Tensor:
@@ -71,11 +68,11 @@ def jacobian_matrix(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def wave_signals(jacobians: Sequence[Tensor], path: Sequence[Tensor], error: Tensor, waves: int) -> list[Tensor]:
-    """s_l = K_{l+1} ⋯ K_L e, then so many times s_l' = K_{l+1} ⋯ K_L e + Σ_{j>l} K_{l+1} ⋯ K_{j-1} (J_jᵀ - K_j) s_j.
+    """s_l = K_{l+1}ᵀ ⋯ K_Lᵀ e, then s_l' = K_{l+1}ᵀ ⋯ K_Lᵀ e + Σ_{j>l} K_{l+1}ᵀ ⋯ K_{j-1}ᵀ (J_j - K_j)ᵀ s_j in each wave.
 
     Args:
         jacobians: J_1 … J_L, square.
-        path: the diagonals of K_1 … K_L.
+        path: K_1 … K_L, square; both in the order of rows of outputs.
         error: e, flat.
         waves: how often.
 
@@ -85,14 +82,14 @@ def wave_signals(jacobians: Sequence[Tensor], path: Sequence[Tensor], error: Ten
     count = len(jacobians)
 
     def along_path(signal: Tensor, start: int, end: int) -> Tensor:
-        for diagonal in reversed(path[end:start]):
-            signal = diagonal * signal
+        for step in reversed(path[end:start]):
+            signal = step.T @ signal
         return signal
 
     start = [along_path(error, count, end) for end in range(count + 1)]
     signals = start
     for _ in range(waves):
-        beyond = [jacobians[j].T @ signals[j + 1] - path[j] * signals[j + 1] for j in range(count)]
+        beyond = [(jacobians[j] - path[j]).T @ signals[j + 1] for j in range(count)]
         signals = [
             start[end] + sum((along_path(beyond[j], j, end) for j in range(end, count)), torch.zeros_like(error))
             for end in range(count + 1)
@@ -105,7 +102,7 @@ def wave_gradients(
     batch: tuple[Tensor, Tensor],
     waves: int,
     damping: float = 1.0,
-    slopes: bool = False,
+    norms: bool = False,
     feedback: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of mean cross-entropy: each part of the network alone, driven by its own signal."""
@@ -122,8 +119,8 @@ def wave_gradients(
         sending = block if feedback is None else with_feedback(block, str(number), feedback)
         jacobians.append(jacobian_matrix(sending, entering.detach()))
         assert isinstance(block, Residual)
-        slope = path_slopes(block, entering) if slopes else torch.ones_like(entering)
-        path.append((damping * slope).detach().flatten())
+        through = path_matrix(block, entering.detach()) if norms else torch.eye(entering.numel(), dtype=entering.dtype)
+        path.append(damping * through)
     signals = wave_signals(jacobians, path, error.flatten(), waves)
     parameters = dict(model.named_parameters())
     tensors = [loss, *outputs]

@@ -22,7 +22,7 @@ NORMS = ("none", "pre", "post")
 def test_waves_from_whole_jacobians(norm: str, waves: int, batch: Batch) -> None:
     model = residual_network(norm)
     norms = ["*.after"] if norm == "post" else []
-    expected = wave_gradients(model, batch, waves, 0.7, slopes=norm == "post")
+    expected = wave_gradients(model, batch, waves, 0.7, norms=norm == "post")
     rule = dfa.Highway(model, POINTS, LAST, waves=waves, damping=0.7, norms=norms)
     assert_same(step(rule, model, batch), expected, tolerance=1e-11)
 

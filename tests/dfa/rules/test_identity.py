@@ -48,8 +48,8 @@ def test_is_not_backpropagation_where_it_is_not(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("memory", ["keep", "recompute"])
-def test_damping_and_slopes_in_numpy(memory: Memory, batch: Batch) -> None:
-    """Two post-norm blocks: signals e, e δ α₂/σ₂ and e δ² α₂/σ₂ α₁/σ₁, seen through the gradients of the biases."""
+def test_damping_and_norms_in_numpy(memory: Memory, batch: Batch) -> None:
+    """Two post-norm blocks: signals e, δ N₂ᵀ e and δ² N₁ᵀ N₂ᵀ e, seen through the gradients of the biases."""
     x, targets = batch
     blocks = Residual(4, norm=True), Residual(4, norm=True)
     model = network(*blocks)
@@ -59,20 +59,24 @@ def test_damping_and_slopes_in_numpy(memory: Memory, batch: Batch) -> None:
     rule = dfa.IdentityFeedback(model, points, error_at="2", damping=0.8, norms="*.norm", memory=memory)
     rule.backward(cross_entropy(model(x), targets))
     data = as_array(x) @ as_array(model.get_parameter("0.weight")).T + as_array(model.get_parameter("0.bias"))
-    slopes = []
+    steps = []
     for block in blocks:
         w1, b1, w2, gain, shift = (as_array(parameter) for parameter in block.parameters())
         total = data + np.tanh(data @ w1.T + b1) @ w2.T
         std = np.sqrt(total.var(axis=1, keepdims=True) + 1e-5)
-        slopes.append(gain / std)
-        data = (total - total.mean(axis=1, keepdims=True)) / std * gain + shift
+        normal = (total - total.mean(axis=1, keepdims=True)) / std
+        # N of each row, (rows, 4, 4): diag(α) (I - 1 1ᵀ/d - û ûᵀ/d) / σ
+        centred = np.eye(4) - 1 / 4 - normal[:, :, None] * normal[:, None, :] / 4
+        steps.append(gain[None, :, None] * centred / std[:, :, None])
+        data = normal * gain + shift
     above = as_array(model.get_parameter("3.weight"))
     logits = data @ above.T + as_array(model.get_parameter("3.bias"))
     error = softmax_error(logits, targets.numpy()) @ above
     found = gradients(model)
     assert_close(found["2.norm.bias"], error.sum(axis=0))
-    assert_close(found["1.norm.bias"], (0.8 * error * slopes[1]).sum(axis=0))
-    assert_close(found["0.bias"], (0.64 * error * slopes[1] * slopes[0]).sum(axis=0))
+    lower = 0.8 * np.einsum("nij,ni->nj", steps[1], error)
+    assert_close(found["1.norm.bias"], lower.sum(axis=0))
+    assert_close(found["0.bias"], 0.8 * np.einsum("nij,ni->j", steps[0], lower))
     assert rule.uses.forward_weights == "gains"
 
 
