@@ -48,7 +48,7 @@ class PassedNorm:
     gains: Tensor
 
     def send_down(self, signal: Tensor) -> Tensor:
-        """Multiply a signal, (…, width), by the transposed Jacobian: (g - mean(g) - û mean(û g)) / σ with g = α · signal."""
+        """Multiply a signal s, (…, width), by the transposed Jacobian: (g - mean(g) - û mean(û g)) / σ with g = α s."""
         scaled = signal * self.gains
         along = (scaled * self.normalised).mean(-1, keepdim=True)
         return self.inverse * (scaled - scaled.mean(-1, keepdim=True) - self.normalised * along)

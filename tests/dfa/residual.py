@@ -68,7 +68,7 @@ def jacobian_matrix(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def wave_signals(jacobians: Sequence[Tensor], path: Sequence[Tensor], error: Tensor, waves: int) -> list[Tensor]:
-    """s_l = K_{l+1}ᵀ ⋯ K_Lᵀ e, then s_l' = K_{l+1}ᵀ ⋯ K_Lᵀ e + Σ_{j>l} K_{l+1}ᵀ ⋯ K_{j-1}ᵀ (J_j - K_j)ᵀ s_j in each wave.
+    """s_l = K_{l+1}ᵀ ⋯ K_Lᵀ e, then so often s_l' = K_{l+1}ᵀ ⋯ K_Lᵀ e + Σ_{j>l} K_{l+1}ᵀ ⋯ K_{j-1}ᵀ (J_j - K_j)ᵀ s_j.
 
     Args:
         jacobians: J_1 … J_L, square.
