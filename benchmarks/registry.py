@@ -13,6 +13,8 @@ from dfa.registry import Registry
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from benchmarks.utils.pictures import Illustrated
+
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 
@@ -29,6 +31,6 @@ A task that is registered here has synthetic data, too, which take the place of 
 where those are missing. Nothing is known of the data of any other task: it runs as it is configured.
 """
 
-Draw: TypeAlias = "Callable[[Mapping[str, Config]], Figure]"
-"""A function that draws finished runs, panel → configuration."""
+Draw: TypeAlias = "Callable[[Mapping[str, Config]], Figure | Illustrated]"
+"""A function that draws finished runs, panel → configuration; with pictures where pages can show them one by one."""
 FIGURES: Registry[Draw] = Registry("figure")

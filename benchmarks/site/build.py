@@ -16,7 +16,7 @@ from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.site.api import api_pages
 from benchmarks.site.details import data_script
 from benchmarks.site.documents import documents, write_documents
-from benchmarks.site.figures import figures_page
+from benchmarks.site.figures import figures_page, figures_script
 from benchmarks.site.navigation import navigation
 from benchmarks.site.quotes import with_numbers
 from benchmarks.site.results import TABLES, committed_tables, read_table
@@ -84,8 +84,10 @@ def write_sources(folder: Path, tables: Sequence[str]) -> None:
     write_text(
         folder / "results" / "rules.data.js", rules_script(rules, REPOSITORY / "results" / "bench" / "rules.json")
     )
-    write_text(folder / "results" / "figures" / "index.md", figures_page(REPOSITORY / "results" / "figures"))
-    for file in (REPOSITORY / "results" / "figures").glob("*.png"):
+    figures = REPOSITORY / "results" / "figures"
+    write_text(folder / "results" / "figures" / "index.md", figures_page(figures))
+    write_text(folder / "results" / "figures" / "figures.data.js", figures_script(figures))
+    for file in figures.glob("*.png"):
         shutil.copyfile(file, folder / "results" / "figures" / file.name)
     for page, text in api_pages(REPOSITORY / "dfa").items():
         write_text(folder / "api" / page, text)

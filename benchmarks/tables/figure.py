@@ -12,6 +12,7 @@ from benchmarks.tables.cells import Cell, as_pairs
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.pictures import SUFFIX, Illustrated, write_pictures
 from benchmarks.utils.yaml_files import read_yaml
 from dfa.registry import UnknownNameError
 
@@ -111,7 +112,7 @@ def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
 
 
 def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> None:
-    """Draw a figure from finished runs (panel → configuration) and write it as PNG.
+    """Draw a figure from finished runs (panel → configuration) and write it as PNG, its pictures beside it.
 
     Raises:
         ConfigError: see `drawing`.
@@ -120,7 +121,10 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
     import matplotlib  # a plan does not need it
 
     matplotlib.use("Agg")
-    figure = drawing(spec, runs.values())(runs)
+    drawn = drawing(spec, runs.values())(runs)
+    figure = drawn.figure if isinstance(drawn, Illustrated) else drawn
+    if isinstance(drawn, Illustrated):
+        write_pictures(drawn.pictures, target.with_suffix(SUFFIX))
     try:
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})

@@ -16,6 +16,7 @@ from benchmarks.utils.paths import REPOSITORY
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+FIGURES = TABLES.parent / "figures"
 _SITE = Path(os.environ.get("DFA_SITE_DIR", REPOSITORY / "site"))
 _BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _LACKS = [
@@ -142,6 +143,23 @@ def test_plots_follow_the_colours_of_the_page(browser: "Browser") -> None:
         light = tab.evaluate(colour)
         tab.locator("label[title=Dark]:visible").click()
         tab.wait_for_function(f"{colour} !== '{light}'")
+
+
+@pytest.mark.skipif(not list(FIGURES.glob("*.pictures.json")), reason="no figure with pictures is committed")
+def test_pictures_lie_on_top_of_each_other(browser: "Browser") -> None:
+    with opened(browser, "results/figures/index.html") as tab:
+        place = tab.locator(".compare").first
+        left, right = place.locator("img").all()
+        boxes = [picture.bounding_box() for picture in (left, right)]
+        assert boxes[0] == boxes[1] and left.get_attribute("src") != right.get_attribute("src")
+        place.locator("input").fill("20")
+        assert right.evaluate("picture => getComputedStyle(picture).clipPath") == "inset(0px 0px 0px 20%)"
+        names = [place.locator("select").nth(number) for number in (1, 2)]
+        names[1].select_option(names[0].input_value())
+        assert left.get_attribute("src") == right.get_attribute("src")
+        scenes = place.locator("select").first.locator("option").all_inner_texts()
+        place.locator("select").first.select_option(scenes[-1])
+        assert scenes[-1] in (left.get_attribute("alt") or "")
 
 
 def test_the_search_finds_a_page_from_disk(browser: "Browser") -> None:

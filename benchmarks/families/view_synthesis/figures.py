@@ -15,10 +15,12 @@ from benchmarks.families.view_synthesis.task import ViewSynthesis
 from benchmarks.registry import FIGURES
 from benchmarks.run.build import restore
 from benchmarks.run.records import RunFolder
+from benchmarks.utils.pictures import Illustrated, Picture
 
 PANEL_INCHES = 2.3
 """Width of a panel in inches."""
 DUAL = "NeRF-Dual"
+TRUTH = "ground truth"
 SEPARATOR = ": "
 """Between scene and method in the label of a run; a label without it is a method, and there is one scene."""
 STYLES = {"bp": "-", "dfa": "--", "shallow": ":"}
@@ -41,7 +43,7 @@ class Scene:
 
 
 @FIGURES.register("renders")
-def renders(runs: Mapping[str, Config]) -> Figure:
+def renders(runs: Mapping[str, Config]) -> Illustrated:
     """Draw the first test view of each scene, each run's render of it with its PSNR, and the absolute errors below.
 
     Runs that were evaluated on a part of the pixels show that part.
@@ -49,19 +51,19 @@ def renders(runs: Mapping[str, Config]) -> Figure:
     Args:
         runs: label ("scene: method") → configuration of a finished run.
     """
-    return draw_scenes(collect(runs))
+    return _illustrated(collect(runs))
 
 
 @FIGURES.register("coarse_renders")
-def coarse_renders(runs: Mapping[str, Config]) -> Figure:
+def coarse_renders(runs: Mapping[str, Config]) -> Illustrated:
     """Draw `renders` with each run's coarse network instead of its fine one."""
-    return draw_scenes(collect(runs, coarse=True))
+    return _illustrated(collect(runs, coarse=True))
 
 
 @FIGURES.register("renders_and_dual")
-def renders_and_dual(runs: Mapping[str, Config]) -> Figure:
+def renders_and_dual(runs: Mapping[str, Config]) -> Illustrated:
     """Draw `renders` with NeRF-Dual, the mean of coarse and fine network, beside each run's own render."""
-    return draw_scenes(collect(runs, dual=True))
+    return _illustrated(collect(runs, dual=True))
 
 
 @FIGURES.register("psnr_curves")
@@ -152,12 +154,25 @@ def draw_scenes(scenes: list[Scene]) -> Figure:
     return figure
 
 
+def _illustrated(scenes: list[Scene]) -> Illustrated:
+    pictures = []
+    for scene in scenes:
+        pictures.append(Picture(scene.title, TRUTH, "", as_bytes(scene.truth)))
+        for method, render in scene.renders.items():
+            pictures.append(Picture(scene.title, method, _decibels(render, scene.truth), as_bytes(render)))
+    return Illustrated(draw_scenes(scenes), pictures)
+
+
+def _decibels(render: Tensor, truth: Tensor) -> str:
+    return f"{psnr(render, truth):.2f} dB"
+
+
 def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
     band.suptitle(scene.title, fontsize=10)
     panels = band.subplots(2, columns, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
-    _show(panels[0, 0], scene.truth, "ground truth")
+    _show(panels[0, 0], scene.truth, TRUTH)
     panels[1, 0].text(
         0.5,
         0.5,
@@ -167,7 +182,7 @@ def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
         fontsize=8,
     )
     for index, (method, render) in enumerate(scene.renders.items(), start=1):
-        _show(panels[0, index], render, f"{method}\n{psnr(render, scene.truth):.2f} dB")
+        _show(panels[0, index], render, f"{method}\n{_decibels(render, scene.truth)}")
         error = (2 * (render - scene.truth).abs().mean(dim=-1)).clamp(0, 1)
         panels[1, index].imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
 

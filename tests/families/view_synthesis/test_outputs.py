@@ -16,6 +16,7 @@ from benchmarks.registry import FIGURES
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.figure import load_figure
+from benchmarks.utils.pictures import Illustrated
 from tests.conftest import Command
 
 
@@ -47,7 +48,9 @@ def test_a_restored_run_gives_the_numbers_of_its_record(runs: dict[str, Config])
 
 def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
     """Two bands of truth, two renders and their errors; the numbers are computed here from the shown pictures."""
-    figure = FIGURES["renders"](runs)
+    drawn = FIGURES["renders"](runs)
+    assert isinstance(drawn, Illustrated)
+    figure = drawn.figure
     assert len(figure.subfigs) == 2
     for band, scene in zip(figure.subfigs, figures.collect(runs), strict=True):
         panels = [panel for panel in band.axes if panel.get_title()]
@@ -62,6 +65,10 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
         expected = 2 * (scene.renders["bp"] - scene.truth).abs().mean(dim=-1)
         assert np.allclose(np.asarray(errors[0].images[0].get_array()), expected.clamp(0, 1), atol=1e-6)
         assert "stand-in" in band.get_suptitle()
+        pictures = [picture for picture in drawn.pictures if picture.group == band.get_suptitle()]
+        assert ["\n".join(filter(None, (p.label, p.note))) for p in pictures] == [p.get_title() for p in panels]
+        for picture, panel in zip(pictures, panels, strict=True):
+            assert np.array_equal(picture.pixels, np.asarray(panel.images[0].get_array()))
 
 
 def test_dual_renders_stand_beside_the_others(runs: dict[str, Config]) -> None:
@@ -75,7 +82,8 @@ def test_coarse_renders_are_the_coarse_networks(runs: dict[str, Config]) -> None
     record = RunFolder.of(config).read()
     assert record is not None and record["metrics"]["test/psnr_coarse"] != record["metrics"]["test/psnr"]
     assert psnr(scene.renders["dfa"], scene.truth) == pytest.approx(record["metrics"]["test/psnr_coarse"])
-    assert len(FIGURES["coarse_renders"]({"dfa": config}).subfigs) == 1
+    drawn = FIGURES["coarse_renders"]({"dfa": config})
+    assert isinstance(drawn, Illustrated) and np.array_equal(drawn.pictures[1].pixels, as_bytes(scene.renders["dfa"]))
 
 
 def test_runs_tested_on_some_pixels_show_those(runs: dict[str, Config], monkeypatch: pytest.MonkeyPatch) -> None:
