@@ -6,6 +6,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError, ResultsError
@@ -99,6 +100,7 @@ def test_runs_tested_on_some_pixels_show_those(runs: dict[str, Config], monkeypa
 
 def test_learning_curves_are_those_of_the_history(runs: dict[str, Config]) -> None:
     figure = FIGURES["psnr_curves"](runs)
+    assert isinstance(figure, Figure)
     left, right = figure.axes[:2]
     line = next(line for line in left.lines if line.get_label() == "dfa")
     history = RunFolder.of(runs["lego: dfa"]).history()
