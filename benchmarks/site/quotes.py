@@ -12,7 +12,7 @@ from benchmarks.tables.published import load_reference
 _QUOTE = re.compile(r'\[[^\[\]]+\]\(((?:\.\./)+results/tables)/(\w+)\.md#([\w-]+)(?: "(paper|best direct rule)")?\)')
 _PUBLISHED = re.compile(r'\[[^\[\]]+\](\((?:\.\./)+benchmarks/tables/paper\.yaml "(\w+): ([^"]+)"\))')
 _USES = re.compile(r"^- (\w+) uses (.+)\.$", re.MULTILINE)
-_NOT_DIRECT = ("sequential", "exact backpropagation", "forward weights", "gains")
+_NOT_DIRECT = ("sequential", "exact backpropagation", "forward weights", "gains", "wave")
 """Words of what a rule uses that make it another kind of rule than a direct one."""
 
 
