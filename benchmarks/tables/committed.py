@@ -31,7 +31,8 @@ def export(plans: Plans) -> None:
 def restore(plans: Plans) -> None:
     """Put the archived runs of each plan back as run folders; print how many."""
     for plan in plans:
-        print(f"{plan.target.name}: {plan.restore()} of {len(plan.runs)} runs put back from committed records")
+        restored = archive.Archive.of(plan.target.name).restore(run.config for run in plan.runs)
+        print(f"{plan.target.name}: {restored} of {len(plan.runs)} runs put back from committed records")
 
 
 @dataclass(frozen=True)

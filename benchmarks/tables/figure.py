@@ -29,6 +29,7 @@ class FigureSpec:
         cost_seconds: rough seconds of a run, per scale.
         by_name_only: not one of `all`.
         stand_in: whether generated data may take the place of data that are not here.
+        weights: drawn from the runs' weights, which committed records do not hold.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FigureSpec:
     cost_seconds: Mapping[str, float]
     by_name_only: bool = False
     stand_in: bool = True
+    weights: bool = False
 
     @property
     def heading(self) -> str:
@@ -77,8 +79,8 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
         cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
         cost = {scale: float(content["cost_seconds"][scale]) for scale in SCALES}
-        choices = bool(content.get("by_name_only", False)), bool(content.get("stand_in", True))
-        return FigureSpec(name, content["title"], content["draw"], cells, cost, *choices)
+        choices = {key: bool(content[key]) for key in ("by_name_only", "stand_in", "weights") if key in content}
+        return FigureSpec(name, content["title"], content["draw"], cells, cost, **choices)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
 

@@ -70,6 +70,7 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
     if isinstance(plan.target, FigureSpec):
         drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
     plan.restore()
+    plan.set_aside_without_weights()
     problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)
     reasons = {problem.run: problem.reason for problem in problems}
     runs = collected(plan, reasons)
@@ -129,9 +130,12 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
 
 
 def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
-    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table."""
+    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights."""
     try:
-        return reproduce(make_plan(load_figure(name), scale, None, settings, jobs))
+        plan = make_plan(load_figure(name), scale, None, settings, jobs)
+        if plan.target.weights and plan.to_do:
+            raise ResultsError(f"{name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
+        return reproduce(plan)
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []

@@ -34,6 +34,8 @@ class Planned(Protocol):
     def cells(self) -> tuple[Cell, ...]: ...
     @property
     def stand_in(self) -> bool: ...
+    @property
+    def weights(self) -> bool: ...
     def seeds(self, cell: Cell, scale: str) -> int: ...
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float: ...
 
@@ -74,6 +76,14 @@ class Plan:
     def restore(self) -> int:
         """Put committed runs that are not in the results folder there; return how many."""
         return self.archive.restore(run.config for run in self.runs)
+
+    def set_aside_without_weights(self) -> None:
+        """Make room for runs that are done, but without the weights that a figure is drawn from."""
+        for run in self.to_do if self.target.weights else ():
+            folder = RunFolder.of(run.config)
+            record = folder.read()
+            if record is not None and record["status"] == "done":
+                folder.set_aside(record)
 
     @property
     def to_do(self) -> list[PlannedRun]:
@@ -140,7 +150,7 @@ def make_plan(
         seeds: seeds per cell; None: as the table says.
         settings: further overrides for every run, e.g. `run.device=cuda`.
         jobs: workers, for the estimate.
-        archive: committed runs, which count as done; None: those in results/records.
+        archive: committed runs, which count as done; None: those in results/records, and none where weights are needed.
 
     Raises:
         ConfigError: an unknown scale, or a cell whose configuration does not exist.
@@ -150,7 +160,8 @@ def make_plan(
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
     check_settings(target, settings)
-    archive = Archive.of(target.name) if archive is None else archive
+    if archive is None:
+        archive = Archive("") if target.weights else Archive.of(target.name)
 
     def plan_at(scale: str, why: str) -> Plan:
         return Plan(target, scale, why, _plan_runs(target, scale, seeds, settings, archive), archive)
@@ -227,6 +238,8 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     record = RunFolder.of(config).read() or archive.record_of(config)
     if record is not None and inputs_of(config).differs_from(record):
         record = None  # of other data or other code: to be run again
+    if target.weights and record is not None and not RunFolder.of(config).weights("last").exists():
+        record = None
     if record is not None and record["status"] == "done":
         missing = ""
     cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)

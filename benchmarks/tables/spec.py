@@ -54,6 +54,11 @@ class TableSpec:
         return self.file.stand_in
 
     @property
+    def weights(self) -> bool:
+        """Return whether it needs more of its runs than their records."""
+        return False
+
+    @property
     def added_metrics(self) -> tuple[str, ...]:
         """Return the metrics shown in blocks of their own: those that the paper does not report or that relate rows."""
         reported = load_reference(self.file.reference).metrics if self.file.reference else tuple(self.metrics)

@@ -1,6 +1,7 @@
 """Figure files, and drawing without leaving half a picture."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,15 @@ def test_the_command_runs_the_panels_and_draws(
     assert (code, err) == (0, "") and out.startswith("Figure 2: scale mini (as asked)")
     assert out.count(" of 1 done") == 2, "a panel shows one run, however many seeds a table has"
     assert (toys.results / "figures" / "figure_2.png").exists()
+
+    weights = next((toys.results / "runs").rglob("last.safetensors"))
+    weights.unlink()
+    code, out, _ = command(reproduce.main, *_figure_2(toys))
+    assert code == 0 and "0 runs to do" in out and not weights.exists()
+    monkeypatch.setattr(targets, "load_figure", lambda name: replace(_spec(), weights=True))
+    code, out, _ = command(reproduce.main, *_figure_2(toys))
+    assert code == 0 and "1 runs to do" in out, "a figure of weights was to be drawn without them"
+    assert weights.exists() and len(list((toys.results / "superseded").rglob("result.json"))) == 1
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     code, _, err = command(reproduce.main, *_figure_2(toys), "--set", "optimizer.lr=0.5")

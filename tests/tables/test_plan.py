@@ -34,6 +34,7 @@ class Target:
     per_scale: Mapping[str, int] = field(default_factory=lambda: {"paper": 3, "mini": 2, "smoke": 1})
     hours: float = 0.01
     stand_in: bool = True
+    weights: bool = False
     once: str = ""
 
     def seeds(self, cell: Cell, scale: str) -> int:
