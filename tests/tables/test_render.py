@@ -102,11 +102,11 @@ def test_csv_columns_and_lines(spec: TableSpec) -> None:
     text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
     lines = text.splitlines()
     assert lines[0] == HEADER
-    assert len(lines) == 1 + 45
+    assert len(lines) == 1 + 45 + 6  # Spline on normalised features
     std = np.std([80.0, 82.0], ddof=1)
     assert f"table_3,gcn/bp,cora,accuracy_percent,80.1,81,{std:.10g},2,0.9,True,paper,real,done" in lines
     assert "table_3,gcn/dfa,cora,accuracy_percent,,,,0,,,paper,,missing" in lines
-    assert sum("/shallow," in line for line in lines) == 15
+    assert sum("/shallow," in line for line in lines) == 15 + 2
 
 
 def test_csv_keeps_two_metrics_apart() -> None:
