@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.config import SOURCES, Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.tables.archive import Archive, ArchivedRun
+from benchmarks.tables.at_step import with_metrics_at_steps
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.composed import composed_runs
 from benchmarks.tables.render import CSV_COLUMNS
@@ -181,7 +182,9 @@ def _seeds(
         beside = next((other for other in spec.cells if (other.row, other.column) == (row, cell.column)), None)
         if beside is None:
             return {}
-        records = [run.record for run in runs.get(beside.name, ()) if run.record["status"] == "done"]
+        done = [run for run in runs.get(beside.name, ()) if run.record["status"] == "done"]
+        keys = spec.metrics[metric].all_keys()
+        records = [with_metrics_at_steps(run.record, run.history, keys) for run in done]
         return value_per_seed(spec, beside, metric, records, len(beside.runs_at(scale)))
 
     def mean(row: str) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.run.records import Record
+from benchmarks.run.record_schema import Record
 
 MARK = "@"
 
