@@ -72,6 +72,7 @@ def test_pages_take_nothing_from_a_network(browser: "Browser") -> None:
         sources: list[str] = []
         tab.on("request", lambda request: sources.append(request.url))
         tab.reload()
+        tab.wait_for_timeout(300)  # requests are told with a delay
         assert len(sources) > 5 and all(source.startswith(("file:", "data:")) for source in sources)
 
 
@@ -108,6 +109,7 @@ def test_a_number_opens_its_record(browser: "Browser") -> None:
     with opened(browser, "results/tables/table_4.html") as tab:
         tab.locator("#cora-dfa-auc a").click()
         dialog = tab.locator("dialog#run")
+        dialog.locator("h2").wait_for()
         text = dialog.inner_text()
         assert (
             "Table 4: cora/dfa" in text and "python -m benchmarks train -m task=cora_links model=gae rule=dfa" in text
@@ -134,6 +136,7 @@ def test_a_table_without_records_says_so(browser: "Browser") -> None:
     with opened(browser, f"results/tables/{name}.html") as tab:
         assert "Records not kept" in tab.locator("article").inner_text()
         tab.locator("#numbers tbody a").first.click()
+        tab.locator("dialog#run h2").wait_for()
         assert "Records not kept" in tab.locator("dialog#run").inner_text()
 
 
