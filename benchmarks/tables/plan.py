@@ -238,7 +238,8 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     record = RunFolder.of(config).read() or archive.record_of(config)
     if record is not None and inputs_of(config).differs_from(record):
         record = None  # of other data or other code: to be run again
-    if target.weights and record is not None and not RunFolder.of(config).weights("last").exists():
+    done = record is not None and record["status"] == "done"
+    if target.weights and done and not RunFolder.of(config).weights("last").exists():
         record = None
     if record is not None and record["status"] == "done":
         missing = ""

@@ -22,6 +22,7 @@ from benchmarks.run.execute import execute
 from benchmarks.run.trainer import Trainer
 from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import _CHOICES, Toys
+from tests.helpers.torchrun import counted_steps
 
 Trajectory = list[dict[str, Tensor]]
 RULES = ("bp", "dfa", "shallow", "calibrate")
@@ -100,8 +101,9 @@ def main(folder: Path, example: Path) -> None:
     except ConfigError as error:
         (folder / f"refused_{rank}").write_text(str(error))
     if rank == 1:
-        os.environ |= {"TOY_FAULT": "kill@9", "TOY_FAULT_ONCE": str(folder / "killed")}
-    execute(Toys(folder / "disturbed").config(*options))
+        os.environ |= {"TOY_FAULT": "SIGKILL@9", "TOY_FAULT_ONCE": str(folder / "killed")}
+    with counted_steps(folder / f"steps_{rank}"):
+        execute(Toys(folder / "disturbed").config(*options))
 
 
 if __name__ == "__main__":

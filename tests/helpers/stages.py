@@ -14,6 +14,7 @@ from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from tests.conftest import _CHOICES, Toys
+from tests.helpers.torchrun import counted_steps
 
 _SMALL = ["scale=smoke", "task.source=stand_in"]
 CASES = {
@@ -46,8 +47,9 @@ def main(folder: Path, example: Path) -> None:
         except ConfigError as error:
             (folder / f"{name}_{rank}").write_text(str(error))
     if rank == 1:
-        os.environ |= {"TOY_FAULT": "kill@9", "TOY_FAULT_ONCE": str(folder / "killed")}
-    execute(config_of("mlp", folder / "disturbed", "run.stages=2", "run.checkpoint_seconds=0"))
+        os.environ |= {"TOY_FAULT": "SIGKILL@9", "TOY_FAULT_ONCE": str(folder / "killed")}
+    with counted_steps(folder / f"steps_{rank}"):
+        execute(config_of("mlp", folder / "disturbed", "run.stages=2", "run.checkpoint_seconds=0"))
 
 
 if __name__ == "__main__":

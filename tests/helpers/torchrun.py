@@ -4,10 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.utils.paths import REPOSITORY
 
@@ -41,6 +45,18 @@ def two_processes(base: pytest.TempPathFactory, module: str, page: str, *options
             (folder / "ended").write_text(ended.stderr if ended.returncode else "")
     assert (folder / "ended").read_text() == ""
     return folder
+
+
+@contextmanager
+def counted_steps(file: Path) -> Iterator[None]:
+    """Write how many steps the optimisers of this process take."""
+    taken: list[Optimizer] = []
+    counting = register_optimizer_step_post_hook(lambda optimizer, *_: taken.append(optimizer))
+    try:
+        yield
+    finally:
+        counting.remove()
+    file.write_text(str(len(taken)))
 
 
 def _first_block(page: str) -> str:

@@ -66,6 +66,10 @@ def test_parameters_follow_those_of_one_process(two: Path, tmp_path: Path, case:
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_to_the_same_end(two: Path) -> None:
     assert (two / "killed").exists()
     _assert_same_end(two, "undisturbed", "disturbed")
+    record = RunFolder.of(Toys(two / "disturbed").config("rule=dfa", "+model.options.dropout=0.3")).read()
+    assert record is not None
+    for rank in range(2):
+        assert int((two / f"steps_{rank}").read_text()) == record["steps"] - 8, "the run began again"
 
 
 def test_a_request_to_stop_that_reaches_one_process_stops_all_after_the_same_step(two: Path) -> None:

@@ -31,6 +31,10 @@ def test_the_record_is_that_of_one_process(two: Path, tmp_path: Path, case: str)
 def test_a_stage_that_is_killed_ends_the_others_and_the_run_goes_on_to_the_same_end(two: Path, tmp_path: Path) -> None:
     assert (two / "killed").exists()
     _assert_same_record("mlp", tmp_path, two / "disturbed")
+    record = RunFolder.of(config_of("mlp", two / "disturbed")).read()
+    assert record is not None
+    for rank in range(2):
+        assert int((two / f"steps_{rank}").read_text()) == record["steps"] - 8, "the run began again"
 
 
 def _assert_same_record(case: str, one: Path, several: Path) -> None:

@@ -47,6 +47,19 @@ def test_is_not_backpropagation_where_it_is_not(batch: Batch) -> None:
     assert not torch.allclose(gradients(model)["0.weight"], expected["0.weight"], rtol=1e-2)
 
 
+def test_norms_between_two_points_count_from_the_top() -> None:
+    """Their Jacobians do not commute: backpropagation through two normalisations in a row, which is exact here."""
+    first, second, head = nn.LayerNorm(4).double(), nn.LayerNorm(4).double(), nn.Linear(4, 3).double()
+    for norm in (first, second):
+        nn.init.uniform_(norm.weight, 0.5, 2.0)
+    model = nn.Sequential(nn.Linear(5, 4).double(), first, second, head)
+    x = torch.randn(6, 5, dtype=torch.double)
+    expected = backpropagated(model, lambda: model(x).square().mean())
+    rule = dfa.IdentityFeedback(model, points="0", error_at="2", norms=["1", "2"])
+    rule.backward(model(x).square().mean())
+    assert_same({"0.weight": gradients(model)["0.weight"]}, {"0.weight": expected["0.weight"]}, tolerance=1e-12)
+
+
 @pytest.mark.parametrize("memory", ["keep", "recompute"])
 def test_damping_and_norms_in_numpy(memory: Memory, batch: Batch) -> None:
     """Two post-norm blocks: signals e, δ N₂ᵀ e and δ² N₁ᵀ N₂ᵀ e, seen through the gradients of the biases."""
