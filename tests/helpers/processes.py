@@ -22,6 +22,7 @@ from benchmarks.run.execute import execute
 from benchmarks.run.trainer import Trainer
 from benchmarks.utils.signals import Interrupted, handle_signals
 from tests.conftest import _CHOICES, Toys
+from tests.dfa.processes import leave_group
 from tests.helpers.torchrun import counted_steps
 
 Trajectory = list[dict[str, Tensor]]
@@ -108,3 +109,4 @@ def main(folder: Path, example: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    leave_group()

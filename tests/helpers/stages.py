@@ -14,6 +14,7 @@ from benchmarks.config import Config, compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from tests.conftest import _CHOICES, Toys
+from tests.dfa.processes import leave_group
 from tests.helpers.torchrun import counted_steps
 
 _SMALL = ["scale=smoke", "task.source=stand_in"]
@@ -54,3 +55,4 @@ def main(folder: Path, example: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    leave_group()
