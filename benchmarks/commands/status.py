@@ -1,4 +1,4 @@
-"""Show what there is of each table and figure: runs done, running, interrupted, failed, damaged, missing, and why.
+"""Show what there is of each table and figure: runs done, committed, running, interrupted, failed, missing, …, and why.
 
 Nothing is started, and no data are needed.
 """

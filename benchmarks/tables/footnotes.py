@@ -1,6 +1,6 @@
 """Lines below a table: what ran, on what, at which cost, and what the signs mean."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +11,8 @@ from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, CellOutcome, Entry, Record
 from benchmarks.utils.overrides import without
 from benchmarks.utils.text import duration
+
+_LISTED = 6  # cells of a row that are listed one by one at most
 
 
 def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries: Sequence[Entry]) -> list[str]:
@@ -39,16 +41,29 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries
 
 def describe_gaps(entries: Sequence[Entry]) -> list[str]:
     """List the cells that are not done, those with the same status and reason in one line."""
-    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    groups: dict[tuple[str, str, str], dict[Cell, None]] = {}
     for entry in entries:
         if entry.status in ("done", "quoted"):
             continue
         count = f"{entry.n} of {entry.expected} seeds done" if entry.expected else ""
-        groups.setdefault((entry.status, count, entry.reason), {})[entry.cell.name] = None
+        groups.setdefault((entry.status, count, entry.reason), {})[entry.cell] = None
+    runnable = dict.fromkeys(entry.cell for entry in entries if entry.status != "quoted")
     return [
-        f"{status} ({'; '.join(part for part in (count, reason) if part) or 'no reason recorded'}): {', '.join(cells)}"
+        f"{status} ({'; '.join(part for part in (count, reason) if part) or 'no reason recorded'}): "
+        f"{', '.join(_names(cells, runnable))}"
         for (status, count, reason), cells in groups.items()
     ]
+
+
+def _names(cells: Collection[Cell], of: Collection[Cell]) -> Iterator[str]:
+    """Name cells of a table, those that are most of a long row in few words."""
+    for row in dict.fromkeys(cell.row for cell in cells):
+        own = [cell for cell in cells if cell.row == row]
+        others = [cell.column for cell in of if cell.row == row and cell not in cells]
+        if len(own) > max(_LISTED, len(others)):
+            yield f"{row} in every column{' but ' * bool(others)}{', '.join(others)}"
+        else:
+            yield from (cell.name for cell in own)
 
 
 def describe_rates(rates: Rates, scale: str) -> str:

@@ -117,6 +117,10 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
     places = {(entry.cell.row, entry.cell.column, entry.metric): entry for entry in entries}
     columns = [column for column in spec.columns if any(column == key[1] for key in places)]
     rows = [row for row in spec.rows if any(row == key[0] for key in places)]
+    if spec.file.sparse:
+        filled = [key for key, entry in places.items() if entry.mean is not None]
+        columns = [column for column in columns if any(column == key[1] for key in filled)] or columns
+        rows = [row for row in rows if any(row == key[0] for key in filled)] or rows
     by_column = {column: [e for e in entries if e.cell.column == column and e.status != "quoted"] for column in columns}
     tagged_columns = {column for column in columns if column and _all_stand_in(by_column[column])}
     untagged = [entry for entry in entries if entry.cell.column not in tagged_columns]

@@ -136,6 +136,7 @@ class TableFile:
         controls: where the frozen control comes from: another table's name, or a rule; "" for none.
         figures: drawn after the table, from runs that the table has made.
         by_name_only: not one of `all`, because it takes long; it has to be asked for.
+        sparse: show only rows and columns in which something has run, and name the others below; the CSV holds all.
         selection: which checkpoint the numbers belong to.
         paper_numbers: what the published numbers are.
         reduced: scale → how it departs from the paper's protocol.
@@ -174,6 +175,7 @@ class TableFile:
     controls: str = ""
     figures: list[str] = field(default_factory=list)
     by_name_only: bool = False
+    sparse: bool = False
     selection: str = MISSING
     paper_numbers: str = "one run with one seed"
     reduced: dict[str, str] = field(default_factory=dict)

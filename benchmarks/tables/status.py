@@ -1,4 +1,4 @@
-"""Status of tables and figures: runs done, running, interrupted, failed, diverged, damaged or missing, and why."""
+"""Status of tables and figures: how many of their runs are done, committed, running, …, and why others are not."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.run.records import RunFolder
-from benchmarks.tables.plan import Plan
+from benchmarks.tables.plan import Plan, PlannedRun
 
-STATES = ("done", "running", "interrupted", "failed", "diverged", "damaged", "missing")
+STATES = ("done", "committed", "running", "interrupted", "failed", "diverged", "damaged", "missing")
 _NAMED = 3  # runs that are named with a reason
 
 
@@ -19,7 +19,7 @@ class RunState:
 
     Attributes:
         name: in a few words.
-        state: one of `STATES`.
+        state: one of `STATES`; committed: its record is in results/records, its folder is not here.
         reason: why it is not done.
     """
 
@@ -44,7 +44,7 @@ class Group:
         """Format a line for each reason why runs are not done, with the first runs that it concerns."""
         groups: dict[tuple[str, str], list[str]] = {}
         for run in sorted(self.runs, key=lambda run: STATES.index(run.state)):
-            if run.state != "done":
+            if run.state not in ("done", "committed"):
                 groups.setdefault((run.state, run.reason), []).append(run.name)
         return [
             f"{self.name}: {len(names)} {state}: {reason} ({', '.join(names[:_NAMED])}{', …' * (len(names) > _NAMED)})"
@@ -71,11 +71,20 @@ def group_of(plan: Plan) -> Group:
     """Collect the states of the runs of a table or figure."""
     runs = []
     for run in plan.runs:
-        state, reason = state_of(RunFolder.of(run.config))
-        if state == "missing" and run.missing:
-            reason = run.missing
+        state, reason = _planned_state(run)
         runs.append(RunState(f"{run.cell.name} seed {run.config.seed}", state, reason))
     return Group(plan.target.name, plan.scale, runs)
+
+
+def _planned_state(run: PlannedRun) -> tuple[str, str]:
+    state, reason = state_of(RunFolder.of(run.config))
+    if state == "missing" and run.record is not None:
+        return "committed", ""
+    if state == "missing" and run.missing:
+        return state, run.missing
+    if state == "done" and run.to_do:
+        return "missing", "recorded, but from other data, from other code, or without the weights that are needed"
+    return state, reason
 
 
 def others(results: Path, known: Iterable[RunFolder]) -> Group:

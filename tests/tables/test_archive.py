@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.commands import records as command_records
-from benchmarks.commands import reproduce
+from benchmarks.commands import reproduce, status
 from benchmarks.config import identity
 from benchmarks.errors import ResultsError
 from benchmarks.run.records import RunFolder
@@ -48,6 +48,8 @@ def test_a_table_goes_into_records_and_comes_back_byte_for_byte(
     table = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
     # In another place nothing has to be run, and the table is the same.
     elsewhere = tmp_path / "elsewhere"
+    counts = command(status.main, *_arguments(elsewhere))[1].splitlines()
+    assert dict(zip(counts[0].split(), counts[2].split()[1:], strict=True))["committed"] == "4" and len(counts) == 3
     code, out, err = command(reproduce.main, *_arguments(elsewhere), "--jobs", "1")
     assert code == 0 and "4 runs from committed records" in out and "0 runs to do" in out, err
     assert {path.name: path.read_bytes() for path in (elsewhere / "tables").iterdir()} == table

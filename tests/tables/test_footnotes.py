@@ -3,9 +3,9 @@
 import pytest
 
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.footnotes import describe_runs
+from benchmarks.tables.footnotes import describe_gaps, describe_runs
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tables.summary import CellOutcome, summarise
+from benchmarks.tables.summary import CellOutcome, Entry, summarise
 from tests.helpers.tables import accuracies, cell_of, done, language_entries, record
 
 
@@ -43,6 +43,24 @@ def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
     assert "sample standard deviation over n seeds; n = 2." in footer
     assert "epoch of the best validation accuracy" in footer
     assert "one run with one seed" in footer
+
+
+@pytest.mark.parametrize(
+    ("gaps", "said"),
+    [
+        ("abcdefgh", "missing (no reason recorded): row in every column, other:a"),
+        ("abcdefg", "missing (no reason recorded): row in every column but h, other:a"),
+        ("abcdef", "missing (no reason recorded): row:a, row:b, row:c, row:d, row:e, row:f, other:a"),
+    ],
+)
+def test_a_long_row_without_runs_is_named_in_few_words(gaps: str, said: str) -> None:
+    def entry(row: str, column: str, status: str) -> Entry:
+        nothing = (None, None, None, None, 0, 0, None, None)
+        return Entry(Cell(row, column, (), data="toy"), "accuracy", *nothing, "mini", "", status, "")
+
+    row = [entry("row", column, "missing" if column in gaps else "done") for column in "abcdefgh"]
+    other = [entry("other", "a", "missing"), entry("other", "b", "done")]
+    assert describe_gaps([*row, *other]) == [said]
 
 
 def test_models_that_predict_the_same_for_everything_are_named(spec: TableSpec) -> None:

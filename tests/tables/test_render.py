@@ -97,6 +97,20 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     assert r"\multicolumn{1}{c}{AUC}" in to_latex(spec, rows)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_sparse_table_shows_rows_and_columns_in_which_something_has_run(spec: TableSpec, sparse: bool) -> None:
+    spec = dataclasses.replace(spec, file=dataclasses.replace(spec.file, sparse=sparse))
+    cells = [cell_of(spec, row, "cora") for row in ("gcn/bp", "gat/dfa")]
+    outcomes = {cell: done(accuracies(0.8)) for cell in cells}
+    rows = summarise(spec, outcomes)
+    table, control = to_markdown(spec, rows).split("## Frozen control")
+    lines = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert (lines[2:] == ["gcn/bp", "gat/dfa"]) is sparse and {"gcn/bp", "gat/dfa"} <= set(lines)
+    assert ("pubmed" in table.splitlines()[2]) is not sparse
+    assert "gcn/shallow" in control  # of which nothing has run: shown as it is
+    assert len(to_csv(spec, rows).splitlines()) == 52
+
+
 def test_csv_columns_and_lines(spec: TableSpec) -> None:
     cell = cell_of(spec, "gcn/bp", "cora")
     text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
