@@ -1,6 +1,6 @@
 """Lines below a table: what ran, on what, at which cost, and what the signs mean."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -50,20 +50,22 @@ def describe_gaps(entries: Sequence[Entry]) -> list[str]:
     runnable = dict.fromkeys(entry.cell for entry in entries if entry.status != "quoted")
     return [
         f"{status} ({'; '.join(part for part in (count, reason) if part) or 'no reason recorded'}): "
-        f"{', '.join(_names(cells, runnable))}"
+        f"{_names(cells, runnable)}"
         for (status, count, reason), cells in groups.items()
     ]
 
 
-def _names(cells: Collection[Cell], of: Collection[Cell]) -> Iterator[str]:
+def _names(cells: Collection[Cell], of: Collection[Cell]) -> str:
     """Name cells of a table, those that are most of a long row in few words."""
+    single, most = [], []
     for row in dict.fromkeys(cell.row for cell in cells):
         own = [cell for cell in cells if cell.row == row]
         others = [cell.column for cell in of if cell.row == row and cell not in cells]
         if len(own) > max(_LISTED, len(others)):
-            yield f"{row} in every column{' but ' * bool(others)}{', '.join(others)}"
+            most.append(f"{row} in every column{' but ' * bool(others)}{', '.join(others)}")
         else:
-            yield from (cell.name for cell in own)
+            single += [cell.name for cell in own]
+    return "; ".join([*most, *[", ".join(single)] * bool(single)])
 
 
 def describe_rates(rates: Rates, scale: str) -> str:

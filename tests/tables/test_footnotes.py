@@ -48,8 +48,8 @@ def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
 @pytest.mark.parametrize(
     ("gaps", "said"),
     [
-        ("abcdefgh", "missing (no reason recorded): row in every column, other:a"),
-        ("abcdefg", "missing (no reason recorded): row in every column but h, other:a"),
+        ("abcdefgh", "missing (no reason recorded): row in every column; other:a"),
+        ("abcdefg", "missing (no reason recorded): row in every column but h; other:a"),
         ("abcdef", "missing (no reason recorded): row:a, row:b, row:c, row:d, row:e, row:f, other:a"),
     ],
 )
