@@ -1,13 +1,16 @@
-"""Committed records of tables: written, brought back as run folders, and checked against the tables byte for byte."""
+"""Committed records of tables: written, brought back as run folders or tables, and compared with the tables."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.config import identity
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.tables import archive
 from benchmarks.tables.make import collected, table_texts
 from benchmarks.tables.plan import make_plan
+from benchmarks.tables.render import write_texts
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, load_target
 
@@ -43,19 +46,19 @@ class Verification:
         name: of the table or figure.
         records: committed runs.
         runs: runs that it takes.
-        differing: files of the table that are not what the records give.
+        differing: files of the table that are not what the records give; None where it is a figure, or has no files.
     """
 
     name: str
     records: int
     runs: int
-    differing: tuple[str, ...] = ()
+    differing: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         """Say it in one line."""
         head = f"{self.name}: {self.records} of {self.runs} runs recorded"
-        if self.records < self.runs:
-            return f"{head}; a table is checked once all are"
+        if self.differing is None:
+            return head
         wrong = "; ".join(f"{file} is not what its records give" for file in self.differing)
         return f"{head}; {wrong or 'the table is what they give'}"
 
@@ -67,6 +70,42 @@ def verify(name: str) -> Verification:
         ResultsError: the records cannot be read or were altered, or some are not of this table.
         ConfigError: there is no such table, or no archive of it.
     """
+    made = _made_again(name)
+    if not made.texts:
+        return Verification(name, made.records, made.runs)
+    files = {_tables() / f"{name}.{suffix}": text for suffix, text in made.texts.items()}
+    differing = (
+        path.name for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    )
+    return Verification(name, made.records, made.runs, tuple(differing))
+
+
+def render(name: str) -> list[Path]:
+    """Write a table from its committed records; nothing is run, and what has no record is missing in it.
+
+    Returns:
+        The files.
+
+    Raises:
+        ResultsError: see `verify`, or the files cannot be written.
+        ConfigError: see `verify`, or it is a figure.
+    """
+    made = _made_again(name)
+    if not made.texts:
+        raise ConfigError(f"{name} is a figure: `reproduce {name}` draws it")
+    return write_texts(name, made.texts, _tables())
+
+
+@dataclass(frozen=True)
+class _MadeAgain:
+    """A table as its committed records give it: how many there are, how many it takes, and its texts by suffix."""
+
+    records: int
+    runs: int
+    texts: Mapping[str, str]
+
+
+def _made_again(name: str) -> _MadeAgain:
     committed = archive.Archive.of(name)
     if not committed.runs:
         raise ConfigError(f"no records of '{name}' are committed; there are of: {', '.join(archive.archived_tables())}")
@@ -77,11 +116,13 @@ def verify(name: str) -> Verification:
         if (strange := len(committed.runs) - plan.restore()) > 0:
             raise ResultsError(f"{strange} of the records of {name} belong to none of its runs")
         runs = len({identity(run.config) for run in plan.runs})
-        if not isinstance(target, TableSpec) or len(committed.runs) < runs:
-            return Verification(name, len(committed.runs), runs)
-        texts = table_texts(target, collected(plan, {}), plan.scale, str(committed.how["why"]))
-    files = {archive.RECORDS.parent / "tables" / f"{name}.{suffix}": text for suffix, text in texts.items()}
-    differing = (
-        path.name for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    )
-    return Verification(name, len(committed.runs), runs, tuple(differing))
+        if not isinstance(target, TableSpec):
+            return _MadeAgain(len(committed.runs), runs, {})
+        # Which data are here must make no difference.
+        found = [replace(run, missing="") for run in collected(plan, {})]
+        texts = table_texts(target, found, plan.scale, str(committed.how["why"]))
+    return _MadeAgain(len(committed.runs), runs, texts)
+
+
+def _tables() -> Path:
+    return archive.RECORDS.parent / "tables"

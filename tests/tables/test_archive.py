@@ -134,10 +134,24 @@ def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, co
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
-def test_records_that_are_not_complete_leave_the_table_unchecked(place: Path, toys: Toys, command: Command) -> None:
+def test_a_table_of_which_a_run_is_not_recorded_is_checked_too(place: Path, toys: Toys, command: Command) -> None:
     command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
     results = sorted(place.parent.rglob("result.json"))
     shutil.rmtree(results[0].parent)
     command(command_records.main, "export", *_arguments(place.parent))
     code, out, _ = command(command_records.main, "verify")
-    assert code == 0 and "3 of 4 runs recorded; a table is checked once all are" in out
+    assert code == 1 and "3 of 4 runs recorded; table_3.md is not what its records give" in out
+    for path in (place.parent / "tables").iterdir():
+        path.unlink()
+    code, out, err = command(command_records.main, "render", "table_3")
+    assert code == 0 and out.count("table_3.") == 3, err
+    assert "(1 of 2 seeds)" in (place.parent / "tables" / "table_3.md").read_text()
+    code, out, _ = command(command_records.main, "verify")
+    assert code == 0 and "3 of 4 runs recorded; the table is what they give" in out
+
+
+def test_only_named_tables_are_rendered(command: Command) -> None:
+    code, _, err = command(command_records.main, "render")
+    assert code == 2 and err == "error: records render: name the tables that are to be written\n"
+    code, _, err = command(command_records.main, "render", "figure_6")
+    assert code == 2 and err == "error: figure_6 is a figure: `reproduce figure_6` draws it\n"
