@@ -69,28 +69,28 @@ def composed_runs(asked: Sequence[Asked], title: str) -> list[list[Config]]:
 
 
 def _compose(overrides: Sequence[str], seeds: int) -> list[Config]:
-    """Resolve a configuration for three seeds, and fill in the others where nothing but the seed differs."""
+    """Resolve a configuration for the first and the last seed, and fill in the others where only the seed differs."""
     composed = compose_config(overrides)
 
     def resolved(seed: int) -> Config:
         composed.seed = seed
         return resolve(composed)
 
-    if seeds > 3:
-        first, second = (to_dict(resolved(seed)) for seed in (0, 1))
-        filled = [_config(_with_seed(first, second, seed)) for seed in range(seeds)]
-        if filled[1] == _config(second) and filled[-1] == resolved(seeds - 1):
+    if seeds > 2:
+        first, last = resolved(0), resolved(seeds - 1)
+        filled = [_config(_with_seed(to_dict(first), to_dict(last), seed)) for seed in range(seeds)]
+        if filled[0] == first and filled[-1] == last:
             return filled
     return [resolved(seed) for seed in range(seeds)]
 
 
-def _with_seed(first: Any, second: Any, seed: int) -> Any:
-    """Copy values that two seeds have in common, and put another seed where their own, 0 and 1, are."""
-    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
-        return {key: _with_seed(first[key], second[key], seed) for key in first}
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        return [_with_seed(*pair, seed) for pair in zip(first, second, strict=True)]
-    return seed if first != second else first
+def _with_seed(first: Any, last: Any, seed: int) -> Any:
+    """Copy values that two configurations have in common, and put a seed where they differ."""
+    if isinstance(first, dict) and isinstance(last, dict) and first.keys() == last.keys():
+        return {key: _with_seed(first[key], last[key], seed) for key in first}
+    if isinstance(first, list) and isinstance(last, list) and len(first) == len(last):
+        return [_with_seed(*pair, seed) for pair in zip(first, last, strict=True)]
+    return seed if first != last else first
 
 
 def _store(asked: Sequence[Asked]) -> Path | None:
