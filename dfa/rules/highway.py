@@ -20,9 +20,10 @@ from dfa.rules.between_blocks import (
     LearnedFromZeroBetweenBlocks,
     SignsBetweenBlocks,
 )
+from dfa.rules.fitted import FittedBetweenBlocks
 from dfa.rules.identity import IdentityFeedback, Otherwise
 
-Feedback = Literal["transport", "learned_zero", "kolen_pollack", "sign"]
+Feedback = Literal["transport", "learned_zero", "fitted", "kolen_pollack", "sign"]
 
 
 class HighwayOptions(MatrixOptions, total=False):
@@ -52,6 +53,8 @@ class Highway(IdentityFeedback):
 
         transport: W.
         learned_zero: B = 0 at the start, B ← B + ΔW with ΔW all that W is changed by.
+        fitted: the same, and B is fitted to what the layers between points take in and give out, see
+            `FittedBetweenBlocks`; they have to be `nn.Linear`.
         kolen_pollack: B random at the start, B ← (1 - λ) B + ΔW and W ← (1 - λ) W + ΔW, see `KolenPollack`.
         sign: sign(W) times the mean of |W| at the start, see `SignSymmetry`.
 
@@ -62,13 +65,14 @@ class Highway(IdentityFeedback):
         waves: 0 is `identity`.
         feedback: see above.
         decay: λ of "kolen_pollack", for each `backward`.
+        every: "fitted": fit in every n-th `backward`, beginning with the first.
         damping, norms, otherwise: of the path, see `IdentityFeedback`.
         seed: of the random weights and matrices.
         Others: of the random matrices, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: a negative number of waves, or an unknown feedback.
-        PointError: see `IdentityFeedback`; in a forward pass, inside torch.compile.
+        ValueError: a negative number of waves, an unknown feedback, or `every` below 1.
+        PointError: see `IdentityFeedback` and `FittedBetweenBlocks`; in a forward pass, inside torch.compile.
     """
 
     name = "highway"
@@ -83,6 +87,7 @@ class Highway(IdentityFeedback):
         waves: int = 1,
         feedback: Feedback = "transport",
         decay: float = 5e-4,
+        every: int = 10,
         damping: float = 1.0,
         norms: Patterns = (),
         otherwise: Otherwise = "dfa",
@@ -92,11 +97,14 @@ class Highway(IdentityFeedback):
             raise ValueError(f"waves must be at least 0, got {waves}")
         if feedback not in get_args(Feedback):
             raise ValueError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
         self.waves = waves
         super().__init__(model, points, error_at, silent, damping=damping, norms=norms, otherwise=otherwise, **options)
         self.between: BetweenBlocks | None = None
         if waves:
-            self.between = _weights_between_blocks(self.model, self.hooks, feedback, decay, options.get("seed", 0))
+            seed = options.get("seed", 0)
+            self.between = _weights_between_blocks(self.model, self.hooks, feedback, decay, every, seed)
 
     @property
     def uses(self) -> Uses:
@@ -161,6 +169,11 @@ class Highway(IdentityFeedback):
         if self.between is not None:
             self.between.end_batch()
 
+    def close(self) -> None:
+        if self.between is not None:
+            self.between.close()
+        super().close()
+
     def state_dict(self) -> dict[str, Any]:
         between = {} if self.between is None else self.between.state_dict()
         return {"matrices": super().state_dict(), "between": between}
@@ -175,7 +188,7 @@ class Highway(IdentityFeedback):
 
 
 def _weights_between_blocks(
-    model: nn.Module, hooks: FeedbackHooks, feedback: Feedback, decay: float, seed: int
+    model: nn.Module, hooks: FeedbackHooks, feedback: Feedback, decay: float, every: int, seed: int
 ) -> BetweenBlocks | None:
     """Make what takes the place of the model's weights between blocks; None where they themselves do."""
     if feedback == "transport":
@@ -184,4 +197,6 @@ def _weights_between_blocks(
         return SignsBetweenBlocks(model, hooks, seed=seed)
     if feedback == "kolen_pollack":
         return LearnedBetweenBlocks(model, hooks, decay=decay, seed=seed)
+    if feedback == "fitted":
+        return FittedBetweenBlocks(model, hooks, every)
     return LearnedFromZeroBetweenBlocks(model, hooks)

@@ -2,19 +2,21 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.rules.fitted import RIDGE
 from dfa.rules.highway import Feedback
-from tests.dfa.reference import assert_same, gradients
+from tests.dfa.reference import as_array, assert_same, backpropagated, gradients
 from tests.dfa.residual import LAST, POINTS, residual_network, wave_gradients
 from tests.dfa.steps import Batch, step
 
 DECAY = 0.05
-FEEDBACK: tuple[Feedback, ...] = ("transport", "learned_zero", "kolen_pollack", "sign")
+FEEDBACK: tuple[Feedback, ...] = ("transport", "learned_zero", "fitted", "kolen_pollack", "sign")
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -24,7 +26,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def at_start(feedback: str, model: nn.Module) -> dict[str, Tensor]:
     """B before the first step."""
     weights = weights_of(model)
-    if feedback == "learned_zero":
+    if feedback in ("learned_zero", "fitted"):
         return {name: torch.zeros_like(weight) for name, weight in weights.items()}
     if feedback == "kolen_pollack":
         drawn = dfa.FeedbackAlignment(model, seed=2)
@@ -36,7 +38,7 @@ def at_start(feedback: str, model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("waves", [1, 2])
-@pytest.mark.parametrize("feedback", FEEDBACK)
+@pytest.mark.parametrize("feedback", [feedback for feedback in FEEDBACK if feedback != "fitted"])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_four_steps_of_every_feedback(norm: str, feedback: Feedback, waves: int, batch: Batch) -> None:
     """Gradients by explicit Jacobians that hold B, and B, which follows W as its definition says."""
@@ -65,6 +67,94 @@ def test_four_steps_of_every_feedback(norm: str, feedback: Feedback, waves: int,
             else:
                 matrices[name] = weight
         assert number or any(not torch.equal(first[name], weight) for name, weight in weights_of(model).items())
+
+
+def seen(model: nn.Module, x: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What every linear layer takes in and gives out without its bias, by the name of its weight."""
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def see(name: str, layer: nn.Linear, given: Tensor, output: Tensor) -> None:
+        found[f"{name}.weight"] = as_array(given).reshape(-1, layer.in_features), as_array(output - layer.bias)
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    handles = [
+        layer.register_forward_hook(lambda module, given, output, name=name: see(name, module, given[0], output))
+        for name, layer in layers.items()
+    ]
+    with torch.no_grad():
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def fit(feedback: Tensor, inputs: np.ndarray, outputs: np.ndarray) -> Tensor:
+    """B + Rᵀ X (XᵀX + ε I)⁻¹ with R = Y - X Bᵀ."""
+    moment = inputs.T @ inputs
+    ridge = RIDGE * np.trace(moment) / len(moment)
+    unexplained = outputs - inputs @ as_array(feedback).T
+    change = unexplained.T @ inputs @ np.linalg.inv(moment + ridge * np.eye(len(moment)))
+    return feedback + torch.from_numpy(change)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_fitted_feedback_is_the_least_squares_fit_of_outputs_to_inputs(every: int, batch: Batch) -> None:
+    model, before = residual_network("pre"), residual_network("pre")
+    matrices = at_start("fitted", model)
+    rule = dfa.Highway(model, POINTS, LAST, waves=2, feedback="fitted", every=every)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for number in range(4):
+        before.load_state_dict(model.state_dict())
+        expected = wave_gradients(before, batch, 2, feedback=matrices)
+        assert_same(step(rule, model, batch), expected, tolerance=1e-9)
+        if number % every == 0:
+            pairs = seen(before, batch[0])
+            matrices = {name: fit(matrix, *pairs[name]) for name, matrix in matrices.items()}
+        weights = weights_of(model)
+        optimizer.step()
+        matrices = {name: matrix + weights_of(model)[name] - weights[name] for name, matrix in matrices.items()}
+
+
+def test_fitted_feedback_becomes_backpropagation(batch: Batch) -> None:
+    """More rows than inputs: the difference to W shrinks by a factor with every fit."""
+    model, rows = residual_network("none"), (torch.randn(50, 5).double(), torch.randint(3, (50,)))
+    rule = dfa.Highway(model, POINTS, LAST, waves=len(POINTS), feedback="fitted", every=1)
+    for _ in range(100):
+        step(rule, model, rows)
+    found = step(rule, model, batch)
+    rule.close()
+    expected = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    assert_same(found, expected, tolerance=1e-6)
+
+
+def test_fitted_feedback_learns_from_training_passes_alone(batch: Batch) -> None:
+    model = residual_network("pre")
+    rule = dfa.Highway(model, POINTS, LAST, feedback="fitted", every=2)
+    step(rule, model, batch)
+    saved = copy.deepcopy(rule.state_dict())
+    dfa.measure_alignment(rule, lambda: cross_entropy(model(batch[0]), batch[1]))
+    with torch.no_grad():
+        model(3 * batch[0])
+    with rule.paused():
+        model(2 * batch[0])
+    step(rule, model, batch)  # of which nothing is fitted, either
+    torch.testing.assert_close(rule.state_dict()["between"]["differences"], saved["between"]["differences"])
+
+
+def test_a_batch_that_is_not_finite_is_not_fitted(batch: Batch) -> None:
+    model = residual_network("pre")
+    rule = dfa.Highway(model, POINTS, LAST, feedback="fitted")
+    saved = copy.deepcopy(rule.state_dict()["between"]["differences"])
+    step(rule, model, (batch[0] * torch.inf, batch[1]))
+    torch.testing.assert_close(rule.state_dict()["between"]["differences"], saved)
+
+
+def test_fitted_feedback_is_that_of_linear_layers() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(8, 3))
+    rule = dfa.Highway(model, ["0.layers.*"], "0", feedback="fitted")
+    with pytest.raises(dfa.PointError, match=r"self_attn\.in_proj_weight' is the weight of another module"):
+        rule.backward(model(torch.randn(2, 4, 8)).square().mean())
 
 
 @pytest.mark.parametrize("feedback", FEEDBACK)
@@ -104,9 +194,10 @@ def test_frozen_weights_do_not_decay(batch: Batch) -> None:
     assert torch.equal(frozen, before)
 
 
-def test_paused_and_closed_rules_leave_the_model_alone(batch: Batch) -> None:
+@pytest.mark.parametrize("feedback", ["sign", "fitted"])
+def test_paused_and_closed_rules_leave_the_model_alone(feedback: Feedback, batch: Batch) -> None:
     model = residual_network()
-    rule = dfa.Highway(model, POINTS, LAST, feedback="sign")
+    rule = dfa.Highway(model, POINTS, LAST, feedback=feedback)
     with rule.paused():
         torch.compile(model, backend="eager", fullgraph=True)(batch[0])
     rule.close()
