@@ -117,7 +117,7 @@ def test_fitted_feedback_is_the_least_squares_fit_of_outputs_to_inputs(every: in
 
 def test_fitted_feedback_becomes_backpropagation(batch: Batch) -> None:
     """More rows than inputs: the difference to W shrinks by a factor with every fit."""
-    model, rows = residual_network("none"), (torch.randn(50, 5).double(), torch.randint(3, (50,)))
+    model, rows = residual_network("none"), (5 * torch.randn(50, 5).double(), torch.randint(3, (50,)))
     rule = dfa.Highway(model, POINTS, LAST, waves=len(POINTS), feedback="fitted", every=1)
     for _ in range(100):
         step(rule, model, rows)
