@@ -20,7 +20,10 @@ from tests.dfa.refusals import REFUSALS, one_step
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 POINTS = "blocks.*"
-LEARNED: dict[str, dict[str, Any]] = {"dkp": {}, "low_rank": {"rank": 1}, "fdfa": {}, "grape": {}, "kolen_pollack": {}}
+FITTED = {"feedback": "fitted", "every": 1, "waves": 2}
+LEARNED: dict[str, dict[str, Any]] = {
+    "dkp": {}, "low_rank": {"rank": 1}, "fdfa": {}, "grape": {}, "kolen_pollack": {}, "highway": FITTED
+}  # fmt: skip
 
 
 class Stacked(nn.Module):
@@ -95,6 +98,7 @@ SHARDED = ("dfa", "fa", "sign_symmetry")
 FROZEN = {"decay": 0.0}
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[int], dict[str, Any]]]] = {
     **{f"DDP, {name}": (name, {}, parallel(name)) for name in ("dfa", "drtp", "fa")},
+    "DDP, highway": ("highway", FITTED, parallel("highway", **FITTED)),
     **{f"DDP looking for unused, {name}": (name, {}, parallel(name, True)) for name in ("dfa", "drtp", "shallow")},
     **{f"learned, {name}": (name, options, parallel(name, **options)) for name, options in LEARNED.items()},
     **{f"FSDP2, rule first, {name}": (name, {}, sharded(name, True)) for name in (*SHARDED, "shallow")},
