@@ -53,8 +53,8 @@ class Highway(IdentityFeedback):
 
         transport: W.
         learned_zero: B = 0 at the start, B ← B + ΔW with ΔW all that W is changed by.
-        fitted: the same, and B is fitted to what the layers between points take in and give out, see
-            `FittedBetweenBlocks`; they have to be `nn.Linear`.
+        fitted: the same, and B is fitted by least squares to what the layers between the points, which must be
+            `nn.Linear`, take in and give out, see `FittedBetweenBlocks` in `dfa.rules.fitted`.
         kolen_pollack: B random at the start, B ← (1 - λ) B + ΔW and W ← (1 - λ) W + ΔW, see `KolenPollack`.
         sign: sign(W) times the mean of |W| at the start, see `SignSymmetry`.
 
