@@ -127,25 +127,36 @@ def test_fitted_feedback_becomes_backpropagation(batch: Batch) -> None:
     assert_same(found, expected, tolerance=1e-6)
 
 
-def test_fitted_feedback_learns_from_training_passes_alone(batch: Batch) -> None:
-    model = residual_network("pre")
-    rule = dfa.Highway(model, POINTS, LAST, feedback="fitted", every=2)
-    step(rule, model, batch)
-    saved = copy.deepcopy(rule.state_dict())
-    dfa.measure_alignment(rule, lambda: cross_entropy(model(batch[0]), batch[1]))
-    with torch.no_grad():
-        model(3 * batch[0])
-    with rule.paused():
-        model(2 * batch[0])
-    step(rule, model, batch)  # of which nothing is fitted, either
-    torch.testing.assert_close(rule.state_dict()["between"]["differences"], saved["between"]["differences"])
+@pytest.mark.parametrize("between_steps", ["alignment", "evaluation", "pause"])
+def test_fitted_feedback_learns_from_training_passes_alone(between_steps: str, batch: Batch) -> None:
+    def differences(other_passes: bool) -> dict[str, Tensor]:
+        model = residual_network("pre")
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+        rule = dfa.Highway(model, POINTS, LAST, feedback="fitted", every=1)
+        step(rule, model, batch)
+        if other_passes and between_steps == "alignment":
+            dfa.measure_alignment(rule, lambda: cross_entropy(model(3 * batch[0]), batch[1]))
+        elif other_passes and between_steps == "evaluation":
+            with torch.no_grad():
+                model(3 * batch[0])
+        elif other_passes:
+            with rule.paused():
+                model(3 * batch[0])
+        step(rule, model, batch)
+        found: dict[str, Tensor] = rule.state_dict()["between"]["differences"]
+        return found
+
+    assert_same(differences(True), differences(False), tolerance=0)
 
 
 def test_a_batch_that_is_not_finite_is_not_fitted(batch: Batch) -> None:
     model = residual_network("pre")
     rule = dfa.Highway(model, POINTS, LAST, feedback="fitted")
     saved = copy.deepcopy(rule.state_dict()["between"]["differences"])
-    step(rule, model, (batch[0] * torch.inf, batch[1]))
+    batch[0][0, 0] = torch.inf
+    step(rule, model, batch)
     torch.testing.assert_close(rule.state_dict()["between"]["differences"], saved)
 
 
