@@ -20,7 +20,7 @@ from tests.dfa.refusals import REFUSALS, one_step
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch without distributed")
 POINTS = "blocks.*"
-FITTED = {"feedback": "fitted", "every": 1, "waves": 2}
+FITTED: dict[str, Any] = {"feedback": "fitted", "every": 1, "waves": 2}
 LEARNED: dict[str, dict[str, Any]] = {
     "dkp": {}, "low_rank": {"rank": 1}, "fdfa": {}, "grape": {}, "kolen_pollack": {}, "highway": FITTED
 }  # fmt: skip

@@ -152,7 +152,7 @@ def test_fitted_feedback_learns_from_training_passes_alone(between_steps: str, b
 
 
 def test_a_batch_that_is_not_finite_is_not_fitted(batch: Batch) -> None:
-    model = residual_network("pre")
+    model = residual_network("none")
     rule = dfa.Highway(model, POINTS, LAST, feedback="fitted")
     saved = copy.deepcopy(rule.state_dict()["between"]["differences"])
     batch[0][0, 0] = torch.inf
