@@ -28,7 +28,8 @@ def export(plans: Plans) -> None:
         if not collection.runs:
             raise ConfigError(f"{plan.target.heading} has no recorded runs at scale {plan.scale}")
         path = collection.write()
-        print(f"{path.name}: {len(collection.runs)} runs of {len(plan.runs)}, {path.stat().st_size / 1e6:.2f} MB")
+        runs = len({identity(run.config) for run in plan.runs})
+        print(f"{path.name}: {len(collection.runs)} runs of {runs}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 def restore(plans: Plans) -> None:
