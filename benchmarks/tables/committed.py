@@ -47,7 +47,7 @@ class Verification:
         name: of the table or figure.
         records: committed runs.
         runs: runs that it takes.
-        differing: files of the table that are not what the records give; None where it is a figure, or has no files.
+        differing: files of the table that are not what the records give; None for a figure.
     """
 
     name: str

@@ -79,7 +79,8 @@ def group_of(plan: Plan) -> Group:
 def _planned_state(run: PlannedRun) -> tuple[str, str]:
     state, reason = state_of(RunFolder.of(run.config))
     if state == "missing" and run.record is not None:
-        return "committed", ""
+        done = run.record["status"] == "done"
+        return ("committed", "") if done else (run.record["status"], run.record.get("reason", ""))
     if state == "missing" and run.missing:
         return state, run.missing
     if state == "done" and run.to_do:

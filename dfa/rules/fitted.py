@@ -15,7 +15,7 @@ from dfa.patterns import inner_model
 from dfa.rules.between_blocks import LearnedFromZeroBetweenBlocks
 
 RIDGE = 0.01
-"""ε, relative to the mean square of a layer's inputs."""
+"""ε, relative to the mean of the diagonal of XᵀX."""
 
 
 class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
@@ -36,7 +36,7 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
         every: fit in every n-th batch.
 
     Raises:
-        PointError: in a backward pass, a weight that is not that of an `nn.Linear`.
+        PointError: in a backward pass, a weight that is not that of an `nn.Linear`, or of one that is not called.
     """
 
     def __init__(self, model: nn.Module, hooks: FeedbackHooks, every: int) -> None:
@@ -56,10 +56,7 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
 
     def feedback_weight(self, name: str) -> Tensor:
         if self._sending and name not in self._moments.names:
-            raise PointError(
-                f"feedback 'fitted' is that of nn.Linear layers alone, and '{name}' is the weight of another module:"
-                " use learned_zero or kolen_pollack"
-            )
+            raise _cannot_be_fitted(name)
         return super().feedback_weight(name)
 
     def end_batch(self) -> None:
@@ -71,7 +68,9 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
 
     @torch.no_grad()
     def _fit(self) -> None:
-        moments = {name: self._moments.sums[name] for name in sorted(self.crossed & self._moments.sums.keys())}
+        if unseen := sorted(self.crossed - self._moments.sums.keys()):
+            raise _cannot_be_fitted(unseen[0])
+        moments = {name: self._moments.sums[name] for name in sorted(self.crossed)}
         self._moments.sums.clear()
         if moments and agree(list(moments.values()), self.model, self.name):
             for name, moment in moments.items():
@@ -90,6 +89,13 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
         super().load_state_dict(state["differences"])
         self._batches = state["batches"]
         self._moments.wanted = self._batches % self._every == 0
+
+
+def _cannot_be_fitted(name: str) -> PointError:
+    return PointError(
+        f"feedback 'fitted' is that of nn.Linear layers that are called, and '{name}' is the weight of another module,"
+        " or used without calling its layer: take learned_zero or kolen_pollack"
+    )
 
 
 class _InputMoments:
@@ -111,11 +117,12 @@ class _InputMoments:
         """Return a forward hook for the layer whose weight has this name."""
         self.names.add(name)
 
-        def see(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        def see(layer: nn.Linear, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
             if self.wanted and self._hooks.mode == "cut" and torch.is_grad_enabled():
-                rows = (arguments[0] if arguments else named["input"]).detach().flatten(0, -2)
+                rows = (arguments[0] if arguments else named["input"]).detach().reshape(-1, layer.in_features)
                 rows = rows if rows.dtype == torch.float64 else rows.float()
-                moment = rows.T @ rows
+                with torch.autocast(rows.device.type, enabled=False):
+                    moment = rows.T @ rows
                 self.sums[name] = moment + self.sums[name] if name in self.sums else moment
 
         return Hook(see)

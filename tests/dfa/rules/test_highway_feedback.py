@@ -168,6 +168,35 @@ def test_fitted_feedback_is_that_of_linear_layers() -> None:
         rule.backward(model(torch.randn(2, 4, 8)).square().mean())
 
 
+def test_a_layer_that_is_not_called_is_not_fitted() -> None:
+    class Uncalled(nn.Linear):
+        def __call__(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(Uncalled(4, 4)), nn.Linear(4, 4))
+    rule = dfa.Highway(model, ["0", "1"], "2", feedback="fitted")
+    with pytest.raises(
+        dfa.PointError, match=r"'1\.0\.weight' is the weight of another module, or used without calling"
+    ):
+        rule.backward(model(torch.randn(2, 4)).square().mean())
+
+
+def test_fits_are_as_precise_under_autocast(batch: Batch) -> None:
+    """One sample without a batch dimension, too."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    rule = dfa.Highway(model, ["0", "1"], "2", feedback="fitted", every=1)
+    before = weights_of(model)["2.weight"]
+    inputs: list[Tensor] = []
+    model[2].register_forward_hook(lambda layer, given, output: inputs.append(given[0].detach()))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(batch[0][0].float()).float().square().mean()
+    rule.backward(loss)
+    (x,) = (as_array(given.double()).reshape(1, 4) for given in inputs)
+    expected = fit(torch.zeros(4, 4).double(), x, x @ as_array(before.double()).T) - before.double()
+    found = rule.state_dict()["between"]["differences"]["2.weight"]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("feedback", FEEDBACK)
 def test_resumed_training_is_the_same(feedback: Feedback, batch: Batch) -> None:
     model = residual_network("pre")
