@@ -61,6 +61,17 @@ def test_a_table_goes_into_records_and_comes_back_byte_for_byte(
     assert (place / "table_3.parquet").read_bytes() == before
 
 
+def test_committed_runs_that_diverged_are_not_counted_as_committed(
+    place: Path, toys: Toys, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_FAULT", "nan@2")
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(place.parent))
+    lines = command(status.main, *_arguments(tmp_path / "elsewhere"))[1].splitlines()
+    counts = dict(zip(lines[0].split(), lines[2].split()[1:], strict=True))
+    assert counts["diverged"] == "4" and counts["committed"] == "0" and "the training loss is nan" in lines[4]
+
+
 def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None:
     results = place.parent
     command(reproduce.main, *_arguments(results), "--jobs", "1")
