@@ -14,7 +14,7 @@ from benchmarks.site.results import TABLES, committed_tables, read_table
 from benchmarks.utils.paths import REPOSITORY
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 FIGURES = TABLES.parent / "figures"
 _SITE = Path(os.environ.get("DFA_SITE_DIR", REPOSITORY / "site"))
@@ -42,6 +42,11 @@ def browser() -> Iterator["Browser"]:
         started.close()
 
 
+def _failure(request: "Request") -> list[str]:
+    """Tell what could not be loaded; a reload or the end of a test breaks off what is on its way, such as the icon."""
+    return [] if request.failure == "net::ERR_ABORTED" else [f"{request.url}: {request.failure}"]
+
+
 @contextmanager
 def opened(browser: "Browser", page: str, width: int = 1360) -> Iterator["Page"]:
     """Open a page without a network; no message of a mistake may be in its console."""
@@ -49,7 +54,7 @@ def opened(browser: "Browser", page: str, width: int = 1360) -> Iterator["Page"]
     tab, messages = context.new_page(), []
     tab.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: messages.append(str(error)))
-    tab.on("requestfailed", lambda request: messages.append(f"not found: {request.url}"))
+    tab.on("requestfailed", lambda request: messages.extend(_failure(request)))
     tab.goto(f"{_SITE.as_uri()}/{page}")
     tab.wait_for_load_state("load")
     yield tab
