@@ -10,7 +10,7 @@ from benchmarks.utils.paths import config_files
 from benchmarks.utils.pictures import SUFFIX, read_pictures
 from benchmarks.utils.text import markdown_page
 
-_SCRIPTS = ("figures.data.js", "../../assets/compare.js")
+_SCRIPTS = ("figures.data.js", "../../assets/element.js", "../../assets/compare.js")
 
 
 def figures_page(folder: Path) -> str:

@@ -9,7 +9,7 @@ from benchmarks.tables.schema import Metric
 from benchmarks.utils.text import markdown_page
 
 BLANK = "–"
-SCRIPTS = ("plotly.min.js", "plots.js", "cells.js", "run.js")
+SCRIPTS = ("plotly.min.js", "plots.js", "cells.js", "element.js", "run.js")
 """Scripts of a table's page, besides that with its data."""
 
 

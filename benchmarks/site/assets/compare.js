@@ -1,24 +1,19 @@
 // Two pictures of a figure on top of each other, with a slider that moves the border between them.
 (() => {
-  function element(name, attributes = {}, ...content) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...content);
-    return made;
-  }
+  const { element } = window;
 
   function chooser(label, names) {
-    return element("select", { "aria-label": label }, ...names.map(name => element("option", {}, name)));
+    return element("select", names.map(name => element("option", name)), { "aria-label": label });
   }
 
   function comparison(pictures) {
     const groups = [...new Set(pictures.map(picture => picture.group))];
     const group = chooser("scene", groups);
     const sides = [chooser("left picture", []), chooser("right picture", [])];
-    const images = sides.map(() => element("img", { alt: "" }));
-    const border = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "border between the pictures" });
+    const images = sides.map(() => element("img", [], { alt: "" }));
+    const border = element("input", [], { type: "range", min: 0, max: 100, value: 50, "aria-label": "border between the pictures" });
     const notes = sides.map(() => element("span"));
-    const frame = element("div", { class: "pictures" }, ...images, border);
+    const frame = element("div", [...images, border], { class: "pictures" });
 
     const ofGroup = () => pictures.filter(picture => picture.group === group.value);
     const move = () => frame.style.setProperty("--border", `${border.value}%`);
@@ -36,7 +31,7 @@
       const labels = ofGroup().map(picture => picture.label);
       sides.forEach((side, place) => {
         const before = side.value;
-        side.replaceChildren(...labels.map(label => element("option", {}, label)));
+        side.replaceChildren(...labels.map(label => element("option", label)));
         side.value = labels.includes(before) ? before : labels[Math.min(place + 1, labels.length - 1)];
       });
       show();
@@ -47,7 +42,7 @@
     border.addEventListener("input", move);
     move();
     fill();
-    return [element("div", { class: "filters" }, group, ...sides), frame, element("p", { class: "notes" }, ...notes)];
+    return [element("div", [group, ...sides], { class: "filters" }), frame, element("p", notes, { class: "notes" })];
   }
 
   for (const place of document.querySelectorAll(".compare")) place.append(...comparison(window.figurePictures[place.dataset.figure]));

@@ -2,14 +2,8 @@
 (() => {
   const data = window.tableData;
   const dialog = document.getElementById("run");
+  const { element } = window;
   const { draw, format } = window.plots;
-
-  function element(name, content = "", attributes = {}) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...[content].flat());
-    return made;
-  }
 
   function terms(pairs) {
     return element("dl", pairs.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
