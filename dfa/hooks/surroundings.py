@@ -39,7 +39,7 @@ def is_sharded(model: nn.Module) -> bool:
 class FirstPasses:
     """Looks for what a rule cannot take part in, the costly checks in the first pass that trains.
 
-    These are made once with the model in training and once in evaluation mode: checkpoints are often for training alone.
+    These are made once in training and once in evaluation mode: checkpoints are often for training alone.
 
     Args:
         model: as it is when the rule is made.
