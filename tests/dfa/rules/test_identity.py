@@ -146,10 +146,10 @@ class Towers(nn.Module):
 
     def __init__(self, in_turn: bool) -> None:
         super().__init__()
-        self.one, self.two = (nn.ModuleList(Residual(4, norm=True) for _ in range(2)) for _ in range(2))
-        for network in (self.one, self.two):
-            for block in network:
-                nn.init.uniform_(block.norm.weight, 0.5, 2.0)
+        self.one, self.two = (nn.Sequential(Residual(4, norm=True), Residual(4, norm=True)) for _ in range(2))
+        for name, gains in self.named_parameters():
+            if name.endswith("norm.weight"):
+                nn.init.uniform_(gains, 0.5, 2.0)
         self.first, self.second, self._in_turn = nn.Identity(), nn.Identity(), in_turn
 
     def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,8 +157,7 @@ class Towers(nn.Module):
             for one, two in zip(self.one, self.two, strict=True):
                 x, z = one(x), two(z)
             return self.first(x), self.second(z)
-        first = self.first(self.one[1](self.one[0](x)))
-        return first, self.second(self.two[1](self.two[0](z)))
+        return self.first(self.one(x)), self.second(self.two(z))
 
 
 @pytest.mark.parametrize("rule", ["identity", "highway"])
@@ -181,8 +180,9 @@ def test_a_norm_is_that_of_its_own_network_or_refused(in_turn: bool, rule: str) 
     found = gradients(model)
     trained.close()
     for name, network, given in (("one", model.one, x), ("two", model.two, z)):
-        below = network[0](given)
-        total = (below + network[1].branch(below)).detach().requires_grad_()
-        (signal,) = torch.autograd.grad(network[1].norm(total).pow(3).sum(), total)
-        expected = torch.autograd.grad(below, network[0].branch[0].weight, signal)[0]
+        below, upper = network[0](given), network[1]
+        assert isinstance(upper, Residual)
+        total = (below + upper.branch(below)).detach().requires_grad_()
+        (signal,) = torch.autograd.grad(upper.norm(total).pow(3).sum(), total)
+        (expected,) = torch.autograd.grad(below, network.get_parameter("0.branch.0.weight"), signal)
         torch.testing.assert_close(found[f"{name}.0.branch.0.weight"], expected)
