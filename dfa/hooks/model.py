@@ -5,16 +5,19 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
+from dfa.hooks.cuts import Cuts
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
+from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_calls
+from dfa.hooks.passes import Passes
 from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import check_no_transform, is_sharded, refuse_cut_checkpoints
+from dfa.hooks.surroundings import FirstPasses
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules
 
@@ -58,54 +61,56 @@ class FeedbackHooks:
     ) -> None:
         self.mode: Mode = "cut"
         self.compiled_pass = False
-        self._passes: list[Callable[[], ForwardRecord | None]] = []
+        self._records: list[Callable[[], ForwardRecord | None]] = []
         self._recorder = Recorder() if recorder is None else recorder
-        self._pending: list[Point] = []
-        self._in_pass = self._seen = False
-        self._sharded = is_sharded(model)
-        self._first_pass: list[RemovableHandle] = []
+        self._passes = Passes()
+        self._lone_points: WeakSet[LonePoint] = WeakSet()
+        self._by_parts, self._whole_calls_for = False, ""
+        self._first_passes = FirstPasses(model)
         self._going_backward = self._plain_backward_told = False
         point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
         error_names = {module: name for name, module in error_modules.items()}
-        silent_modules = list(find_modules(model, silent).values())
+        silent_names = {module: name for name, module in find_modules(model, silent).items()}
         # Names only: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
         self._targets = find_targets(model, points)
-        self._reached = dict.fromkeys(self.points, False)
+        by_name = ({name: module for module, name in names.items()} for names in (point_names, silent_names))
+        self._cuts = Cuts(model, *by_name)
         occupy(model)
         self._vacate = lambda: vacate(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
         self._handles = [model.register_forward_pre_hook(Hook(self._start))]
-        for module in dict.fromkeys([*silent_modules, *point_names, *error_names, *([model] if fields else [])]):
+        for module in dict.fromkeys([*silent_names, *point_names, *error_names, *([model] if fields else [])]):
             names = ([error_names[module]] if module in error_names else []), fields if module is model else {}
-            hook = self._hook(module in silent_modules, point_names.get(module), *names)
+            hook = self._hook(silent_names.get(module), point_names.get(module), *names)
             self._handles.append(module.register_forward_hook(Hook(hook)))
-        self._handles.append(model.register_forward_hook(Hook(self._finish)))
+        self._handles.append(model.register_forward_hook(Hook(self._check_end)))
+        self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
         self._handles += self._recorder.attach(model, lambda: self.mode)
 
     @property
     def records(self) -> list[ForwardRecord]:
         """Forward passes that reached an error tensor and that no backward has used; they go with their graph."""
-        return [record for alive in self._passes if (record := alive()) is not None]
+        return [record for alive in self._records if (record := alive()) is not None]
 
     def forget(self, used: Sequence[ForwardRecord]) -> None:
         """Forget some of the forward passes."""
         kept = [record for record in self.records if not any(record is other for other in used)]
-        self._passes = [weakref.ref(record) for record in kept]
+        self._records = [weakref.ref(record) for record in kept]
         self.compiled_pass = False
 
     @contextmanager
     def switched(self, mode: Mode) -> Iterator[None]:
         """Run a block in another mode, with its own empty list of records; the old one is put back after."""
-        before = self.mode, self._passes, self._pending, self._in_pass
-        self.mode, self._passes, self._pending = mode, [], []
+        before = self.mode, self._records, self._passes, self._by_parts
+        self.mode, self._records, self._passes = mode, [], Passes()
         try:
             yield
         finally:
-            self.mode, self._passes, self._pending, self._in_pass = before
+            self.mode, self._records, self._passes, self._by_parts = before
 
     @contextmanager
     def going_backward(self) -> Iterator[None]:
@@ -120,13 +125,21 @@ class FeedbackHooks:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
         self._recorder = recorder
 
+    def need_whole_calls(self, reason: str) -> None:
+        """Refuse errors of parts of the model that are called by themselves, which do not go with `reason`."""
+        self._whole_calls_for = reason
+
+    def is_training_pass(self) -> bool:
+        """Whether what runs now is recorded, to be trained or measured."""
+        return self.mode in ("cut", "observe") and self._recorder.needs_gradients()
+
     def pending_points(self) -> list[Point]:
         """Return the outputs of feedback points since the last error tensor."""
-        return self._pending
+        return self._passes.pending
 
     def discard(self) -> None:
         """Forget all passes that no backward has used."""
-        self._passes, self._pending, self._in_pass, self.compiled_pass = [], [], False, False
+        self._records, self._passes, self.compiled_pass = [], Passes(), False
         self._recorder.reset()
 
     def close(self) -> None:
@@ -142,10 +155,9 @@ class FeedbackHooks:
         """Check that all feedback points have run.
 
         Raises:
-            PointError: a point was reached by no forward pass with gradients since the rule was made.
+            PointError: see `Cuts.check`.
         """
-        if missing := [name for name, reached in self._reached.items() if not reached]:
-            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
+        self._cuts.check()
 
     def check_backward(self) -> bool:
         """Warn, once, where a backward pass was not begun by the rule; return whether it was."""
@@ -158,49 +170,46 @@ class FeedbackHooks:
             )
         return self._going_backward
 
+    def _trains(self) -> bool:
+        """Whether a call of the model that begins or ends now is one to take note of."""
+        return self.mode != "off" and self._recorder.needs_gradients()
+
     def _start(self, module: nn.Module, arguments: Any) -> None:
-        self._pending = []  # points of a forward pass that raised half-way must not end up in this one
-        self._in_pass = True
-        self._recorder.reset()
-        self._end_first_pass()
-        if self.points and self.mode != "off" and not torch.compiler.is_compiling():
-            self._check_surroundings(module)
-        if self.mode == "cut" and self.points and self._recorder.needs_gradients():
+        if not self._trains():
+            return
+        if self._passes.begin(module):
+            self._by_parts = False
+            self._cuts.begin_pass()
+            self._recorder.reset()
+            self._first_passes.end()
+        if self.points and not torch.compiler.is_compiling():
+            self._first_passes.begin(module, self.mode == "cut")
+        if self.mode == "cut" and self.points:
             self._recorder.start()
 
-    def _end_first_pass(self) -> None:
-        if self._first_pass:
-            for handle in self._first_pass:
-                handle.remove()
-            self._first_pass = []
-
-    def _check_surroundings(self, model: nn.Module) -> None:
-        check_no_transform()
-        if not self._seen and self.mode == "cut" and torch.is_grad_enabled():
-            self._seen = True
-            if is_sharded(model) and not self._sharded:
-                raise PointError("the model was sharded after the rule was made: first fully_shard, then the rule")
-            self._first_pass = refuse_cut_checkpoints(model)
-
-    def _finish(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self._recorder.reset()
-        self._end_first_pass()
-        self._in_pass = False
-        if self._pending:
-            names = ", ".join(dict.fromkeys(point.name for point in self._pending))
-            self._pending = []
+    def _check_end(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        if self._trains() and self._passes.pending:
+            names = ", ".join(dict.fromkeys(point.name for point in self._passes.pending))
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
 
+    def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """End a call of the model, also where it has failed."""
+        if self._trains() and self._passes.under_way() and self._passes.end():
+            self._recorder.reset()
+            self._first_passes.end()
+            self._cuts.end_pass()
+
     def _hook(
-        self, silent: bool, point: str | None, errors: Sequence[str], fields: Mapping[str, str]
+        self, silent: str | None, point: str | None, errors: Sequence[str], fields: Mapping[str, str]
     ) -> Callable[[nn.Module, Any, Any], Any]:
         """Make the hook of a module, which is cut first where it is a point and an error tensor."""
 
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
             if self.mode == "off" or not self._recorder.needs_gradients():
                 return None
-            if silent and self.mode != "observe":
-                output = detach_all(output)
+            if silent is not None:
+                self._cuts.note(silent)
+                output = output if self.mode == "observe" else detach_all(output, f"silent module '{silent}'")
             if point is not None:
                 output = self._at_point(point, output)
             if self.mode != "recompute":
@@ -216,7 +225,8 @@ class FeedbackHooks:
 
     def _at_point(self, name: str, output: Any) -> Any:
         activation = first_tensor(output, f"feedback point '{name}'")
-        self._reached[name] = True
+        self._cuts.note(name)
+        alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":
             kept, handed_on = self._recorder.at_point(name, activation)
         elif self.mode == "recompute":
@@ -225,20 +235,25 @@ class FeedbackHooks:
             kept, handed_on = Point(name, activation), activation.detach()
         else:
             kept, handed_on = self._recorder.observe_point(name, activation)
-        if self.error_names:
-            self._pending.append(kept)
+        if alone:
+            lone = LonePoint(kept, self)
+            self._lone_points.add(lone)
+            handed_on = mark(lone, handed_on)
+        elif self.error_names:
+            self._passes.pending.append(kept)
         if self.mode != "observe":
-            output = detach_all(output)  # or gradient would leak past the point through the other tensors
+            # Or gradient would leak past the point through the other tensors.
+            output = detach_all(output, f"feedback point '{name}'")
         return replace_first(output, handed_on)
 
     def _at_error(self, name: str, tensor: Tensor) -> Tensor:
-        points, self._pending = self._points_of(name)
+        points = self._points_of(name, tensor)
         if self.mode in ("observe", "describe"):
             observed = self.mode == "observe"
             record = (
                 self._recorder.observe_error(name, tensor, points) if observed else ForwardRecord(name, points, tensor)
             )
-            self._passes.append(lambda: record)
+            self._records.append(lambda: record)
             return tensor
         self._check_points(name, tensor, points)
         record, passed_on = self._recorder.at_error(name, tensor, points)
@@ -246,16 +261,41 @@ class FeedbackHooks:
             self.compiled_pass = True
         else:
             record.arrival = self.check_backward
-            self._passes = [alive for alive in self._passes if alive() is not None]
-            self._passes.append(weakref.ref(record))
+            self._records = [alive for alive in self._records if alive() is not None]
+            self._records.append(weakref.ref(record))
         return passed_on
 
-    def _points_of(self, error: str) -> tuple[list[Point], list[Point]]:
-        """Divide the pending points into those of an error tensor and those of later ones."""
-        if not self._targets:
-            return self._pending, []
-        own = [point for point in self._pending if self._targets[point.name] == error]
-        return own, [point for point in self._pending if self._targets[point.name] != error]
+    def _runs_alone(self, name: str) -> bool:
+        """Whether a point runs in no call of the model, so that the graph alone can tell which error it belongs to.
+
+        Raises:
+            PointError: it does, and is not recorded in a way that would work.
+        """
+        if self.mode == "recompute" or self._passes.under_way():
+            return False
+        if torch.compiler.is_compiling():
+            raise outside_of_calls(name, "torch.compile")
+        if torch._C._current_graph_task_id() == -1:  # or a checkpoint runs a part again: as it was run before
+            self._by_parts = True
+            if self.mode == "cut":
+                self._recorder.check_alone(name)
+        return self._by_parts
+
+    def _points_of(self, error: str, tensor: Tensor) -> list[Point]:
+        """Take the points of an error tensor from the pending ones, and from those that it finds by the graph."""
+        pending, self._passes.pending = self._passes.pending, []
+        if self._targets:
+            self._passes.pending = [point for point in pending if self._targets[point.name] != error]
+            pending = [point for point in pending if self._targets[point.name] == error]
+        if torch.compiler.is_compiling() or not self._lone_points:
+            return pending
+        lone = marked_below(self, [tensor, *(point.activation for point in pending)])
+        if lone and self._whole_calls_for:
+            raise outside_of_calls(lone[0].point.name, self._whole_calls_for)
+        points = [*of_error(error, lone, self._targets), *pending]
+        if lone and not points:
+            raise _no_point_of_its_own(error)
+        return points
 
     def _check_points(self, name: str, tensor: Tensor, points: Sequence[Point]) -> None:
         """Check that an error tensor has points, and that the model's output is not just the topmost one.
@@ -264,17 +304,21 @@ class FeedbackHooks:
         inside the model may be named as error tensor there, as the end of a residual path: more lies above it.
         """
         label = name or "model output"
-        if not points and self._in_pass:  # where a checkpoint runs parts again there is no pass
-            if not any(self._reached.values()):
+        if not points and self._passes.under_way():  # where a checkpoint runs parts again there is no pass
+            if not any(self._cuts.reached.values()):
                 raise PointError(
                     f"feedback point(s) never reached before error tensor '{label}': {', '.join(self.points)}"
                 )
-            raise PointError(
-                f"error tensor '{label}' has no feedback point of its own, for a point belongs to the next error tensor"
-                " that is computed: name the points of each, points={pattern: error tensor}, or take one error"
-            )
+            raise _no_point_of_its_own(name)
         if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
             raise PointError(
                 f"nothing that could learn lies between feedback point '{points[-1].name}' and error tensor '{label}',"
                 " which thus has no gradient: leave the point out, so that its module learns from the true error"
             )
+
+
+def _no_point_of_its_own(error: str) -> PointError:
+    return PointError(
+        f"error tensor '{error or 'model output'}' has no feedback point of its own, for a point belongs to the next"
+        " error tensor that is computed: name the points of each, points={pattern: error tensor}, or take one error"
+    )

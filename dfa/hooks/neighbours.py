@@ -5,12 +5,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from dfa.compiling import enter_uncompiled
-from dfa.hooks.placing import Hook
-from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder, SignalSource
+from dfa.hooks.points import ForwardRecord, Point, Recorder, SignalSource
 
 
 @dataclass
@@ -40,9 +38,6 @@ class LinkingRecorder(Recorder):
         super().__init__(source)
         self._name = name
         self._uncompiled = ExitStack()
-
-    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
-        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True)]
 
     def start(self) -> None:
         enter_uncompiled(self._uncompiled, self._name)

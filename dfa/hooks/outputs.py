@@ -1,13 +1,17 @@
 """Tensors inside what modules take and return: alone, or in tuples, lists, dictionaries and dataclasses."""
 
 import copy
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dfa.errors import PointError
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
 
 
 def first_tensor(output: Any, owner: str) -> Tensor:
@@ -62,22 +66,38 @@ def replace_field(output: Any, name: str, tensor: Tensor) -> Any:
     return _with_fields(output, {name: tensor})
 
 
-def detach_all(output: Any) -> Any:
-    """Return the output with every tensor in it detached."""
-    return map_tensors(output, Tensor.detach)
+def detach_all(output: Any, owner: str) -> Any:
+    """Return the output with every tensor in it detached.
+
+    Raises:
+        PointError: an object in it holds a tensor that has a gradient; the message begins with `owner`.
+    """
+
+    def refuse(value: Any) -> Any:
+        if _holds_gradient(value):
+            raise PointError(
+                f"{owner}: its module returns a {type(value).__name__} that holds a tensor with a gradient, which would"
+                " get past the cut: return that tensor detached, or in a tuple, dictionary or dataclass"
+            )
+        return value
+
+    return map_tensors(output, Tensor.detach, refuse)
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Apply `change` to every tensor in nested tuples, lists, dictionaries and dataclasses."""
+def map_tensors(
+    value: Any, change: Callable[[Tensor], Any], otherwise: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """Apply `change` to every tensor in nested tuples, lists, dictionaries and dataclasses, `otherwise` to the rest."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):
-        return _rebuild(value, [map_tensors(item, change) for item in value])
+        return _rebuild(value, [map_tensors(item, change, otherwise) for item in value])
     if type(value) is dict:
-        return {key: map_tensors(item, change) for key, item in value.items()}
+        return {key: map_tensors(item, change, otherwise) for key, item in value.items()}
     if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
-        return _with_fields(value, {key: map_tensors(item, change) for key, item in fields_of(value).items()})
-    return value
+        fields = {key: map_tensors(item, change, otherwise) for key, item in fields_of(value).items()}
+        return _with_fields(value, fields)
+    return otherwise(value)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -90,6 +110,29 @@ def tensors_in(value: Any) -> list[Tensor]:
 
     map_tensors(value, note)
     return found
+
+
+def _holds_gradient(value: Any) -> bool:
+    """Whether an object holds a tensor that was computed with a gradient, in attributes or containers."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            if part.grad_fn is not None:
+                return True
+        elif id(part) not in seen and not isinstance(part, (*_PLAIN, nn.Module, type)) and not callable(part):
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, Mapping) else ()
+            waiting += part if isinstance(part, (list, tuple, set, frozenset, deque)) else ()
+            waiting += getattr(part, "__dict__", {}).values()
+            waiting += [getattr(part, name, None) for kind in type(part).__mro__ for name in _slots(kind)]
+    return False
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _listed(fields: list[str]) -> str:

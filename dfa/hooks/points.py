@@ -108,7 +108,7 @@ class _BroadcastError(torch.autograd.Function):
         source, record, points = ctx.sending
         if not torch.compiler.is_compiling():
             record.arrival()
-        signals = tuple(source.training_signals(record.error_name, error, points))
+        signals = tuple(source.training_signals(record.error_name, error, points)) if points else ()
         if not torch.compiler.is_compiling():
             record.error_received = True
             ctx.sending = None  # otherwise the activations would live as long as the loss
@@ -146,10 +146,21 @@ class Recorder:
         return torch.is_grad_enabled()
 
     def start(self) -> None:
-        """Begin a training pass."""
+        """Begin a training pass, perhaps within another.
+
+        Raises:
+            PointError: what is recorded of the other would be lost.
+        """
 
     def reset(self) -> None:
-        """End a training pass, or clear what an interrupted one has left."""
+        """End the outermost training pass, also one that has failed, or clear what an interrupted one has left."""
+
+    def check_alone(self, name: str) -> None:
+        """Check that a point may run outside of any call of the model.
+
+        Raises:
+            PointError: it may not.
+        """
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Return what is recorded of a point's output, and the tensor that takes its place in the model."""

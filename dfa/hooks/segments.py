@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from dfa.errors import PointError
 from dfa.hooks.leaks import InnerOutputs
 from dfa.hooks.outputs import first_tensor, map_tensors
+from dfa.hooks.parts import outside_of_calls
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.targets import find_error_tensors
@@ -177,6 +178,13 @@ class SegmentRecorder(Recorder):
             handles.append(module.register_forward_hook(Hook(self._leave), always_call=True))
         return handles
 
+    def start(self) -> None:
+        if self._calls or self._running:
+            raise PointError(
+                "the model calls itself in the middle of its forward pass, which does not go with memory='recompute':"
+                " do so under torch.no_grad(), or take memory='keep'"
+            )
+
     def needs_gradients(self) -> bool:
         return super().needs_gradients() or bool(self._running)
 
@@ -187,6 +195,9 @@ class SegmentRecorder(Recorder):
         if self._inner is not None:
             self._inner.stop()
         self._calls, self._previous, self._inner = [], None, None
+
+    def check_alone(self, name: str) -> None:
+        raise outside_of_calls(name, "memory='recompute'")
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         if not self._running:

@@ -36,6 +36,41 @@ def is_sharded(model: nn.Module) -> bool:
     return any(type(parameter.data) is not Tensor for parameter in model.parameters())
 
 
+class FirstPasses:
+    """Looks for what a rule cannot take part in, the costly checks in the first pass that trains.
+
+    These are made once in training and once in evaluation mode: checkpoints are often for training alone.
+
+    Args:
+        model: as it is when the rule is made.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._sharded = is_sharded(model)
+        self._seen: set[bool] = set()
+        self._handles: list[RemovableHandle] = []
+
+    def begin(self, model: nn.Module, cut: bool) -> None:
+        """Begin a pass, in which the graph is cut or not.
+
+        Raises:
+            PointError: a function transform is at work, or the model was sharded after the rule was made.
+        """
+        check_no_transform()
+        if model.training not in self._seen and cut and torch.is_grad_enabled():
+            self._seen.add(model.training)
+            if is_sharded(model) and not self._sharded:
+                raise PointError("the model was sharded after the rule was made: first fully_shard, then the rule")
+            self._handles = refuse_cut_checkpoints(model)
+
+    def end(self) -> None:
+        """End a pass."""
+        if self._handles:
+            for handle in self._handles:
+                handle.remove()
+            self._handles = []
+
+
 def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
     """Put hooks on a model that raise in reentrant checkpoints whose inputs have no gradient, as above a point.
 

@@ -134,7 +134,7 @@ class ScheduleFeedback(PipelineScheduleSingle):
                 raise error.__cause__ from None
             raise
         if stage.is_last:
-            stage.output_chunks[-1] = detach_all(stage.output_chunks[-1])  # or they would keep the graphs
+            stage.output_chunks[-1] = detach_all(stage.output_chunks[-1], "last stage")  # or they would keep the graphs
         return chunk
 
     def _start_error(self, chunk: Chunk) -> None:

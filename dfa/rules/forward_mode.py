@@ -18,7 +18,6 @@ from dfa.base.agreement import agree
 from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
-from dfa.hooks.placing import Hook
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import GuardedCalls, innermost_module
 from dfa.patterns import inner_model
@@ -66,6 +65,7 @@ class ForwardModeFeedback(LearnedFeedback):
         self.every = every
         self._recorder = PerturbingRecorder(self)
         super().__init__(model, points, error_at, silent, **options)
+        self.hooks.need_whole_calls(f"rule '{self.name}'")
 
     @property
     def uses(self) -> Uses:
@@ -137,16 +137,22 @@ class PerturbingRecorder(Recorder):
         super().__init__(rule)
         self._rule = rule
         self._dual_level = ExitStack()
-        self._perturbing = self._perturbed = False
+        self._perturbing = self._perturbed = self._under_way = False
         self._perturbations: list[Tensor] = []
         self.forwards = 0
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         self._model = model
         guard: Any = GuardedCalls(model, self._translate)
-        return [model.register_forward_hook(Hook(lambda *_: self.reset()), always_call=True), guard]
+        return [guard]
 
     def start(self) -> None:
+        if self._under_way:  # forward mode does not nest
+            raise PointError(
+                f"rule '{self._rule.name}' does not go with a model that calls itself in its forward pass: do so under"
+                " torch.no_grad()"
+            )
+        self._under_way = True
         self._perturbing = self._perturbed = self.forwards % self._rule.every == 0
         self.forwards += 1
         if self._perturbing:
@@ -156,7 +162,7 @@ class PerturbingRecorder(Recorder):
 
     def reset(self) -> None:
         self._dual_level.close()
-        self._perturbing, self._perturbations = False, []
+        self._perturbing, self._under_way, self._perturbations = False, False, []
 
     def _translate(self, error: Exception, call: Callable[[], Any]) -> PointError | None:
         """Tell an error of forward mode, of which torch has many, from one of the model's own."""

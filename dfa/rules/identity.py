@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -12,6 +14,7 @@ from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import PassedNorm, Point
+from dfa.hooks.targets import find_targets
 from dfa.patterns import find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
 
@@ -50,7 +53,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
         Others: of the random matrices, see `FeedbackMatrices`.
 
     Raises:
-        PointError: a pattern of `norms` that matches nothing, or a module of another kind.
+        PointError: a pattern of `norms` that matches nothing, or a module of another kind; in a forward pass, a norm
+            that runs while points of another network wait for its error.
     """
 
     name = "identity"
@@ -79,10 +83,13 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self._told = False
         # Before the hooks of a point on the same module: the norm belongs to the point below it.
         self._norm_handles = [
-            module.register_forward_hook(Hook(self._keep_norm), prepend=True)
-            for module in on_path.values()
+            module.register_forward_hook(Hook(partial(self._keep_norm, name)), prepend=True)
+            for name, module in on_path.items()
             if isinstance(module, nn.LayerNorm)
         ]
+        self._targets = find_targets(model, points)
+        if self._norm_handles:
+            self.hooks.need_whole_calls("norms")
 
     @property
     def on_norms(self) -> bool:
@@ -150,11 +157,11 @@ class IdentityFeedback(DirectFeedbackAlignment):
             signal = norm.send_down(signal)
         return signal
 
-    @torch.no_grad()
-    def _keep_norm(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _keep_norm(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
         pending = self.hooks.pending_points()
-        if not pending or self.hooks.mode in ("off", "recompute", "describe"):
+        if not (pending and self.hooks.is_training_pass()):
             return
+        self._check_path(name, pending)
         assert isinstance(module, nn.LayerNorm)
         total = arguments[0].detach()
         total = total.to(torch.promote_types(total.dtype, torch.float32))
@@ -162,3 +169,28 @@ class IdentityFeedback(DirectFeedbackAlignment):
         inverse = torch.rsqrt(variance + module.eps)
         gains = torch.ones(module.normalized_shape, device=total.device) if module.weight is None else module.weight
         pending[-1].norms.append(PassedNorm((total - mean) * inverse, inverse, gains.detach()))
+
+    def _check_path(self, norm: str, pending: Sequence[Point]) -> None:
+        """Check that a normalisation lies above the last point, and not in a network with another error.
+
+        All that tells is names: those of the points of its network have most in common with its own.
+
+        Raises:
+            PointError: it may lie elsewhere.
+        """
+        if not self._targets:
+            return
+        shared = {point: _parts_in_common(norm, point) for point in self._targets}
+        nearest = {self._targets[point] for point, parts in shared.items() if parts == max(shared.values())}
+        waiting = {self._targets[point.name] for point in pending}
+        if len(waiting) > 1 or not waiting <= nearest:
+            raise PointError(
+                f"norms: '{norm}' ran while the points of {', '.join(sorted(waiting))} wait for their error, and it is"
+                " not known which path it lies on: run one network up to its error tensor and then the next"
+            )
+
+
+def _parts_in_common(name: str, other: str) -> int:
+    """Count the parts that two dotted names have in common at their beginning."""
+    pairs = zip(name.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

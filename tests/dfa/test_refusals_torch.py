@@ -160,6 +160,29 @@ def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch) ->
     assert_right_or_refused(lambda: train(reentrant), train(None))
 
 
+class TrainedInCheckpoints(nn.Module):
+    """As models of transformers: evaluation runs without checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.block, self.head = nn.Linear(5, 6), nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(checkpoint(self.block, x, use_reentrant=True) if self.training else self.block(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("name", ["dfa", "shallow", "dkp"])
+def test_reentrant_checkpoints_after_a_first_pass_without_any(name: str, batch: Batch) -> None:
+    """They would leave the block above the point without gradient."""
+    model = TrainedInCheckpoints().double()
+    rule = dfa.RULES.build(name, model, "embed")
+    model.eval()(batch[0])
+    with pytest.raises(dfa.PointError, match="use_reentrant=False"):
+        one_step(rule, model.train(), lambda: cross_entropy(model(batch[0]), batch[1]))
+
+
 @pytest.mark.parametrize("name", ["dfa", "fdfa", "shallow", "fa"])
 def test_model_compiled_and_run_before_the_rule_was_made(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     """The graph that is there knows no hooks: the rule must be heard, or refused."""

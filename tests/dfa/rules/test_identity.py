@@ -139,3 +139,50 @@ def test_random_matrices_for_other_shapes_are_told_kept_or_not(kept: bool, mlp: 
     assert rule.uses.state == "none"
     rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
     assert rule.uses.state == "fixed feedback"
+
+
+class Towers(nn.Module):
+    """Two networks of two post-norm blocks, run in turn or one after the other."""
+
+    def __init__(self, in_turn: bool) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Sequential(Residual(4, norm=True), Residual(4, norm=True)) for _ in range(2))
+        for name, gains in self.named_parameters():
+            if name.endswith("norm.weight"):
+                nn.init.uniform_(gains, 0.5, 2.0)
+        self.first, self.second, self._in_turn = nn.Identity(), nn.Identity(), in_turn
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self._in_turn:
+            for one, two in zip(self.one, self.two, strict=True):
+                x, z = one(x), two(z)
+            return self.first(x), self.second(z)
+        return self.first(self.one(x)), self.second(self.two(z))
+
+
+@pytest.mark.parametrize("rule", ["identity", "highway"])
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_norm_is_that_of_its_own_network_or_refused(in_turn: bool, rule: str) -> None:
+    torch.manual_seed(0)
+    model, x, z = Towers(in_turn).double(), *torch.randn(2, 6, 4, dtype=torch.double)
+
+    def loss() -> Tensor:
+        first, second = model(x, z)
+        return first.pow(3).sum() + second.pow(3).sum()
+
+    waves = {"waves": 0} if rule == "highway" else {}
+    trained = dfa.RULES.build(rule, model, {"one.0": "first", "two.0": "second"}, norms="*.*.norm", **waves)
+    if in_turn:
+        with pytest.raises(dfa.PointError, match=r"norms: 'two\.0\.norm' ran while the points of first wait"):
+            loss()
+        return
+    trained.backward(loss())
+    found = gradients(model)
+    trained.close()
+    for name, network, given in (("one", model.one, x), ("two", model.two, z)):
+        below, upper = network[0](given), network[1]
+        assert isinstance(upper, Residual)
+        total = (below + upper.branch(below)).detach().requires_grad_()
+        (signal,) = torch.autograd.grad(upper.norm(total).pow(3).sum(), total)
+        (expected,) = torch.autograd.grad(below, network.get_parameter("0.branch.0.weight"), signal)
+        torch.testing.assert_close(found[f"{name}.0.branch.0.weight"], expected)

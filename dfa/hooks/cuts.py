@@ -1,0 +1,66 @@
+"""Which of the modules whose output is cut have run, and whether those that have not are still there."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from dfa.errors import PointError
+
+
+class Cuts:
+    """Keeps account of the modules whose output is cut: feedback points and silent ones.
+
+    A forward pass may leave some out, as layer drop does. But one whose module has been replaced would let through a
+    gradient from then on.
+
+    Args:
+        model: which the modules are part of.
+        points: feedback points, by name.
+        silent: silent modules, by name.
+
+    Attributes:
+        reached: for each feedback point, whether it has ever run.
+    """
+
+    def __init__(self, model: nn.Module, points: Mapping[str, nn.Module], silent: Mapping[str, nn.Module]) -> None:
+        modules = {**silent, **points}
+        self.reached = dict.fromkeys(points, False)
+        self._names = list(modules)
+        # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
+        self._gone = lambda names: [
+            name for name in names if not any(modules[name] is part for part in model.modules())
+        ]
+        self._ran, self._left_out = dict.fromkeys(modules, False), dict[str, bool]()
+
+    def begin_pass(self) -> None:
+        """Begin a forward pass."""
+        self._ran = dict.fromkeys(self._names, False)
+
+    def end_pass(self) -> None:
+        """End a forward pass, and note what it has left out."""
+        for name, ran in self._ran.items():
+            if not ran:
+                self._left_out[name] = True
+
+    def note(self, name: str) -> None:
+        """Note that a module has run."""
+        self._ran[name] = True
+        if name in self.reached:
+            self.reached[name] = True
+
+    def check(self) -> None:
+        """Check that all points have run, and that what was left out since the last check is still part of the model.
+
+        Raises:
+            PointError: a point was reached by no forward pass with gradients since the rule was made, or a module has
+                been taken out of the model.
+        """
+        if missing := [name for name, reached in self.reached.items() if not reached]:
+            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
+        left_out = [name for name in self._names if name in self._left_out or not self._ran[name]]
+        self._ran, self._left_out = dict.fromkeys(self._names, False), {}
+        if left_out and (gone := self._gone(left_out)):
+            raise PointError(
+                f"no longer part of the model, in whose place nothing is cut: {', '.join(gone)}; close() the rule and"
+                " make it anew on the model as it is"
+            )
