@@ -1,8 +1,9 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, ch
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
+from dfa.hooks.graphs import next_node_number, nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
@@ -31,8 +33,8 @@ class SequentialRule(Rule):
     replaces each W that is kept so by `feedback_weight`: in linear layers, convolutions, attention's projections, graph
     convolutions. All else is exact: activations, normalisations, attention patterns, propagation along edges, and ∂L/∂W
     given the signal. A weight that has a part otherwise is an error, see `dfa.hooks.weights.WeightExchange`.
-    Of a weight that wants no gradient the graph shows itself, its views and its copies alone. PyTorch's own functions
-    of such weights are refused by their names; a layer of your own that computes with a function of a frozen weight
+    Of a weight that is frozen or detached the graph shows itself, its views and its copies alone. PyTorch's own
+    functions of frozen weights are refused by their names; a layer of your own that computes with a function of one
     passes the exact signal on.
 
     Points are checked and not used, for nothing is cut.
@@ -45,7 +47,8 @@ class SequentialRule(Rule):
         replaced: names of the weights that the last `backward` went through.
 
     Raises:
-        PointError: no parameter matches, or one is no plain tensor (FSDP2); in a forward pass, inside torch.compile.
+        PointError: no parameter matches, or one is no plain tensor (FSDP2) or has no shape yet (lazy modules); in a
+            forward pass, inside torch.compile.
     """
 
     def __init__(
@@ -60,6 +63,12 @@ class SequentialRule(Rule):
         patterns = [weights] if isinstance(weights, str) else list(weights)
         named = dict(inner_model(model).named_parameters())
         chosen = [name for name in named if any(matches(name, pattern) for pattern in patterns)]
+        for name in chosen:
+            if nn.parameter.is_lazy(named[name]):
+                raise PointError(
+                    f"'{name}' has no shape yet (a lazy module): run one batch through the model, then make rule"
+                    f" '{self.name}'"
+                )
         self.weights = {name: named[name] for name in chosen if named[name].ndim >= 2}
         if not self.weights:
             raise PointError(f"no weight of two dimensions or more matches {', '.join(patterns)}")
@@ -71,6 +80,7 @@ class SequentialRule(Rule):
         super().__init__(model, points, error_at, silent)
         self.replaced: set[str] = set()
         self._running = False
+        self._paused: deque[range] = deque(maxlen=16)  # numbers of nodes made in pauses; of several, one tells
         self._uncompiled = ExitStack()
         self._handles = self._attach()
 
@@ -113,6 +123,16 @@ class SequentialRule(Rule):
                     f"weight '{name}' got a gradient in a part of the graph that is hidden (checkpointing)"
                 )
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        start = next_node_number()
+        try:
+            with super().paused():
+                yield
+        finally:
+            if made := range(start, next_node_number()):
+                self._paused.append(made)
+
     def exchange(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = ()) -> list[str]:
         """Let `feedback_weight` take the place of every weight that autograd keeps in a graph.
 
@@ -132,6 +152,14 @@ class SequentialRule(Rule):
                     f"weight '{name}' is frozen and used through a function (weight_norm, spectral_norm, pruning),"
                     f" which its graph does not show: rule '{self.name}' needs that module without it"
                 )
+        if self._paused:
+            for node in nodes_below([output.grad_fn for output in outputs]):
+                number = node._sequence_nr()
+                if any(number in made for made in self._paused):
+                    raise PointError(
+                        f"a part of the loss was computed in rule.paused(), where gradients are exact, and rule"
+                        f" '{self.name}' cannot leave it out: call backward() on that part by itself"
+                    )
         exchange = WeightExchange(self.weights, self._others, self._feedback_of)
         exchange.run(outputs)
         present = {id(leaf) for leaf in exchange.leaves}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dfa.hooks.graphs import leaves_below
+from dfa.hooks.graphs import leaves_below, nodes_below
+from dfa.hooks.operations import describe
 
 
 class LinearImage:
@@ -21,6 +22,9 @@ class LinearImage:
     """
 
     def __init__(self, tensor: Tensor) -> None:
+        # Derivatives do not tell a function that is linear by parts, as clamp, from one that is linear.
+        if not all(describe(node.__class__).linear for node in nodes_below([tensor.grad_fn])):
+            raise ValueError("not a linear function by the operations in its graph")
         self.tensor = tensor.detach()
         self._leaves = list(leaves_below(tensor))
         with torch.enable_grad():

@@ -1,44 +1,35 @@
 """Weights in an autograd graph: the products in which a signal meets one on its way down."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.graphs import from_the_leaves, nodes_below
 from dfa.hooks.images import LinearImage
+from dfa.hooks.operations import PRODUCTS, Operation, describe, is_repeated
 
-_PRODUCTS: dict[str, Sequence[str]] = {
-    "Mm": ("self", "mat2"),
-    "Addmm": ("", "mat1", "mat2"),
-    "Bmm": ("self", "mat2"),
-    "Baddbmm": ("", "batch1", "batch2"),
-    "Mul": ("self", "other"),
-    "Convolution": ("input", "weight"),
-    "ConvolutionOverrideable": ("input", "weight"),
-    "Trilinear": ("i1", "i2", "i3"),
-    "GroupedMm": ("self", "mat2"),
-    "Embedding": (),
-    "EmbeddingBag": ("weight", "per_sample_weights"),
-    "MkldnnRnnLayer": ("input", "weight0", "weight1", "", "", "hx_", "cx_"),
-}
-"""Products by autograd's names, and the name of each input that is a factor.
-
-Autograd keeps a factor for the derivative with respect to the others. Taking rows by number is a product, too.
-`declare_product` adds to them.
-"""
-_SUMS = re.compile(r"Where|MaskedFill|ScaledDotProduct\w*Attention\w*")
-"""Operations that weights are only added to (as to attention's scores), but that keep something.
-
-Those that keep nothing are sums and rearrangements by nature.
-"""
-Source = frozenset[str] | None
-"""What a node was made from: weights (by name) and constants alone, or None where activations have a part."""
 NOTHING: frozenset[str] = frozenset()
+
+
+class Source(NamedTuple):
+    """What a tensor was made from.
+
+    Attributes:
+        active: whether activations have a part, and not weights and constants alone.
+        names: of the weights that it was made from. Of an activation: of those that it is a sum with, or a product that
+            is no layer, unless a layer or a function that is not linear has come after.
+    """
+
+    active: bool
+    names: frozenset[str]
+
+
+ACTIVATION = Source(True, NOTHING)
+CONSTANT = Source(False, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -69,25 +60,6 @@ class _Mixture:
     weights: Sequence[str]
 
 
-@dataclass(frozen=True)
-class _Operation:
-    """What nodes of one type do.
-
-    Attributes:
-        leaf: whether they stand for a tensor that is nobody's result.
-        hides: whether they stand for a part of the graph that is not in it.
-        factors: for a product, the name of each input that is a factor, or "".
-        scales: whether it is a product entry by entry, which also makes one weight of another.
-        keeps: whether it is neither a product nor a sum, so that what it keeps may be a function of anything.
-    """
-
-    leaf: bool
-    hides: bool
-    factors: Sequence[str] | None
-    scales: bool
-    keeps: bool
-
-
 class WeightExchange:
     """Exchanges the weights that autograd keeps for the derivatives of products, in one graph.
 
@@ -96,6 +68,9 @@ class WeightExchange:
     of it, by its memory, or a linear function of weights, which is then applied to what takes their place. In a sum
     with activations nothing is exchanged. A weight that meets them otherwise, through another function, or where it
     cannot be exchanged, is an error: no weight has another part unnoticed.
+
+    What a layer puts out is an activation, also where it becomes a factor, as attention's keys. A factor that a weight
+    is in without a layer, scaled by activations or added to them, is an error where it meets activations.
 
     Args:
         weights: the weights to be exchanged, by name.
@@ -112,9 +87,14 @@ class WeightExchange:
         self.leaves: list[Tensor] = []
         self._weights = weights
         self._feedback = feedback
-        self._names = {id(weight): frozenset([name]) for name, weight in weights.items()}
-        self._names.update((id(other), frozenset()) for other in others)
-        self._frozen = frozenset(name for name, weight in weights.items() if not weight.requires_grad)
+        self._leaf_sources = {id(weight): Source(False, frozenset([name])) for name, weight in weights.items()}
+        self._leaf_sources.update((id(other), CONSTANT) for other in others)
+        self._in_memory: dict[int, list[str]] = {}
+        self._of_shape: dict[torch.Size, list[str]] = {}
+        for name, weight in weights.items():
+            self._in_memory.setdefault(weight.untyped_storage().data_ptr(), []).append(name)
+            for shape in {weight.shape, weight.mT.shape}:
+                self._of_shape.setdefault(shape, []).append(name)
 
     def run(self, outputs: Iterable[Tensor]) -> None:
         """Exchange the weights in the graph that ends in some tensors.
@@ -123,64 +103,111 @@ class WeightExchange:
             PointError: a weight that cannot be exchanged; the message names it and likely causes.
         """
         sources: dict[Any, Source] = {}
-        for node, inputs in _from_the_leaves([output.grad_fn for output in outputs if output.grad_fn is not None]):
-            names, active = NOTHING, False
-            for other in inputs:
-                if other is not None:
-                    source = sources[other]
-                    if source is None:
-                        active = True
-                    elif source:
-                        names |= source
-            operation = _describe(node.__class__)
+        for node, before in from_the_leaves([output.grad_fn for output in outputs if output.grad_fn is not None]):
+            inputs = [None if other is None else sources[other] for other in before]
+            active, names, mixed = False, NOTHING, NOTHING
+            for source in inputs:
+                if source is not None:
+                    active = active or source.active
+                    if source.names:
+                        names, mixed = (names, mixed | source.names) if source.active else (names | source.names, mixed)
+            operation = describe(node.__class__)
             if operation.leaf:
                 self.leaves.append(node.variable)
-                sources[node] = self._names.get(id(node.variable))
+                sources[node] = self._leaf_sources.get(id(node.variable), ACTIVATION)
             elif operation.hides:
                 raise PointError("activation checkpointing hides weights from a sequential rule: leave it out")
-            elif operation.factors is not None and (active or not operation.scales):
+            elif operation.attends:
+                self._check_attention(node, inputs)
+                sources[node] = Source(active, NOTHING if active else names)
+            elif operation.factors is not None:
                 if active and names and not operation.factors:
                     raise _no_factor(node, names)
-                if names or self._frozen:
-                    found = [(other, None if other is None else sources[other]) for other in inputs]
-                    sources[node] = self._product(node, operation.factors, found)
-                else:
-                    sources[node] = None if active or None in inputs or not operation.factors else NOTHING
-            elif operation.keeps and (len(names) > 1 or (active and names)):
-                raise _no_factor(node, names)
+                sources[node] = self._product(node, operation, inputs)
+            elif operation.keeps:
+                if len(names) > 1 or (active and names):
+                    raise _no_factor(node, names)
+                sources[node] = Source(active, (mixed if operation.linear else NOTHING) if active else names)
             else:
-                sources[node] = None if active else names
+                sources[node] = Source(active, names | mixed)
 
-    def _product(self, node: Any, arguments: Sequence[str], inputs: Sequence[tuple[Any, Source]]) -> Source:
-        factors = {name: entry for name, entry in zip(arguments, inputs, strict=False) if name}
-        weights = [source for _, source in factors.values() if source]
-        active = any(other is not None and source is None for other, source in factors.values())
+    def _product(self, node: Any, operation: Operation, inputs: Sequence[Source | None]) -> Source:
+        """Exchange the weights among the factors of a product; return what its result is made from."""
+        arguments = operation.factors or ()
+        factors = {name: source for name, source in zip(arguments, inputs, strict=False) if name}
+        learned = {name: source.names for name, source in factors.items() if source and source.names}
+        weights = {name: names for name, names in learned.items() if not _is_active(factors[name])}
+        activations = [name for name, source in factors.items() if _is_active(source)]
         recurrent = "hx_" in factors  # where weights meet activations within
-        if len(weights) > 1 and not active and not recurrent:
-            if len(set(weights)) > 1:
-                raise _no_factor(node, NOTHING.union(*weights))
-            return weights[0]  # a weight times itself
-        for argument, (before, source) in factors.items():
-            if any(other is not None for name, (other, _) in factors.items() if name != argument):
-                if source:
-                    self._exchange(node, argument, source)
-                elif before is None and self._frozen:
-                    self._exchange(node, argument, self._frozen, required=False)
-        return None
+        if len(weights) > 1 and not activations and not recurrent:
+            if len(set(weights.values())) > 1 and not operation.scales:
+                raise _no_factor(node, NOTHING.union(*weights.values()))
+            return Source(False, NOTHING.union(*weights.values()))  # a weight times itself
+        held = {name: names for name, source in factors.items() if source is None and (names := self._held(node, name))}
+        names = NOTHING.union(*weights.values(), *held.values())
+        for argument, own in {**weights, **held}.items():
+            others = [source for name, source in factors.items() if name != argument and source is not None]
+            signals = activations if operation.scales else [one for one in others if one.active or not one.names]
+            if signals or (recurrent and others):
+                self._exchange(node, argument, own)
+        if recurrent:
+            return ACTIVATION
+        if activations:
+            mixed = NOTHING.union(*(learned.get(name, NOTHING) for name in activations))
+            if operation.scales:
+                # Otherwise it is a gain, whose entries activations meet one by one: a layer of its own.
+                scaled = any(is_repeated(node, activations[0], name) for name in (*weights, *held))
+                return Source(True, mixed | names if scaled else mixed)
+            if len(activations) > 1:
+                if operation.kernel in activations:
+                    mixed |= self._names_below(node.next_functions[list(arguments).index(operation.kernel)][0])
+                if mixed:
+                    raise _mixed(node, mixed)
+            return ACTIVATION if names or len(activations) > 1 else Source(True, mixed)
+        if operation.scales:
+            return Source(bool(held), names)
+        if not names:
+            return ACTIVATION if None in inputs or not arguments else CONSTANT
+        by_parameters = any(source == CONSTANT for source in factors.values())
+        return Source(True, names if held or by_parameters or operation.left in weights else NOTHING)
 
-    def _exchange(self, node: Any, argument: str, names: frozenset[str], required: bool = True) -> None:
-        """Exchange a factor of a product, which was made from some weights, or may be a frozen one (not `required`)."""
+    def _check_attention(self, node: Any, inputs: Sequence[Source | None]) -> None:
+        """Check that queries, keys and values are activations: their derivatives come from all that is kept."""
+        parts = dict(zip(("query", "key", "value"), inputs, strict=False))
+        names = {name: source.names if source else self._held(node, name) for name, source in parts.items()}
+        for name, own in names.items():
+            if own and any(_is_active(source) for other, source in parts.items() if other != name):
+                raise PointError(
+                    f"{_listed(own)} are part of fused attention's {name}, where they cannot be exchanged: leave fused"
+                    " kernels out (torch.nn.attention.sdpa_kernel(SDPBackend.MATH)), or name weights to exchange with"
+                    " `weights`"
+                )
+
+    def _held(self, node: Any, argument: str) -> frozenset[str]:
+        """Return the weights that a constant factor is, for the graph shows none that was detached or frozen."""
+        tensor = getattr(node, f"_saved_{argument}", None)
+        if tensor is None or tensor.layout != torch.strided or not tensor.is_floating_point():
+            return NOTHING
+        same = self._in_memory.get(tensor.untyped_storage().data_ptr(), ())
+        if factor := self._factor(tensor, same):
+            return frozenset([factor.weight])
+        alike = self._of_shape.get(tensor.shape, ())
+        return frozenset(name for name in alike if _same_numbers(tensor, self._weights[name]))
+
+    def _names_below(self, node: Any) -> frozenset[str]:
+        """Return the weights that a node was made from, in whatever way."""
+        leaves = (below.variable for below in nodes_below([node]) if describe(below.__class__).leaf)
+        return NOTHING.union(*(self._leaf_sources.get(id(leaf), CONSTANT).names for leaf in leaves))
+
+    def _exchange(self, node: Any, argument: str, names: frozenset[str]) -> None:
+        """Exchange a factor of a product, which was made from some weights."""
         found: list[str] = []
-        copies: set[str] = set()
         in_graph = getattr(node, f"_saved_{argument}")
 
         def pack(tensor: Tensor) -> Any:
             if factor := self._factor(tensor, names):
                 found.append(factor.weight)
                 return factor
-            if not required:
-                copies.update(name for name in names if _same_numbers(tensor, self._weights[name]))
-                return tensor
             try:
                 image = LinearImage(in_graph)
             except (ValueError, RuntimeError):  # not linear, or by operations without a second derivative
@@ -197,8 +224,8 @@ class WeightExchange:
                 f"{_listed(names)} cannot be exchanged under other hooks on saved tensors, as activation checkpointing"
                 " and save_on_cpu have them: leave those out"
             ) from None
-        if copies or (required and not found):
-            raise _no_factor(node, copies or names)
+        if not found:
+            raise _no_factor(node, names)
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, Factor):
@@ -230,35 +257,8 @@ def declare_product(function: type[torch.autograd.Function]) -> None:
     Of a function that PyTorch does not define, a graph does not tell whether its result is still made of weights alone.
     That of a declared one counts as an activation, as that of a layer's product with constant inputs does.
     """
-    _PRODUCTS[function.__name__] = ()
-    _describe.cache_clear()
-
-
-def _from_the_leaves(ends: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Go through a graph so that every node comes after those that it was made from; yield these, too."""
-    before: dict[Any, list[Any]] = {}
-    done: set[Any] = set()
-    waiting = list(ends)
-    while waiting:
-        node = waiting[-1]
-        if node not in before:
-            before[node] = [other for other, _ in node.next_functions]
-            waiting += [other for other in before[node] if other is not None and other not in before]
-        else:
-            waiting.pop()
-            if node not in done:
-                done.add(node)
-                yield node, before[node]
-
-
-@cache
-def _describe(node_type: type) -> _Operation:
-    """Tell from what autograd calls an operation, and from whether it keeps tensors, what it does."""
-    kind = re.sub(r"Backward\d*$", "", node_type.__name__)
-    keeps = any(attribute.startswith("_raw_saved_") for attribute in dir(node_type))
-    factors = _PRODUCTS.get(kind)
-    other = keeps and factors is None and not _SUMS.fullmatch(kind)
-    return _Operation(kind == "AccumulateGrad", kind == "CheckpointFunction", factors, kind == "Mul", other)
+    PRODUCTS[function.__name__] = ()
+    describe.cache_clear()
 
 
 def _extent(tensor: Tensor) -> int:
@@ -267,9 +267,17 @@ def _extent(tensor: Tensor) -> int:
 
 
 def _same_numbers(tensor: Tensor, weight: Tensor) -> bool:
-    """Whether a constant is a copy of a weight, transposed or in another precision, which the graph does not tell."""
-    turned = tensor if tensor.shape == weight.shape else tensor.mT if tensor.ndim > 1 else tensor
-    return turned.shape == weight.shape and torch.equal(turned, weight.detach().to(tensor.dtype))
+    """Whether a constant is a copy of a weight, transposed or in another precision, which the graph does not tell.
+
+    Of a weight whose entries are all equal, as of one that begins at zero, numbers do not tell it either.
+    """
+    turned = tensor if tensor.shape == weight.shape else tensor.mT
+    values = weight.detach().to(tensor)
+    return torch.equal(turned, values) and not bool((values == values.flatten()[0]).all())
+
+
+def _is_active(source: Source | None) -> bool:
+    return source is not None and source.active
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -281,4 +289,12 @@ def _no_factor(node: Any, names: Iterable[str]) -> PointError:
         f"{_listed(names)} reach {type(node).__name__} through a function that is not linear, which a sequential"
         " rule cannot exchange (weight_norm, spectral_norm, standardised convolutions, fused or compiled layers): use"
         " weights as they are, or name those to exchange with `weights`"
+    )
+
+
+def _mixed(node: Any, names: Iterable[str]) -> PointError:
+    return PointError(
+        f"{_listed(names)} are one factor of {type(node).__name__} together with activations or constants, and a"
+        " sequential rule cannot tell what takes its place (modulated or generated weights, fast weights): apply a"
+        " layer to it first, or name weights to exchange with `weights`"
     )

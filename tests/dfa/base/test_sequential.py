@@ -203,6 +203,37 @@ def test_pauses_and_closing_are_exact(mlp: nn.Sequential, batch: Batch) -> None:
     assert_same(gradients(mlp), expected, tolerance=0)
 
 
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_pauses_within_a_loss_are_refused(key: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """Their gradients are exact, those of the rest are not, and one backward pass cannot tell them apart."""
+    rule = dfa.RULES.build(key.strip(), mlp, **SEQUENTIAL[key])
+    alone = step(rule, mlp, batch)
+    mlp.zero_grad()
+    with rule.paused():
+        exact = cross_entropy(mlp(-batch[0]), batch[1])
+        x = batch[0].clone().requires_grad_()
+        slope = torch.autograd.grad(mlp(x).sum(), x, create_graph=True)[0].square().sum()
+    with rule.paused(), torch.no_grad():
+        mlp(batch[0])
+    for part in (exact, slope):
+        with pytest.raises(dfa.PointError, match=r"paused\(\).*by itself"):
+            rule.backward(cross_entropy(mlp(batch[0]), batch[1]) + part)
+    assert not gradients(mlp)
+    if key != "kolen_pollack":  # whose weights have decayed
+        exact.backward()
+        assert_same(step(rule, mlp, batch), alone, tolerance=0)
+
+
+@pytest.mark.parametrize("key", SEQUENTIAL)
+def test_weights_without_a_shape_are_refused(key: str) -> None:
+    """Later they would be weights that the rule knows nothing of."""
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.LazyLinear(3))
+    with pytest.raises(dfa.PointError, match=r"'2\.weight' has no shape yet.*run one batch"):
+        dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key])
+    model(torch.randn(2, 5))
+    assert "2.weight" in dfa.RULES.build(key.strip(), model, **SEQUENTIAL[key]).state_dict()
+
+
 def test_autocast(mlp: nn.Sequential, batch: Batch) -> None:
     """Products are rounded to three digits, and go through B rounded so."""
     rule = dfa.FeedbackAlignment(mlp.float())

@@ -118,6 +118,10 @@ LINEAR: dict[str, tuple[Callable[[Model, Tensor], Tensor], Callable[[Tensor, Ten
         lambda self, hidden: hidden.repeat(1, 3) @ torch.block_diag(*[self.upper.weight] * 3).t(),
         lambda upper, table: torch.cat([upper.t()] * 3, dim=1).t(),
     ),
+    "rows by number": (
+        lambda self, hidden: hidden @ self.upper.weight[torch.tensor([2, 0])].t(),
+        lambda upper, table: upper[[2, 0]],
+    ),
     "added up": (
         lambda self, hidden: hidden @ (self.upper.weight + self.table[:3]).t(),
         lambda upper, table: upper + table[:3],
@@ -150,6 +154,14 @@ REFUSED: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "its signs": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight.sign()),
     "its direction": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight / self.upper.weight.norm()),
     "two multiplied": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight @ self.table),
+    "its positive entries": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight.clamp(min=0)),
+    "its positive entries, picked": lambda self, hidden: nn.functional.linear(
+        hidden, torch.where(self.upper.weight > 0, self.upper.weight, 0.0)
+    ),
+    "its positive entries, filled up": lambda self, hidden: nn.functional.linear(
+        hidden, self.upper.weight.masked_fill(self.upper.weight < 0, 0.0)
+    ),
+    "its entries, sorted": lambda self, hidden: nn.functional.linear(hidden, self.upper.weight.sort(dim=0)[0]),
     "an exponent": lambda self, hidden: hidden.abs() ** self.upper.weight[0],
     "a divisor": lambda self, hidden: hidden / self.upper.weight[0],
     "a reentrant checkpoint": lambda self, hidden: checkpoint(self.upper, hidden, use_reentrant=True),
@@ -206,6 +218,10 @@ def test_tensors_without_gradient_in_the_place_of_parameters(mlp: nn.Sequential,
     rule = dfa.FeedbackAlignment(mlp)
     others = {name: parameter.detach().clone() for name, parameter in mlp.named_parameters()}
     others["0.bias"].requires_grad_()
+    with pytest.raises(dfa.PointError, match=r"weight\(s\) 2\.weight reach"):  # as a copy
+        rule.backward(cross_entropy(functional_call(mlp, others, (batch[0],)), batch[1]))
+    for tensor in others.values():
+        tensor.detach().mul_(2)
     with pytest.raises(dfa.PointError, match="did not have when"):
         rule.backward(cross_entropy(functional_call(mlp, others, (batch[0],)), batch[1]))
 
