@@ -72,7 +72,6 @@ ROWS: dict[str, tuple[Change, str]] = {
     "record of null": (_part("record", None), "has a record that is not an object"),
     "record of a list": (_part("record", []), "has a record that is not an object"),
     "half a surrogate pair": (_record(note="\ud800"), "has a record that holds text that cannot be printed"),
-    "endless seconds": (_record(seconds=float("inf")), "has inf for 'seconds'"),
     "history of null": (_part("history", None), "has a history that is damaged: it is no list"),
     "history of an object": (_part("history", {}), "has a history that is damaged: it is no list"),
     "history of words": (_part("history", ["a"]), "line 1 is not that of an evaluation"),
