@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
@@ -21,6 +21,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
+from benchmarks.utils.settings import beyond
 from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
@@ -263,29 +264,24 @@ def identity(config: Config) -> str:
     Values equal to the schema's defaults are left out, so that a new field does not orphan earlier records, and so are
     options of a rule that are null, which is what they are when they are not given.
     """
-    content = to_dict(config)
-    content["rule"]["options"] = {key: value for key, value in content["rule"]["options"].items() if value is not None}
-    content = _beyond_defaults(content, _defaults())
-    for key in CIRCUMSTANCES:
-        content.pop(key, None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return identity_of(to_dict(config))
+
+
+def identity_of(content: Mapping[str, Any]) -> str:
+    """Return the identity of a run whose resolved configuration is at hand as dictionaries: a hash, nothing composed.
+
+    Args:
+        content: see `to_dict`; parts that are absent are as by default.
+    """
+    options = {key: value for key, value in content["rule"]["options"].items() if value is not None}
+    content = beyond({**content, "rule": {**content["rule"], "options": options}}, _defaults())
+    kept = {key: value for key, value in content.items() if key not in CIRCUMSTANCES}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @cache
 def _defaults() -> dict[str, Any]:
     return to_dict(Config())
-
-
-def _beyond_defaults(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    differing: dict[str, Any] = {}
-    for key, value in content.items():
-        default = defaults.get(key)
-        if isinstance(value, dict) and isinstance(default, dict):
-            value = _beyond_defaults(value, default)
-            default = {}
-        if key not in defaults or value != default:
-            differing[key] = value
-    return differing
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """The history of a run: one line of metrics for each evaluation, `metrics.jsonl`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import ResultsError
 from benchmarks.utils.files import read_regular
+from benchmarks.utils.kinds import COUNT, METRICS
 
 Row = dict[str, Any]
 
 
-def to_text(rows: Iterable[Row]) -> str:
+def to_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Format the rows of a history as lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -30,25 +31,38 @@ def read_history(path: Path) -> list[Row]:
         raise ResultsError(
             f"the history '{path}' cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
-    rows = []
-    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not is_row(row):
-            raise ResultsError(f"the history '{path}' is damaged: line {number} is not that of an evaluation")
-        rows.append(row)
+    rows = [_parsed(line) for line in (lines if lines[-1] else lines[:-1])]
+    if fault := fault_in_rows(rows):
+        raise ResultsError(f"the history '{path}' {fault}")
     return rows
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def fault_in_rows(rows: object) -> str:
+    """Say what is wrong with the rows of a history, "" if nothing is."""
+    if not isinstance(rows, list):
+        return "is damaged: it is no list of evaluations"
+    strange = next((number for number, row in enumerate(rows, 1) if not is_row(row)), 0)
+    return f"is damaged: line {strange} is not that of an evaluation" if strange else ""
+
+
+def shortfall(rows: Sequence[Row], last_step: int) -> str:
+    """Say how a history falls short of a run's last step, "" if it reaches it."""
+    if not rows:
+        return "is missing or empty"
+    last = max(row["step"] for row in rows)
+    return f"ends at step {last} of {last_step}" if last < last_step else ""
 
 
 def is_row(row: object) -> bool:
     """Return whether it is what an evaluation leaves: the step, and numbers by name."""
-    return (
-        isinstance(row, dict)
-        and type(row.get("step")) is int
-        and all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in row.items())
-    )
+    return METRICS.fits(row) and isinstance(row, dict) and COUNT.fits(row.get("step"))
 
 
 def curve(path: Path, metric: str, last_step: int) -> dict[int, float]:
@@ -62,12 +76,10 @@ def curve(path: Path, metric: str, last_step: int) -> dict[int, float]:
     Raises:
         ResultsError: the history is missing, cannot be read, lacks the metric, or ends before the run did.
     """
+    rows = read_history(path)
+    if fault := shortfall(rows, last_step):
+        raise ResultsError(f"the history {path} {fault}")
     try:
-        values = {int(row["step"]): float(row[metric]) for row in read_history(path)}
-    except (KeyError, OverflowError) as error:
+        return {row["step"]: float(row[metric]) for row in rows}
+    except KeyError as error:
         raise ResultsError(f"cannot read '{metric}' of every line of {path}: {error!r}") from error
-    if not values:
-        raise ResultsError(f"the history {path} is missing or empty")
-    if max(values) < last_step:
-        raise ResultsError(f"the history {path} ends at step {max(values)} of {last_step}")
-    return values

@@ -1,97 +1,85 @@
 """What a run's record holds, checked wherever one is read; a record that is not whole reads as "damaged"."""
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.utils.files import read_regular
+from benchmarks.utils.kinds import (
+    AMOUNT,
+    BEST,
+    COUNT,
+    FLAG,
+    LINE,
+    METRICS,
+    NAMES,
+    TEXT,
+    Kind,
+    is_measured,
+    maps_to,
+    misfit,
+    shown,
+)
 from benchmarks.utils.metrics import CONSTANT
-from benchmarks.utils.values import is_number
 
 Record = dict[str, Any]
 
 DAMAGED = "damaged"
 """Status that a record has when it is read and is not whole; none is written with it."""
 STATUSES = ("done", "diverged", "failed")
+_NAMED_AS = {"config_hash": "identity"}
 _OWN_FOLDER = re.compile(r"seed(\d+)-([0-9a-f]{12})")
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """Kind of value: what it is called, and whether a value is one."""
-
-    name: str
-    fits: Callable[[Any], bool]
-
-
-def _is_measured(value: Any) -> bool:
-    """Whether it is a number, infinite or not a number included: metrics are what a run came to."""
-    return is_number(value) or isinstance(value, float)
-
-
-def _maps_to(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-
-
-_LINE = _Kind("a line of text", lambda value: isinstance(value, str) and all(ord(sign) >= 32 for sign in value))
-_TEXT = _Kind("text", lambda value: isinstance(value, str))
-_COUNT = _Kind("a count", lambda value: type(value) is int and 0 <= value < 2**63)
-_AMOUNT = _Kind("a number, finite and not negative", lambda value: is_number(value) and value >= 0)
-_FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
-_BEST = _Kind("a number or null", lambda value: value is None or (_is_measured(value) and not math.isnan(value)))
-_METRICS = _Kind("names with numbers", _maps_to(_is_measured))
-_NAMES = _Kind("names with texts", _maps_to(_LINE.fits))
-_INPUTS = _Kind(
+_INPUTS = Kind(
     "checksums of data and plug-ins",
-    lambda value: isinstance(value, dict) and all(_NAMES.fits(value.get(part)) for part in ("data", "plugins")),
+    lambda value: isinstance(value, dict) and all(NAMES.fits(value.get(part)) for part in ("data", "plugins")),
 )
-_USES = _Kind(
+_USES = Kind(
     "what the rule uses",
     lambda value: (
         value == {}
         or (
             isinstance(value, dict)
-            and all(_LINE.fits(value.get(name)) for name in ("forward_weights", "state"))
-            and all(_AMOUNT.fits(value.get(name)) for name in ("bp_batches", "extra_forwards"))
-            and _FLAG.fits(value.get("sequential"))
+            and all(LINE.fits(value.get(name)) for name in ("forward_weights", "state"))
+            and all(AMOUNT.fits(value.get(name)) for name in ("bp_batches", "extra_forwards"))
+            and FLAG.fits(value.get("sequential"))
         )
     ),
 )
-_DATA = _Kind(
+_DATA = Kind(
     "a data set's name, kind, checksums and notes",
     lambda value: (
         isinstance(value, dict)
-        and _LINE.fits(value.get("name"))
-        and _LINE.fits(value.get("kind"))
-        and _NAMES.fits(value.get("checksums"))
-        and _maps_to(lambda note: _LINE.fits(note) or _is_measured(note))(value.get("notes"))
+        and LINE.fits(value.get("name"))
+        and LINE.fits(value.get("kind"))
+        and NAMES.fits(value.get("checksums"))
+        and maps_to(lambda note: LINE.fits(note) or is_measured(note))(value.get("notes"))
     ),
 )
 
-_REQUIRED: Mapping[str, _Kind] = {
-    **dict.fromkeys(("task", "model", "rule", "scale", "config_hash", "valid_metric", "device"), _LINE),
-    **dict.fromkeys(("seed", "best_epoch", "best_step", "epochs", "steps", "parameters", "threads"), _COUNT),
-    **dict.fromkeys(("seconds", "steps_per_second", "peak_memory_mb"), _AMOUNT),
-    "processes": _COUNT,
+_REQUIRED: Mapping[str, Kind] = {
+    **dict.fromkeys(("task", "model", "rule", "scale", "config_hash", "valid_metric", "device"), LINE),
+    **dict.fromkeys(("seed", "best_epoch", "best_step", "epochs", "steps", "parameters", "threads"), COUNT),
+    **dict.fromkeys(("seconds", "steps_per_second", "peak_memory_mb"), AMOUNT),
+    "processes": COUNT,
     "uses": _USES,
     "data": _DATA,
-    "best_valid": _BEST,
-    "higher_is_better": _FLAG,
-    "versions": _NAMES,
-    "commit": _LINE,
-    "git_dirty": _FLAG,
-    "metrics": _METRICS,
+    "best_valid": BEST,
+    "higher_is_better": FLAG,
+    "versions": NAMES,
+    "commit": LINE,
+    "git_dirty": FLAG,
+    "metrics": METRICS,
 }
-_OPTIONAL: Mapping[str, _Kind] = {
+_OPTIONAL: Mapping[str, Kind] = {
     "inputs": _INPUTS,
-    "finished": _LINE,
-    "reason": _LINE,
-    "trace": _TEXT,
-    "committed": _LINE,
+    "finished": LINE,
+    "reason": LINE,
+    "trace": TEXT,
+    "committed": LINE,
 }
 
 
@@ -101,20 +89,25 @@ def fault_in(content: object) -> str:
         return "is not an object"
     status = content.get("status")
     if status not in STATUSES:
-        return "names no status" if status is None else f"has an unknown status, {_shown(status)}"
-    for name, kind in _REQUIRED.items():
-        if name not in content:
-            return f"lacks '{name}'"
-        if not kind.fits(content[name]):
-            return f"has {_shown(content[name])} for '{name}', which must be {kind.name}"
-    for name, kind in _OPTIONAL.items():
-        if name in content and not kind.fits(content[name]):
-            return f"has {_shown(content[name])} for '{name}', which must be {kind.name}"
+        return "names no status" if status is None else f"has an unknown status, {shown(status)}"
+    if fault := misfit(content, _REQUIRED, _OPTIONAL):
+        return fault
     if status == "done" and content["best_valid"] is None:
         return "is of a finished run, but has no 'best_valid'"
     if status != "done" and not content.get("reason"):
         return f"gives no reason for '{status}'"
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # half of a surrogate pair
+        return "holds text that cannot be printed"
     return ""
+
+
+def of_another_run(record: Record, own: Mapping[str, Any]) -> str:
+    """Say what tells a record from those of the run with these fields, "" if nothing does."""
+    differing = [name for name, value in own.items() if record[name] != value]
+    told = (f"{_NAMED_AS.get(name, name)} {shown(record[name])}" for name in differing)
+    return f"is of another run ({', '.join(told)})" if differing else ""
 
 
 def read_record(path: Path) -> Record | None:
@@ -124,35 +117,31 @@ def read_record(path: Path) -> Record | None:
     """
     try:
         content = json.loads(read_regular(path))
-        json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair cannot be printed
     except (FileNotFoundError, NotADirectoryError):
         return None
     except RecursionError:
         return _damaged(path, "is nested too deeply")
     except (OSError, ValueError) as error:
         return _damaged(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    fault = fault_in(content) or _strange(content, path)
+    fault = fault_in(content) or of_another_run(content, _own_fields(path))
     return _damaged(path, fault) if fault else content
 
 
-def _strange(record: Record, path: Path) -> str:
-    """Say which other run a record in a run's folder belongs to, "" if none."""
-    own = _OWN_FOLDER.fullmatch(path.parent.name)
-    if own is None or (str(record["seed"]), record["config_hash"]) == own.groups():
-        return ""
-    return f"is of another run (seed {record['seed']}, identity {_shown(record['config_hash'])})"
+def _own_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a record that follow from its folder; none where it is not the folder of a run."""
+    task, model, rule, folder = ("", "", "", "", *path.parts[:-1])[-4:]
+    own = _OWN_FOLDER.fullmatch(folder)
+    return {"task": task, "model": model, "rule": rule, "seed": int(own[1]), "config_hash": own[2]} if own else {}
 
 
 def _damaged(path: Path, fault: str) -> Record:
     """A record's fields for a run whose own cannot be trusted; names are those of its folder."""
-    task, model, rule, folder = ("", "", "", "", *path.parts[:-1])[-4:]
-    own = _OWN_FOLDER.fullmatch(folder)
-    names = {"task": task, "model": model, "rule": rule, "seed": int(own[1]) if own else 0}
+    own = _own_fields(path)
     blank = {
-        "scale": "",
-        "config_hash": own[2] if own else "",
+        **dict.fromkeys(("task", "model", "rule", "scale", "config_hash"), ""),
+        "seed": 0,
         "uses": {},
-        "data": {"name": task, "kind": "unknown", "checksums": {}, "notes": {}},
+        "data": {"name": own.get("task", ""), "kind": "unknown", "checksums": {}, "notes": {}},
         "best_valid": None,
         "valid_metric": "",
         "higher_is_better": True,
@@ -167,7 +156,7 @@ def _damaged(path: Path, fault: str) -> Record:
          "threads", "processes"), 0
     )  # fmt: skip
     reason = f"its record '{path}' {' '.join(fault.split())}; run.retry=true runs it again"
-    return {**names, **blank, **zeros, "status": DAMAGED, "reason": reason}
+    return {**blank, **zeros, **own, "status": DAMAGED, "reason": reason}
 
 
 def first_measured(records: Iterable[Record]) -> Record | None:
@@ -183,11 +172,3 @@ def predicts_constant(record: Mapping[str, Any]) -> bool:
 def whole(record: Record | None) -> bool:
     """Whether there is a record, and none that is damaged."""
     return record is not None and record["status"] != DAMAGED
-
-
-def _shown(value: object) -> str:
-    """Show a value in a few characters."""
-    if isinstance(value, (dict, list)):
-        return "a list" if isinstance(value, list) else "an object"
-    text = ascii(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"

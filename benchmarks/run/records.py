@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.config import Config, identity, to_dict
 from benchmarks.errors import ResultsError
 from benchmarks.run.checkpoints import State, newest_fitting
-from benchmarks.run.history import Row, curve, read_history, to_text
+from benchmarks.run.history import Row, curve, read_history, shortfall, to_text
 from benchmarks.run.record_schema import DAMAGED, Record, read_record
 from benchmarks.utils.files import atomic_path, read_regular, write_text
 
@@ -157,6 +157,17 @@ class RunFolder:
             write_text(self.result, json.dumps(record, indent=1) + "\n")
             self._forget_checkpoints()
 
+    def put_back(self, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]], record: Record) -> None:
+        """Write what is kept of a finished run: configuration, history and, last, the record; or nothing of it."""
+        try:
+            with self._writing():
+                write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+                write_text(self.metrics, to_text(history))
+            self.finish(record)
+        except ResultsError:
+            self.abandon()
+            raise
+
     def append_metrics(self, row: Row) -> None:
         """Add a line to the history."""
         with self._writing(), self.metrics.open("a", encoding="utf-8") as history:
@@ -169,6 +180,17 @@ class RunFolder:
             ResultsError: it is damaged.
         """
         return read_history(self.metrics)
+
+    def complete_history(self, record: Record) -> list[Row]:
+        """All rows of the history of a run with this record.
+
+        Raises:
+            ResultsError: it is damaged, or the run is done and its history is missing or ends before the run did.
+        """
+        rows = self.history()
+        if record["status"] == "done" and (fault := shortfall(rows, record["steps"])):
+            raise ResultsError(f"the history '{self.metrics}' {fault}")
+        return rows
 
     def curve(self, metric: str) -> dict[int, float]:
         """A metric by step, over the evaluations of a finished run.

@@ -2,15 +2,15 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.config import SOURCES, Config, identity
+from benchmarks.config import identity
 from benchmarks.errors import ResultsError
 from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.at_step import with_metrics_at_steps
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.composed import composed_runs
+from benchmarks.tables.composed import composed_runs, on_every_source
 from benchmarks.tables.render import CSV_COLUMNS
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
@@ -209,12 +209,6 @@ def _runs_of_cells(spec: TableSpec, archive: Archive) -> dict[str, tuple[Archive
     composed = composed_runs([(overrides, seeds) for _, overrides in asked], spec.heading)
     runs: dict[str, tuple[ArchivedRun, ...]] = {}
     for (cell, _), configs in zip(asked, composed, strict=True):
-        found = (archive.runs.get(identity(config)) for config in _on_every_source(configs))
+        found = (archive.runs.get(identity(config)) for config in on_every_source(configs))
         runs[cell.name] = (*runs.get(cell.name, ()), *(run for run in found if run is not None))
     return runs
-
-
-def _on_every_source(configs: Sequence[Config]) -> Iterator[Config]:
-    for config in configs:
-        for source in SOURCES:
-            yield replace(config, task=replace(config.task, source=source))

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.errors import ResultsError
-from benchmarks.run.record_schema import DAMAGED, Record, fault_in
-from benchmarks.utils.files import atomic_path, write_text
+from benchmarks.run.record_schema import DAMAGED, Record
+from benchmarks.tables.archive_schema import COLUMNS, HOW, fault_in_run
+from benchmarks.utils.files import atomic_path, check_regular
+from benchmarks.utils.kinds import misfit, shown
 from benchmarks.utils.paths import REPOSITORY
 
 RECORDS = REPOSITORY / "results" / "records"
@@ -59,32 +62,36 @@ class Archive:
         """Read the archive of a table; an empty one where there is none.
 
         Raises:
-            ResultsError: the file cannot be read, or its content is not what was written.
+            ResultsError: the file cannot be read, its content is not what was written, or a row is not whole.
         """
-        path = (folder or RECORDS) / f"{table}.parquet"
-        return cls._read(table, path) if path.exists() else cls(table)
+        path = archive_path(table, folder)
+        # A link to nothing is no missing archive: runs would be carried out again that are recorded somewhere.
+        return cls._read(table, path) if os.path.lexists(path) else cls(table)
 
     @classmethod
     def _read(cls, table: str, path: Path) -> "Archive":
         try:
+            check_regular(path)
             content = pq.read_table(path)
-            head = json.loads(content.schema.metadata[_KEY])
-            rows = content.select(["identity", "config", "record", "history"]).to_pylist()
-            if head["sha256"] != _checksum(rows):
-                raise ResultsError(
-                    f"the records in '{path}' were altered: they do not have the checksum they came with"
-                )
-            runs = {
-                row["identity"]: ArchivedRun(*(json.loads(row[name]) for name in ("config", "record", "history")))
-                for row in rows
-            }
-            how = {name: head["how"][name] for name in ("scale", "why", "seeds", "rules")}
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ResultsError(f"the records in '{path}' cannot be read: {error!r}") from None
-        for key, run in runs.items():
-            if fault := fault_in(run.record):
-                raise ResultsError(f"the records in '{path}' cannot be used: that of run {key} {fault}")
-        return cls(table, how, runs)
+            head = json.loads((content.schema.metadata or {})[_KEY])
+            rows = content.select(list(COLUMNS)).to_pylist()
+            altered = head["sha256"] != _checksum(rows)
+            runs = [(row["identity"], *map(json.loads, [row[name] for name in COLUMNS[1:]])) for row in rows]
+            how = head["how"]
+        except OSError as error:
+            raise ResultsError(f"the records in '{path}' cannot be read: {error.strerror or error}") from None
+        except (pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ResultsError(f"the records in '{path}' cannot be read, they are no archive: {error!r}") from None
+        if altered:
+            raise ResultsError(f"the records in '{path}' were altered: they do not have the checksum they came with")
+        if fault := misfit(how, HOW):
+            raise ResultsError(f"the records in '{path}' cannot be used: how they were made {fault}")
+        for key, config, record, history in runs:
+            if fault := fault_in_run(key, config, record, history):
+                raise ResultsError(f"the records in '{path}' cannot be used: run {shown(key)} {fault}")
+        if twice := [key for key, count in Counter(key for key, *_ in runs).items() if count > 1]:
+            raise ResultsError(f"the records in '{path}' cannot be used: run {shown(twice[0])} is in them twice")
+        return cls(table, {name: how[name] for name in HOW}, {key: ArchivedRun(*parts) for key, *parts in runs})
 
     def write(self, folder: Path | None = None) -> Path:
         """Write the archive; the same runs give the same bytes.
@@ -95,13 +102,22 @@ class Archive:
         rows = [_row(key, run) for key, run in sorted(self.runs.items(), key=lambda item: _order(item[1]))]
         head = {"how": dict(self.how), "sha256": _checksum(rows)}
         content = pa.Table.from_pylist(rows).replace_schema_metadata({_KEY: json.dumps(head, sort_keys=True).encode()})
-        path = (folder or RECORDS) / f"{self.table}.parquet"
+        path = archive_path(self.table, folder)
         try:
             with atomic_path(path) as temporary:
                 pq.write_table(content, temporary, compression="zstd", compression_level=19)
         except OSError as error:
             raise ResultsError(f"cannot write {path}: {error.strerror or error}") from None
         return path
+
+    @property
+    def done(self) -> int:
+        """Return how many of its runs are done."""
+        return sum(run.record["status"] == "done" for run in self.runs.values())
+
+    def poorer_than(self, other: "Archive") -> bool:
+        """Return whether the other one holds more runs, or more that are done."""
+        return len(self.runs) < len(other.runs) or self.done < other.done
 
     def holds(self, config: Config) -> bool:
         """Return whether the run that `config` describes is archived."""
@@ -113,7 +129,11 @@ class Archive:
         return None if run is None else {**run.record, COMMITTED: self.table}
 
     def restore(self, configs: Iterable[Config]) -> int:
-        """Put archived runs back as run folders, where there is no record yet; return how many."""
+        """Put archived runs back as run folders, where there is no record yet; return how many.
+
+        Raises:
+            ResultsError: the results folder cannot be written to.
+        """
         from benchmarks.run.records import RunFolder  # late: archives are read where there is no PyTorch, too
 
         restored = 0
@@ -122,9 +142,7 @@ class Archive:
             if archived is None or folder.result.exists():
                 continue
             content = {**archived.config, **{key: to_dict(config)[key] for key in CIRCUMSTANCES}}
-            write_text(folder.path / "config.yaml", yaml.safe_dump(content, sort_keys=False))
-            write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in archived.history))
-            folder.finish({**archived.record, COMMITTED: self.table})
+            folder.put_back(content, archived.history, {**archived.record, COMMITTED: self.table})
             restored += 1
         return restored
 
@@ -134,7 +152,20 @@ def archived_tables() -> list[str]:
     return sorted(path.stem for path in RECORDS.glob("*.parquet"))
 
 
-def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Archive:
+@dataclass(frozen=True)
+class Collection:
+    """What was found of the runs of a table.
+
+    Attributes:
+        archive: of those that are recorded whole.
+        left_out: a line for each of the others that left something, with the reason.
+    """
+
+    archive: Archive
+    left_out: Sequence[str]
+
+
+def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Collection:
     """Collect the recorded ones among runs.
 
     Args:
@@ -142,18 +173,35 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Ar
         how: see `Archive`.
         configs: of its runs.
     """
-    from benchmarks.run.inputs import current_record
+    from benchmarks.launchers.names import run_name
+    from benchmarks.run.inputs import inputs_of
     from benchmarks.run.records import RunFolder
 
     runs: dict[str, ArchivedRun] = {}
+    left_out: dict[str, str] = {}
     for config in configs:
-        folder = RunFolder.of(config)
-        record = current_record(config)
-        if record is not None and record["status"] != DAMAGED:
-            content = {key: value for key, value in to_dict(config).items() if key not in CIRCUMSTANCES}
-            kept = {key: value for key, value in record.items() if key not in ("trace", COMMITTED)}
-            runs[identity(config)] = ArchivedRun(content, kept, thinned(folder.history(), record))
-    return Archive(table, how, runs)
+        key, folder = identity(config), RunFolder.of(config)
+        record = folder.read()
+        if record is None:
+            continue
+        try:
+            other = inputs_of(config).differs_from(record)
+            fault = record["reason"] if record["status"] == DAMAGED else other and f"it was made with {other}"
+            history = [] if fault else folder.complete_history(record)
+        except ResultsError as error:
+            fault = str(error)
+        if fault:
+            left_out[key] = f"{run_name(config)} is left out: {fault}"
+            continue
+        content = {name: value for name, value in to_dict(config).items() if name not in CIRCUMSTANCES}
+        kept = {name: value for name, value in record.items() if name not in ("trace", COMMITTED)}
+        runs[key] = ArchivedRun(content, kept, thinned(history, record))
+    return Collection(Archive(table, how, runs), tuple(left_out.values()))
+
+
+def archive_path(table: str, folder: Path | None = None) -> Path:
+    """Return where the archive of a table is."""
+    return (folder or RECORDS) / f"{table}.parquet"
 
 
 def thinned(history: Sequence[Mapping[str, Any]], record: Record) -> list[Mapping[str, Any]]:
@@ -187,6 +235,6 @@ def _checksum(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the sha256 of the columns of rows from which all others follow."""
     digest = hashlib.sha256()
     for row in rows:
-        for name in ("identity", "config", "record", "history"):
+        for name in COLUMNS:
             digest.update(str(row[name]).encode() + b"\0")
     return digest.hexdigest()

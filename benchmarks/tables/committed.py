@@ -6,34 +6,58 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.config import identity
-from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.tables import archive
+from benchmarks.tables.files import write_table
 from benchmarks.tables.make import collected, table_texts
-from benchmarks.tables.plan import make_plan
-from benchmarks.tables.render import write_texts
+from benchmarks.tables.plan import Plan
 from benchmarks.tables.spec import TableSpec
-from benchmarks.tables.targets import Plans, load_target
+from benchmarks.tables.targets import Plans, archived_plan
 
 
-def export(plans: Plans) -> None:
-    """Write the recorded runs of each plan to an archive of its own; print how many.
+def export(plans: Plans, force: bool = False) -> list[str]:
+    """Write the recorded runs of each plan to an archive of its own; print how many. Errors are kept in `plans`.
 
-    Raises:
-        ConfigError: a table or figure without recorded runs at its scale.
-        ResultsError: an archive cannot be written.
+    Args:
+        plans: of the tables and figures.
+        force: replace any file that is there, also one with more runs or one that cannot be read.
+
+    Returns:
+        A line for each run that left something that cannot be committed.
     """
+    left_out: list[str] = []
     for plan in plans:
         how = {"scale": plan.scale, "why": plan.why, "seeds": plans.seeds, "rules": plans.rules}
         collection = archive.collect(plan.target.name, how, (run.config for run in plan.runs))
-        if not collection.runs:
-            raise ConfigError(f"{plan.target.heading} has no recorded runs at scale {plan.scale}")
-        path = collection.write()
+        left_out += collection.left_out
+        try:
+            path = _write(collection.archive, plan, force)
+        except SuiteError as error:
+            plans.failed(plan.target.name, error)
+            continue
         runs = len({identity(run.config) for run in plan.runs})
-        print(f"{path.name}: {len(collection.runs)} runs of {runs}, {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path.name}: {len(collection.archive.runs)} runs of {runs}, {path.stat().st_size / 1e6:.2f} MB")
+    return left_out
+
+
+def _write(found: archive.Archive, plan: Plan, force: bool) -> Path:
+    if not found.runs:
+        raise ConfigError(f"{plan.target.heading} has no recorded runs at scale {plan.scale}")
+    before = archive.Archive(found.table) if force else archive.Archive.of(found.table)
+    if found.poorer_than(before):
+        raise ResultsError(
+            f"{len(found.runs)} runs, {found.done} of them done; the records in '{archive.archive_path(found.table)}'"
+            f" are of {len(before.runs)}, {before.done} of them done, and are kept (see --force)"
+        )
+    return found.write()
 
 
 def restore(plans: Plans) -> None:
-    """Put the archived runs of each plan back as run folders; print how many."""
+    """Put the archived runs of each plan back as run folders; print how many.
+
+    Raises:
+        ResultsError: the results folder cannot be written to.
+    """
     for plan in plans:
         restored = archive.Archive.of(plan.target.name).restore(run.config for run in plan.runs)
         print(f"{plan.target.name}: {restored} of {len(plan.runs)} runs put back from committed records")
@@ -81,20 +105,24 @@ def verify(name: str) -> Verification:
     return Verification(name, made.records, made.runs, tuple(differing))
 
 
-def render(name: str) -> list[Path]:
+def render(name: str, force: bool = False) -> list[Path]:
     """Write a table from its committed records; nothing is run, and what has no record is missing in it.
+
+    Args:
+        name: of the table.
+        force: replace a table on disk also by one with fewer results.
 
     Returns:
         The files.
 
     Raises:
-        ResultsError: see `verify`, or the files cannot be written.
+        ResultsError: see `verify`; or the table on disk has more results, or the files cannot be written.
         ConfigError: see `verify`, or it is a figure.
     """
     made = _made_again(name)
     if not made.texts:
         raise ConfigError(f"{name} is a figure: `reproduce {name}` draws it")
-    return write_texts(name, made.texts, _tables())
+    return write_table(name, made.texts, _tables(), force)
 
 
 @dataclass(frozen=True)
@@ -110,18 +138,17 @@ def _made_again(name: str) -> _MadeAgain:
     committed = archive.Archive.of(name)
     if not committed.runs:
         raise ConfigError(f"no records of '{name}' are committed; there are of: {', '.join(archive.archived_tables())}")
-    target = load_target(name, committed.how["rules"])
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"run.results_dir={folder}", "run.wandb=disabled"]
-        plan = make_plan(target, committed.how["scale"], committed.how["seeds"], settings, 1, committed)
+        plan = archived_plan(committed, settings)
         if (strange := len(committed.runs) - plan.restore()) > 0:
             raise ResultsError(f"{strange} of the records of {name} belong to none of its runs")
         runs = len({identity(run.config) for run in plan.runs})
-        if not isinstance(target, TableSpec):
+        if not isinstance(plan.target, TableSpec):
             return _MadeAgain(len(committed.runs), runs, {})
         # Which data are here must make no difference.
         found = [replace(run, missing="") for run in collected(plan, {})]
-        texts = table_texts(target, found, plan.scale, str(committed.how["why"]))
+        texts = table_texts(plan.target, found, plan.scale, str(committed.how["why"]))
     return _MadeAgain(len(committed.runs), runs, texts)
 
 

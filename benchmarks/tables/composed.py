@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import omegaconf
 
 from benchmarks import config as composer
 from benchmarks.config import (
+    SOURCES,
     Config,
     ModelConfig,
     OptimizerConfig,
@@ -66,6 +68,13 @@ def composed_runs(asked: Sequence[Asked], title: str) -> list[list[Config]]:
     if store is not None:
         _keep(store, composed)
     return composed
+
+
+def on_every_source(configs: Iterable[Config]) -> Iterator[Config]:
+    """Yield runs on real and on generated data: which of them were there when a run was recorded is no longer known."""
+    for config in configs:
+        for source in SOURCES:
+            yield replace(config, task=replace(config.task, source=source))
 
 
 def _compose(overrides: Sequence[str], seeds: int) -> list[Config]:

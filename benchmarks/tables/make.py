@@ -15,9 +15,10 @@ from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
 from benchmarks.tables.at_step import MARK, with_metrics_at_steps
 from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
+from benchmarks.tables.files import RicherTable, write_table
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
-from benchmarks.tables.render import count_results, results_in_file, to_csv, to_latex, to_markdown, write_texts
+from benchmarks.tables.render import to_csv, to_latex, to_markdown
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import CellOutcome, summarise
 from benchmarks.tables.targets import Plans
@@ -144,10 +145,10 @@ def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> list[Problem]:
     # Everything is rendered before anything is written, so that an error leaves the old files in step.
     texts, place = table_texts(spec, runs, plan.scale, plan.why), folder / "tables"
-    found, before = count_results(texts["csv"]), results_in_file(place / f"{spec.name}.csv")
-    if found < before and not force:
-        return [Problem(spec.name, f"{found} results; the table in '{place}' has {before} and is kept (see --force)")]
-    written = write_texts(spec.name, texts, place)
+    try:
+        written = write_table(spec.name, texts, place, force)
+    except RicherTable as kept:
+        return [Problem(spec.name, str(kept))]
     configs = [run.config for run in runs]
     copy_files(configs[0].run, spec.name, "table", written, configs)
     print(f"\n{texts['md']}")

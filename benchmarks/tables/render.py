@@ -2,14 +2,12 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
-from benchmarks.utils.files import read_regular, write_result
 from benchmarks.utils.text import markdown_list, markdown_page, markdown_table
 
 CSV_COLUMNS = (
@@ -267,25 +265,3 @@ def _exact(value: float | None) -> str:
 
 def _markdown_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def write_texts(name: str, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write `<name>.<suffix>` for each suffix and text; each file replaces its predecessor in one step.
-
-    Raises:
-        ResultsError: the folder cannot be written to.
-    """
-    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
-
-
-def count_results(text: str) -> int:
-    """Count the means in a table's CSV text."""
-    return sum(bool(row.get("mean")) for row in csv.DictReader(io.StringIO(text)))
-
-
-def results_in_file(path: Path) -> int:
-    """Count the means in a table's CSV file; 0 where there is none that can be read."""
-    try:
-        return count_results(read_regular(path))
-    except (OSError, ValueError, csv.Error):
-        return 0

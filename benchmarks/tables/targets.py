@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.errors import ConfigError
+from benchmarks.config import CIRCUMSTANCES
+from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers import make_launcher, settings_among
-from benchmarks.tables.archive import Archive
+from benchmarks.tables.archive import Archive, archive_path
+from benchmarks.tables.composed import on_every_source
 from benchmarks.tables.figure import FigureSpec, known_figures, load_figure
 from benchmarks.tables.plan import Plan, make_plan
 from benchmarks.tables.schema import known_tables, read_table_file
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.exits import USER_ERRORS, one_line
+from benchmarks.utils.overrides import key_of
 
 
 class Plans:
@@ -60,6 +63,7 @@ class Plans:
                 target = load_target(name, self.rules)
                 seeds = self.seeds if isinstance(target, TableSpec) else None
                 plan = make_plan(target, self._scale, seeds, self.settings, self.jobs, self._archive)
+                _check_committed(plan, self.settings)
             except USER_ERRORS as error:
                 self.failed(name, error)
             else:
@@ -89,6 +93,44 @@ def load_target(name: str, extra_rules: Sequence[str] = ()) -> TableSpec | Figur
         ConfigError: its file has a mistake.
     """
     return load_figure(name) if name in known_figures() else load_spec(name, extra_rules=extra_rules)
+
+
+def archived_plan(committed: Archive, settings: Sequence[str]) -> Plan:
+    """Plan a table or figure as it was when its runs were committed.
+
+    Args:
+        committed: its archive.
+        settings: overrides for every run.
+
+    Raises:
+        ConfigError: its file has a mistake.
+    """
+    target = load_target(committed.table, committed.how["rules"])
+    return make_plan(target, committed.how["scale"], committed.how["seeds"], settings, 1, committed)
+
+
+def _check_committed(plan: Plan, settings: Sequence[str]) -> None:
+    """Check that committed records of a plan's scale are those of its table or figure.
+
+    Only where the plan takes none of them, which settings of its runs may explain, is it planned without those.
+
+    Raises:
+        ResultsError: none of them is.
+    """
+    committed = plan.archive
+    if not committed.runs or plan.scale != committed.how["scale"] or _takes_some(plan):
+        return
+    circumstances = [setting for setting in settings if key_of(setting).split(".")[0] in CIRCUMSTANCES]
+    if not _takes_some(archived_plan(committed, circumstances)):
+        path = archive_path(committed.table)
+        raise ResultsError(
+            f"the records in '{path}' are of none of its runs: they are of another table, or of this one before it was"
+            " changed (reproduce --fresh leaves them out)"
+        )
+
+
+def _takes_some(plan: Plan) -> bool:
+    return any(plan.archive.holds(config) for config in on_every_source(run.config for run in plan.runs))
 
 
 def target_names(names: Sequence[str]) -> list[str]:

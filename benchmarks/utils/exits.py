@@ -23,8 +23,12 @@ USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OS
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
-def guarded(command: Callable[[], int]) -> int:
+def guarded(command: Callable[[], int], resumes: bool = True) -> int:
     """Run a command; turn `USER_ERRORS` and signals into one line on stderr.
+
+    Args:
+        command: to run.
+        resumes: whether it trains, so that there is a checkpoint to go on from.
 
     Returns:
         The command's own exit code, or one of those in the module's docstring.
@@ -37,7 +41,8 @@ def guarded(command: Callable[[], int]) -> int:
         return EXIT_UNUSABLE
     except (KeyboardInterrupt, Interrupted) as request:
         if is_first():
-            print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+            what_next = "; the same command resumes from the last checkpoint" if resumes else ""
+            print(f"interrupted{what_next}", file=sys.stderr)
         by_user = not isinstance(request, Interrupted) or request.signal == signal.SIGINT
         return EXIT_INTERRUPTED if by_user else EXIT_TERMINATED
 

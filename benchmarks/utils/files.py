@@ -21,15 +21,24 @@ def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> str:
         OSError: there is none, or it cannot be read.
         ValueError: it is no text.
     """
+    check_regular(path, most_bytes)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (byte {error.start})") from None
+
+
+def check_regular(path: Path, most_bytes: int = _MOST_BYTES) -> None:
+    """Check that a path is that of a file which can be read at once.
+
+    Raises:
+        OSError: it is not.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a file" if not stat.S_ISDIR(status.st_mode) else "it is a folder")
     if status.st_size > most_bytes:
         raise OSError(f"it has {status.st_size / 1e6:.0f} MB")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text (byte {error.start})") from None
 
 
 @contextmanager

@@ -122,6 +122,13 @@ CASES: list[Row] = [
     ("records verify table_99", "no records of 'table_99' are committed"),
     ("records verify ../table_4", "no records of"),
     ("records import table_3 --set rule=bp", "sets 'rule' itself"),
+    *(
+        (f"records {action} table_4 {option}", f"records {action} takes no {option.split()[0]}")
+        for action in ("verify", "render")
+        for option in ("--scale mini", "--seeds 2", "--rules fa", "--results x", "--set run.device=cuda")
+    ),
+    ("records verify --force", "records verify takes no --force"),
+    ("records import table_4 --force", "records import takes no --force"),
 ]
 
 

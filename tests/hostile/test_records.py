@@ -97,6 +97,8 @@ DAMAGES: dict[str, Damage] = {
     "another seed": _changed(seed=5),
     "another identity": _changed(config_hash="0" * 12),
     "another identity's shape": _changed(config_hash=7),
+    "another rule": _changed(rule="dfa"),
+    "another task": _changed(task="../../x"),
     "no seed": _without("seed"),
     "no metrics": _without("metrics"),
     "no data": _without("data"),

@@ -107,4 +107,5 @@ def test_the_record_of_another_run_is_refused(toys: Toys) -> None:
 def test_a_damaged_record_is_not_committed(toys: Toys) -> None:
     _, folder = toys.run()
     folder.result.write_text("{")
-    assert collect("toys", {}, [toys.config()]).runs == {}
+    found = collect("toys", {}, [toys.config()])
+    assert found.archive.runs == {} and "is left out: its record" in found.left_out[0]

@@ -46,6 +46,7 @@ def _run(rule: str, epochs: int, seed: int, **more: Any) -> tuple[str, ArchivedR
             "seed": seed,
             "scale": "mini",
             "config_hash": identity(config),
+            "steps": 2,
         },
         "data": {"name": "cora", "kind": "stand-in", "checksums": {}, "notes": {}},
         "metrics": {"test/accuracy": ACCURACIES[rule][seed][epochs - 1]},

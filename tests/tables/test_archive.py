@@ -1,8 +1,9 @@
 """Committed records are written, read back and restored; altered records are refused, altered tables are found."""
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_one_digit_of_a_record_with_the_right_checksum_is_noticed(place: Path, t
 def test_no_path_of_a_machine_gets_into_an_archive(toys: Toys, tmp_path: Path) -> None:
     record, folder = toys.run()
     config = toys.config()
-    found = collect("toys", {}, [config]).runs[identity(config)]
+    found = collect("toys", {}, [config]).archive.runs[identity(config)]
     assert not {"run", "launcher", "plugins"} & set(found.config)
     assert str(toys.results) not in json.dumps([found.config, found.record, found.history])
     archived = Archive("toys", {}, {identity(config): found})
@@ -159,6 +160,83 @@ def test_a_table_of_which_a_run_is_not_recorded_is_checked_too(place: Path, toys
     assert "(1 of 2 seeds)" in (place.parent / "tables" / "table_3.md").read_text()
     code, out, _ = command(command_records.main, "verify")
     assert code == 0 and "3 of 4 runs recorded; the table is what they give" in out
+
+
+def _deleted(path: Path) -> None:
+    path.with_name("metrics.jsonl").unlink()
+
+
+def _garbled(path: Path) -> None:
+    path.with_name("metrics.jsonl").write_text("nonsense")
+
+
+def _of_other_code(path: Path) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "inputs": {"data": {}, "plugins": {TOY.name: "0" * 64}}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_text("{"), "its record '.*' cannot be read"),
+        (_deleted, "the history '.*' is missing or empty"),
+        (_garbled, "the history '.*' is damaged: line 1"),
+        (_of_other_code, "it was made with other code of plug-ins"),
+    ],
+)
+def test_a_run_that_cannot_be_committed_is_named(
+    place: Path, toys: Toys, command: Command, damage: Callable[[Path], object], reason: str
+) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    damage(next(place.parent.glob("runs/toy/toy_mlp/dfa/seed1-*/result.json")))
+    code, out, err = command(command_records.main, "export", *_arguments(place.parent))
+    assert code == 1 and "3 runs of 4" in out
+    assert re.fullmatch(f"error: toy toy_mlp dfa seed 1 is left out: {reason}[^\n]*\n", err)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_richer_records_and_tables_are_kept_unless_forced(
+    place: Path, toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch, sparse: bool
+) -> None:
+    spec = toy_table()
+    spec = replace(spec, file=replace(spec.file, sparse=sparse))
+    monkeypatch.setattr(targets, "load_spec", lambda name, **options: spec)
+    results, table = place.parent, place.parent / "tables" / "table_3.csv"
+    path = place / "table_3.parquet"
+    command(reproduce.main, *_arguments(results), "--jobs", "1")
+    export = ("export", *_arguments(results))
+    assert command(command_records.main, *export)[0] == 0
+    full = path.read_bytes(), table.read_bytes()
+    for folder in results.glob("runs/toy/toy_mlp/dfa/seed*"):
+        folder.rename(results / folder.name)
+
+    code, _, err = command(command_records.main, *export)
+    kept = f"error: table_3: 2 runs, 2 of them done; the records in '{path}' are of 4, 4 of them done, and are kept"
+    assert (code, err) == (2, f"{kept} (see --force)\n") and path.read_bytes() == full[0]
+    assert command(command_records.main, *export, "--force")[0] == 0
+    assert len(Archive.of("table_3").runs) == 2
+
+    code, _, err = command(command_records.main, "render", "table_3")
+    assert (code, err.count("\n")) == (2, 1) and "1 results; the table in" in err and "has 2 and is kept" in err
+    assert table.read_bytes() == full[1]
+    assert command(command_records.main, "render", "table_3", "--force")[0] == 0
+    assert table.read_bytes() != full[1]
+
+    # Records that gained runs need no force.
+    for folder in results.glob("seed*"):
+        folder.rename(results / "runs" / "toy" / "toy_mlp" / "dfa" / folder.name)
+    assert command(command_records.main, *export)[0] == command(command_records.main, "render", "table_3")[0] == 0
+    assert (path.read_bytes(), table.read_bytes()) == full
+
+
+def test_records_that_cannot_be_read_are_replaced_only_by_force(place: Path, toys: Toys, command: Command) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    path = place / "table_3.parquet"
+    path.write_bytes(b"nonsense")
+    code, _, err = command(command_records.main, "export", *_arguments(place.parent))
+    assert code == 2 and "cannot be read" in err and err.count("\n") == 1 and path.read_bytes() == b"nonsense"
+    code, out, _ = command(command_records.main, "export", *_arguments(place.parent), "--force")
+    assert code == 0 and "4 runs of 4" in out
 
 
 def test_only_named_tables_are_rendered(command: Command) -> None:

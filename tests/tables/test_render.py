@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import ResultsError
+from benchmarks.tables.files import write_texts
 from benchmarks.tables.footnotes import describe_runs
-from benchmarks.tables.render import escape_latex, to_csv, to_latex, to_markdown, write_texts
+from benchmarks.tables.render import escape_latex, to_csv, to_latex, to_markdown
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, summarise
 from tests.helpers.tables import accuracies, cell_of, done, entry_of, language_entries, numbers_of, record
