@@ -36,7 +36,14 @@ class RowOrder:
                     f"batch_dims must be at most {most} for an error of {len(error)} dimensions, got {self._batch_dims}"
                 )
             return
+        samples = any(point.activation.ndim > 1 and point.activation.shape[0] == error[0] for point in points)
         for point in points:
+            if len(error) == point.activation.ndim == 1 and not samples and point.name not in self._known:
+                raise FeedbackError(
+                    f"point '{point.name}' and the error have one dimension each, of {len(point.activation)} and"
+                    f" {error[0]}: features of one sample, or samples of one number each? Give a single sample a batch"
+                    " dimension of one, or say with batch_dims=1 that these are samples"
+                )
             sure = _is_in_order(point.activation.shape, error, point.name)
             if sure and not torch.compiler.is_compiling():
                 self._known.add(point.name)
@@ -46,6 +53,16 @@ class RowOrder:
                     f" {tuple(error)} may have rows in different orders, such as (batch, time) and (time, batch):"
                     f" if the order is the same, say so with batch_dims={max(1, len(error) - 1)}"
                 )
+
+
+def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
+    """Whether rows of a point are taken to be in the error's order with nothing but their number to show it.
+
+    So are k rows for each of the error's, and (batch, time, …) that the model has made one dimension of.
+    """
+    if len(error) == 3:
+        return len(point) < 3 and min(error[:2]) > 1 and point[0] == error[0] * error[1]
+    return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
 
 
 def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:

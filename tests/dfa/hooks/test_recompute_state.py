@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parametrizations, spectral_norm
+from torch.nn.utils import spectral_norm
 
 import dfa
 from tests.dfa.reference import assert_same, gradients, only_matrix
@@ -145,9 +145,6 @@ def test_evaluation_between_forward_and_backward(batch: Batch) -> None:
 
 STATEFUL: dict[str, Callable[[], nn.Module]] = {
     "spectral_norm": lambda: nn.Sequential(spectral_norm(nn.Linear(5, WIDTH)), nn.Tanh()),
-    "spectral_norm as parametrisation": lambda: nn.Sequential(
-        parametrizations.spectral_norm(nn.Linear(5, WIDTH)), nn.Tanh()
-    ),
     "a buffer that is replaced": Centred,
     "a buffer that is written to": Counting,
 }
