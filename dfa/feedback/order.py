@@ -36,14 +36,7 @@ class RowOrder:
                     f"batch_dims must be at most {most} for an error of {len(error)} dimensions, got {self._batch_dims}"
                 )
             return
-        samples = any(point.activation.ndim > 1 and point.activation.shape[0] == error[0] for point in points)
         for point in points:
-            if len(error) == point.activation.ndim == 1 and not samples and point.name not in self._known:
-                raise FeedbackError(
-                    f"point '{point.name}' and the error have one dimension each, of {len(point.activation)} and"
-                    f" {error[0]}: features of one sample, or samples of one number each? Give a single sample a batch"
-                    " dimension of one, or say with batch_dims=1 that these are samples"
-                )
             sure = _is_in_order(point.activation.shape, error, point.name)
             if sure and not torch.compiler.is_compiling():
                 self._known.add(point.name)
@@ -53,6 +46,23 @@ class RowOrder:
                     f" {tuple(error)} may have rows in different orders, such as (batch, time) and (time, batch):"
                     f" if the order is the same, say so with batch_dims={max(1, len(error) - 1)}"
                 )
+
+
+def check_samples(error: torch.Size, points: Sequence[Point]) -> None:
+    """Check that a point and an error of one dimension each hold a number for each of several samples.
+
+    Raises:
+        FeedbackError: no point with more dimensions shows it, and they may be the features of one sample.
+    """
+    if any(point.activation.ndim > 1 and point.activation.shape[0] == error[0] for point in points):
+        return
+    for point in points:
+        if len(error) == point.activation.ndim == 1:
+            raise FeedbackError(
+                f"point '{point.name}' and the error have one dimension each, of {len(point.activation)} and"
+                f" {error[0]}: features of one sample, or samples of one number each? Give a single sample a batch"
+                " dimension of one, or say with batch_dims=1 that these are samples"
+            )
 
 
 def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:

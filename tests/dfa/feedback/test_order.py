@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dfa
-from dfa.feedback.order import RowOrder, counts_neighbours
+from dfa.feedback.order import RowOrder, check_samples, counts_neighbours
 from dfa.hooks.points import Point
 
 SAME = [
@@ -63,15 +63,17 @@ def test_more_dimensions_of_rows_than_there_are() -> None:
 
 def test_one_dimension_each() -> None:
     """Features of one sample without a batch dimension, or samples: only what else there is can tell."""
-    message = r"point 'p' and the error have one dimension each, of 8 and 2: .* batch_dims=1"
-    with pytest.raises(dfa.FeedbackError, match=message):
-        check(RowOrder(), (8,), (2,))
+    number, numbers = Point("number", torch.empty(8)), Point("numbers", torch.empty(4))
+    with pytest.raises(
+        dfa.FeedbackError, match=r"point 'number' and the error have one .* of 8 and 2: .* batch_dims=1"
+    ):
+        check_samples(torch.Size([2]), [number])
     with pytest.raises(dfa.FeedbackError, match="have one dimension each"):
-        check(RowOrder(), (4,), (4,))
-    check(RowOrder(batch_dims=1), (8,), (2,))
-    check(RowOrder(), (4, 8), (4,))
-    numbers, features = Point("numbers", torch.empty(4)), Point("features", torch.empty(4, 8))
-    RowOrder().check(torch.Size([4]), [numbers, features])  # one number a sample beside others
+        check_samples(torch.Size([4]), [numbers])
+    check_samples(torch.Size([4]), [numbers, Point("features", torch.empty(4, 8))])  # one number a sample beside others
+    check_samples(torch.Size([4, 3]), [numbers])
+    (signal,) = dfa.FeedbackMatrices(batch_dims=1).signals("", torch.ones(4), [numbers])  # as the user has said
+    assert signal.shape == (4,)
 
 
 @pytest.mark.parametrize("name", ["dfa", "identity", "drtp", "dkp", "low_rank", "fdfa", "grape"])
