@@ -13,6 +13,7 @@ from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, check_trainable
 from dfa.hooks.recompute import AfterSegment, train_segments
+from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
 
@@ -39,7 +40,8 @@ class DirectRule(Rule):
     forward pass, and activation memory does not grow with the number of segments, provided that each is fed by the one
     before and that they share one matrix. Other inputs of a segment are kept. Requirements: every point lies in a
     segment, a segment returns nothing but the output of a point or what depends on the segment through one, the error
-    arises outside, and a segment that is run twice on the same input does the same (dropout and batch norm do).
+    arises outside, and a segment that is run twice on the same input does the same (dropout and batch norm do). What it
+    holds is put back for the second run; weights that have changed, and points that come out otherwise, are refused.
 
     Args:
         model, points, error_at, silent: see `Rule`.
@@ -96,12 +98,20 @@ class DirectRule(Rule):
         super().__init__(model, points, error_at, silent)
 
     @property
+    def rows_are_known(self) -> bool:
+        """Whether it needs no trial which rows of a point belong to a row of the error."""
+        return True
+
+    @property
     def uses(self) -> Uses:
         return Uses(extra_forwards=float(self.memory == "recompute"))
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         error_at = error_patterns(points, error_at)
-        return FeedbackHooks(self.model, points, error_at, silent, self._make_recorder(points, error_at))
+        recorder = self._make_recorder(points, error_at)
+        if self.memory == "keep" and not self.rows_are_known:
+            recorder = ProbingRecorder(recorder)
+        return FeedbackHooks(self.model, points, error_at, silent, recorder)
 
     def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
         if self.memory == "recompute":

@@ -12,7 +12,7 @@ from dfa.compiling import run_eagerly
 from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
-from dfa.feedback.order import RowOrder
+from dfa.feedback.order import RowOrder, check_samples
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
@@ -150,6 +150,8 @@ class FeedbackMatrices:
         if not points:
             return iter(())
         self.order.check(error.shape, points)
+        if self.batch_dims is None:
+            check_samples(error.shape, points)
         batch_dims = self._batch_dims(error)
         error_rows = self.rows(error)
         shapes = [row_shape(point.activation, batch_dims) for point in points]

@@ -48,6 +48,33 @@ class RowOrder:
                 )
 
 
+def check_samples(error: torch.Size, points: Sequence[Point]) -> None:
+    """Check that a point and an error of one dimension each hold a number for each of several samples.
+
+    Raises:
+        FeedbackError: no point with more dimensions shows it, and they may be the features of one sample.
+    """
+    if any(point.activation.ndim > 1 and point.activation.shape[0] == error[0] for point in points):
+        return
+    for point in points:
+        if len(error) == point.activation.ndim == 1:
+            raise FeedbackError(
+                f"point '{point.name}' and the error have one dimension each, of {len(point.activation)} and"
+                f" {error[0]}: features of one sample, or samples of one number each? Give a single sample a batch"
+                " dimension of one, or say with batch_dims=1 that these are samples"
+            )
+
+
+def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
+    """Whether rows of a point are taken to be in the error's order with nothing but their number to show it.
+
+    So are k rows for each of the error's, and (batch, time, …) that the model has made one dimension of.
+    """
+    if len(error) == 3:
+        return len(point) < 3 and min(error[:2]) > 1 and point[0] == error[0] * error[1]
+    return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
+
+
 def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
     """Whether the sizes prove that the order is the same; raise FeedbackError where they prove that it is not."""
     if len(error) == 3 and len(point) > 2:

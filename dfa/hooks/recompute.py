@@ -14,8 +14,8 @@ from dfa.errors import PointError
 from dfa.hooks.leaks import MutableArguments
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import first_tensor, map_tensors, tensors_in
-from dfa.hooks.points import Point, check_trainable
-from dfa.hooks.segments import PREVIOUS_OUTPUT, SegmentCall, SegmentedRecord
+from dfa.hooks.points import check_trainable
+from dfa.hooks.segments import PREVIOUS_OUTPUT, SampledPoint, SegmentCall, SegmentedRecord
 from dfa.hooks.streams import Streams
 
 AfterSegment = Callable[[list[nn.Parameter]], None]
@@ -79,8 +79,8 @@ class _Trainer:
         records: Sequence[SegmentedRecord],
     ) -> None:
         self._hooks, self._signals, self._after_segment = hooks, signals, after_segment
-        self._uses = Counter(parameter for record in records for call in record.calls for parameter in parameters(call))
-        self._trained: set[nn.Parameter] = set()
+        self._uses = Counter(one for record in records for call in record.calls for one in call.state.parameters())
+        self._trained: set[Tensor] = set()
         self._finishing = Lock()
         devices = sorted({record.leaf.device.index for record in records if record.leaf.is_cuda})
         self._parallel = parallel if max(self._uses.values(), default=0) == 1 and len(devices) < 2 else 1
@@ -94,27 +94,33 @@ class _Trainer:
 
         to_points = self._signals(record)
         previous: Tensor | None = None
+        compared: list[tuple[SegmentCall, list[Tensor]]] = []
         with torch.enable_grad(), Streams(self._parallel, record.leaf.device, collect) as streams:
             for call in record.calls:
                 arriving = [next(to_points) for _ in call.points]
                 with streams.job(arriving if previous is None else [previous, *arriving]):
                     previous, points, leaves = _run_again(self._hooks, call, previous)
+                    compared.append((call, [point.sample for point in points]))
                     streams.backward(partial(self._backward, call, points, arriving, leaves))
                     del points, leaves, arriving  # the graph belongs to the job alone, and goes with it
+        for call, samples in compared:  # at the end, lest a GPU be waited for in every segment
+            _check_same(call, samples)
         return outer
 
     def finish(self, call: SegmentCall, trained: bool = False) -> None:
         """Note that a segment needs its parameters no more, and pass on those whose gradient is complete."""
         with self._finishing:
-            self._uses.subtract(parameters(call))
+            parameters = call.state.parameters()
+            self._uses.subtract(parameters)
             if trained:
-                self._trained.update(parameters(call))
-            complete = [one for one in parameters(call) if self._uses[one] == 0 and one in self._trained]
+                self._trained.update(parameters)
+            learned = (one for one in parameters if self._uses[one] == 0 and one in self._trained)
+            complete = [one for one in learned if isinstance(one, nn.Parameter)]
             if self._after_segment is not None and (trained or complete):
                 self._after_segment(complete)
 
     def _backward(
-        self, call: SegmentCall, points: Sequence[Point], arriving: Sequence[Tensor], leaves: Leaves
+        self, call: SegmentCall, points: Sequence[SampledPoint], arriving: Sequence[Tensor], leaves: Leaves
     ) -> Leaves:
         with _told_apart():
             torch.autograd.backward([point.activation for point in points], arriving)
@@ -136,11 +142,14 @@ def _told_apart() -> Iterator[None]:
         ) from error
 
 
-def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None) -> tuple[Tensor, list[Point], Leaves]:
+def _run_again(
+    hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None
+) -> tuple[Tensor, list[SampledPoint], Leaves]:
     """Run a segment on its arguments, or on the `previous` output; return its output, points and leaves."""
     name = call.segment.name
     if any(tensor._version != version for tensor, version in call.versions):
         raise PointError(f"segment '{name}': an input has been written to since the forward pass")
+    call.state.check_unchanged()
     leaves: Leaves = []
     states = MutableArguments(name, call.arguments)
 
@@ -159,13 +168,14 @@ def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None)
     with (
         states.unchanged(),
         hooks.switched("recompute"),
-        _state_of(call),
+        call.state.restored(argument),
+        _random_numbers_of(call),
         torch.autocast(device, dtype, enabled=autocast),
     ):
         for module in call.segment.modules:
             output = module(*args, **kwargs)
             args, kwargs = (output,), {}
-        points = hooks.pending_points()
+        points = [point for point in hooks.pending_points() if isinstance(point, SampledPoint)]
     if [(point.name, point.activation.shape) for point in points] != [
         (point.name, point.activation.shape) for point in call.points
     ]:
@@ -176,22 +186,32 @@ def _run_again(hooks: FeedbackHooks, call: SegmentCall, previous: Tensor | None)
     return first_tensor(output, f"output of segment '{name}'"), points, leaves
 
 
+def _check_same(call: SegmentCall, samples: Sequence[Tensor]) -> None:
+    """Compare a second run with the first by samples of the points, as far as rounding allows.
+
+    Raises:
+        PointError: they differ.
+    """
+    _, reduced, autocast = call.autocast
+    for point, again in zip(call.points, samples, strict=True):
+        if torch.equal(point.sample, again):
+            continue
+        coarsest = max(torch.finfo(dtype).eps for dtype in (again.dtype, *([reduced] if autocast else [])))
+        first, difference = point.sample.abs(), (again - point.sample).abs()
+        if (difference > max(1e-3, coarsest**0.5) * first.max()).any():  # false where a number is not finite
+            raise PointError(
+                f"segment '{call.segment.name}': point '{point.name}' was another when it was run again, as"
+                " memory='recompute' does: the segment must do the same twice, without a random generator of its own"
+                " and without reading what later passes change; or take memory='keep'"
+            )
+
+
 @contextmanager
-def _state_of(call: SegmentCall) -> Iterator[None]:
-    """Draw the random numbers of the forward pass again; leave generators and running statistics as they are."""
+def _random_numbers_of(call: SegmentCall) -> Iterator[None]:
+    """Draw the random numbers of the forward pass again; leave the generators as they are."""
     on_cpu, on_gpu = call.random
-    buffers = [buffer for module in call.segment.modules for buffer in module.buffers()]
-    copies = [buffer.clone() for buffer in buffers]
     with torch.random.fork_rng(devices=[] if on_gpu is None else [torch.cuda.current_device()]):
         torch.set_rng_state(on_cpu)
         if on_gpu is not None:
             torch.cuda.set_rng_state(on_gpu)
         yield
-    for buffer, copy in zip(buffers, copies, strict=True):
-        buffer.data.copy_(copy)  # through `.data`, which does not count as a write: a graph may hold the buffer
-
-
-def parameters(call: SegmentCall) -> list[nn.Parameter]:
-    """List the parameters of a segment that learn."""
-    found = (parameter for module in call.segment.modules for parameter in module.parameters())
-    return list(dict.fromkeys(parameter for parameter in found if parameter.requires_grad))

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 from dfa.hooks.leaks import InnerOutputs
+from dfa.hooks.module_state import ModuleState
 from dfa.hooks.outputs import first_tensor, map_tensors
 from dfa.hooks.parts import outside_of_calls
 from dfa.hooks.placing import Hook
@@ -30,6 +31,13 @@ class Segment:
 
 
 @dataclass
+class SampledPoint(Point):
+    """A point of a segment, with some entries of its activation, which tell whether a second run does the same."""
+
+    sample: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass
 class SegmentCall:
     """Arguments and state of one run of a segment, to run it again as it ran.
 
@@ -38,6 +46,7 @@ class SegmentCall:
         versions: arguments kept and the version of each, which every operation in place increases.
         random: state of the generators, on the CPU and on the GPU in use.
         autocast: device type, data type and whether it was enabled.
+        state: of the segment's modules.
         points: outputs of feedback points, as shapes without content.
     """
 
@@ -46,7 +55,8 @@ class SegmentCall:
     versions: list[tuple[Tensor, int]]
     random: tuple[Tensor, Tensor | None]
     autocast: tuple[str, torch.dtype, bool]
-    points: list[Point] = field(default_factory=list)
+    state: ModuleState
+    points: list[SampledPoint] = field(default_factory=list)
 
 
 @dataclass
@@ -162,6 +172,7 @@ class SegmentRecorder(Recorder):
         }
         self._running: list[nn.Module] = []
         self._calls: list[SegmentCall] = []
+        self._state: ModuleState | None = None
         self._previous: Tensor | None = None
         self._previous_version = 0
         self._inspected: set[nn.Module] = set()
@@ -194,7 +205,7 @@ class SegmentRecorder(Recorder):
             torch.set_grad_enabled(True)
         if self._inner is not None:
             self._inner.stop()
-        self._calls, self._previous, self._inner = [], None, None
+        self._calls, self._state, self._previous, self._inner = [], None, None, None
 
     def check_alone(self, name: str) -> None:
         raise outside_of_calls(name, "memory='recompute'")
@@ -202,9 +213,12 @@ class SegmentRecorder(Recorder):
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         if not self._running:
             raise PointError(f"feedback point '{name}' was run outside of its segment")
-        point = Point(name, torch.empty_like(activation, device="meta"))
+        point = SampledPoint(name, torch.empty_like(activation, device="meta"), sample=_sample(activation))
         self._calls[-1].points.append(point)
         return point, activation.detach()
+
+    def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        return SampledPoint(name, activation, sample=_sample(activation)), activation.detach()
 
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         leaf = tensor.detach().requires_grad_()
@@ -217,6 +231,7 @@ class SegmentRecorder(Recorder):
         segment, index = self._positions[module]
         if index == 0:
             self._calls.append(self._begin(segment, args, kwargs))
+            self._state = self._calls[-1].state  # the list is handed over where the segment's end is the error tensor
         elif not (self._calls and self._calls[-1].segment is segment and args and self._is_previous(args[0])):
             raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
         if not (self._running or module in self._inspected):
@@ -229,6 +244,8 @@ class SegmentRecorder(Recorder):
         if self._running and self._running[-1] is module:
             self._running.pop()
             torch.set_grad_enabled(True)
+            if self._state is not None and module is self._positions[module][0].modules[-1]:
+                self._state.end()
             self._previous = None if output is None else first_tensor(output, "output of a segment")
             self._previous_version = 0 if self._previous is None else self._previous._version
             if self._inner is not None and not self._running:
@@ -252,10 +269,15 @@ class SegmentRecorder(Recorder):
         arguments = map_tensors(args, keep), map_tensors(kwargs, keep)
         random = torch.get_rng_state(), torch.cuda.get_rng_state() if device == "cuda" else None
         autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        return SegmentCall(segment, arguments, versions, random, autocast)
+        return SegmentCall(segment, arguments, versions, random, autocast, ModuleState(segment.name, segment.modules))
 
     def _is_previous(self, value: Any) -> bool:
         """Whether this is the output of the last segment, unchanged."""
         if self._previous is None or value is not self._previous:
             return False
         return not self._previous.requires_grad and self._previous._version == self._previous_version
+
+
+def _sample(activation: Tensor) -> Tensor:
+    """Copy up to four entries along each dimension."""
+    return activation.detach()[tuple(slice(None, None, max(1, -(-size // 4))) for size in activation.shape)].clone()

@@ -58,6 +58,10 @@ class DirectFeedbackAlignment(DirectRule):
         )
 
     @property
+    def rows_are_known(self) -> bool:
+        return self.feedback.batch_dims is not None
+
+    @property
     def uses(self) -> Uses:
         return Uses(extra_forwards=super().uses.extra_forwards, state="fixed feedback")
 

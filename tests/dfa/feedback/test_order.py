@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dfa
-from dfa.feedback.order import RowOrder
+from dfa.feedback.order import RowOrder, check_samples, counts_neighbours
 from dfa.hooks.points import Point
 
 SAME = [
@@ -59,3 +59,46 @@ def test_more_dimensions_of_rows_than_there_are() -> None:
     with pytest.raises(dfa.FeedbackError, match="batch_dims must be at most 2 for an error of 2 dimensions, got 3"):
         check(RowOrder(batch_dims=3), (2, 4, 8), (2, 3))
     check(RowOrder(batch_dims=2), (2, 4, 8), (2, 3))  # tokens that share the error of their sequence
+
+
+def test_one_dimension_each() -> None:
+    """Features of one sample without a batch dimension, or samples: only what else there is can tell."""
+    number, numbers = Point("number", torch.empty(8)), Point("numbers", torch.empty(4))
+    with pytest.raises(
+        dfa.FeedbackError, match=r"point 'number' and the error have one .* of 8 and 2: .* batch_dims=1"
+    ):
+        check_samples(torch.Size([2]), [number])
+    with pytest.raises(dfa.FeedbackError, match="have one dimension each"):
+        check_samples(torch.Size([4]), [numbers])
+    check_samples(torch.Size([4]), [numbers, Point("features", torch.empty(4, 8))])  # one number a sample beside others
+    check_samples(torch.Size([4, 3]), [numbers])
+    (signal,) = dfa.FeedbackMatrices(batch_dims=1).signals("", torch.ones(4), [numbers])  # as the user has said
+    assert signal.shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["dfa", "identity", "drtp", "dkp", "low_rank", "fdfa", "grape"])
+def test_one_sample_without_a_batch_dimension(name: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    with dfa.RULES.build(name, model, "1") as rule, pytest.raises(dfa.FeedbackError, match="have one dimension each"):
+        rule.backward(torch.nn.functional.cross_entropy(model(torch.randn(4)), torch.tensor(1)))
+
+
+@pytest.mark.parametrize(
+    ("point", "error", "counted"),
+    [
+        ((12, 8), (6, 3), True),
+        ((12, 8), (4, 3, 3), True),
+        ((6, 8), (6, 3), False),
+        ((6, 4, 8), (6, 3), False),
+        ((12, 8), (1, 3), False),
+        ((13, 8), (6, 3), False),
+        ((3, 8), (6, 3), False),
+        ((12, 8), (12, 1, 3), False),
+        ((4, 3, 8), (4, 3, 3), False),
+        ((3, 8), (0, 3), False),
+    ],
+)
+def test_where_nothing_but_the_number_of_rows_is_known(
+    point: tuple[int, ...], error: tuple[int, ...], counted: bool
+) -> None:
+    assert counts_neighbours(torch.Size(point), torch.Size(error)) == counted
