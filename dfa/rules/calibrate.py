@@ -36,8 +36,8 @@ class Calibrated(Rule):
     rare exact batches keep deep networks from drifting. The control "the exact batches only" is `rule="shallow"`: what
     lies below the topmost point then learns from nothing else.
 
-    A batch is all forward passes since the last backward, for which the kind is chosen when they are made. Where several
-    backwards follow them, as for real and generated images, they belong to one batch, and are of one kind.
+    A batch is all forward passes since the last backward; they are made for one kind of batch. Where several backwards
+    follow, as for real and generated images, they belong to one batch, too.
 
     Args:
         model, points, error_at, silent: see `Rule`.
@@ -120,8 +120,8 @@ class Calibrated(Rule):
                 self.inner.backward(loss)
             if not (self._fresh or self._going.arrived):
                 raise PointError(
-                    f"rule '{self.name}': there was no forward pass of the model since the last backward, and the loss is"
-                    " of none before it that is known (a compiled one is not)"
+                    f"rule '{self.name}': there was no forward pass of the model since the last backward, and the loss"
+                    " is of none before it that is known (a compiled one is not)"
                 )
         finally:
             self._going = None
@@ -162,8 +162,8 @@ class Calibrated(Rule):
             self._going.arrived = True
         else:
             raise PointError(
-                f"rule '{self.name}': this forward pass was made for {'an exact' if exact else 'another kind of'} batch,"
-                " and another backward has come between: call backward before the next forward pass, or add the losses"
+                f"rule '{self.name}': this forward pass was made for {'an exact' if exact else 'another kind of'}"
+                " batch, before the last backward: call backward before the next forward pass, or add the losses"
             )
 
     @contextmanager

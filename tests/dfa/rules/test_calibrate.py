@@ -64,7 +64,7 @@ def test_passes_for_another_kind_of_batch_are_refused(
     step(rule, mlp, batch)
     for loss in (early[0], early[1] + cross_entropy(mlp(batch[0]), batch[1])):
         late = mlp(batch[0])  # so that the next backward is of another batch than the early passes
-        with pytest.raises(dfa.PointError, match="made for (an exact|another kind of) batch"):
+        with pytest.raises(dfa.PointError, match=r"made for (an exact|another kind of) batch"):
             rule.backward(loss)
         del late
 
