@@ -1,13 +1,14 @@
 """The frame for rules that send the output error straight to every point."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
-from dfa.base.scaling import loss_scale
+from dfa.base.scaling import factors_of, scale_among
 from dfa.errors import PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
@@ -57,7 +58,6 @@ class DirectRule(Rule):
         after_segment: with memory="recompute", called during `backward` with the parameters of a segment as soon as
             their gradients are complete, so that an optimiser may step and free them there (not for parameters that are
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
-        loss_scale: during `backward`, the factor of a GradScaler, which the error has, too; None without one.
 
     Raises:
         PointError: no points, an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments
@@ -66,7 +66,7 @@ class DirectRule(Rule):
     """
 
     after_segment: AfterSegment | None = None
-    loss_scale: Tensor | None = None
+    _factors: Sequence[Tensor | None] = ()
 
     def __init__(
         self,
@@ -98,6 +98,24 @@ class DirectRule(Rule):
     @property
     def uses(self) -> Uses:
         return Uses(extra_forwards=float(self.memory == "recompute"))
+
+    @property
+    def loss_scale(self) -> Tensor | None:
+        """During `backward`, the factor of a GradScaler, which the error has, too; None without one.
+
+        Raises:
+            PointError: it cannot be told, see `dfa.base.scaling`.
+        """
+        return scale_among(self._factors, self.name) if self._factors else None
+
+    @contextmanager
+    def scaled_as(self, loss: Tensor) -> Iterator[None]:
+        """Run a block in which the error of a loss arrives."""
+        self._factors = factors_of(loss)  # now, for the backward pass frees the graph
+        try:
+            yield
+        finally:
+            self._factors = ()
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         error_at = error_patterns(points, error_at)
@@ -144,13 +162,9 @@ class DirectRule(Rule):
         """
         records = self.recorded_passes(loss)
         segmented = [record for record in records if isinstance(record, SegmentedRecord)]
-        self.loss_scale = loss_scale(loss)
-        try:
-            with self.hooks.going_backward():
-                loss.backward()
-                self._train_segments(segmented)
-        finally:
-            self.loss_scale = None
+        with self.scaled_as(loss), self.hooks.going_backward():
+            loss.backward()
+            self._train_segments(segmented)
         self.forget_trained(records)
 
     def recorded_passes(self, loss: Tensor) -> list[ForwardRecord]:

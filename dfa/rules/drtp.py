@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from dfa.base.rule import RULES
-from dfa.base.scaling import loss_scale
+from dfa.base.scaling import factors_of, scale_among
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
@@ -43,10 +43,11 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
                 f" that of '{error_name or 'the model output'}' has several negative entries in a row"
             )
         rows = error_rows.any(1).sum().clamp(min=1)  # those that the loss depends on
-        size = 1 / rows if self.loss_scale is None else self.loss_scale / rows
+        scale = self.loss_scale
+        size = 1 / rows if scale is None else scale / rows
         return super().signals(error_name, -(error < 0).to(error.dtype) * size.to(error.dtype), points)
 
     def backward(self, loss: Tensor) -> None:
-        if self.hooks.compiled_pass and loss_scale(loss) is not None:
+        if self.hooks.compiled_pass and scale_among(factors_of(loss), self.name) is not None:
             raise PointError("rule 'drtp' knows no GradScaler inside torch.compile: leave one of them out")
         super().backward(loss)

@@ -70,6 +70,40 @@ def test_a_factor_of_the_loss_itself_is_no_scale(mlp: nn.Sequential, batch: Batc
     assert_same({**found, "4.weight": 2 * found["4.weight"], "4.bias": 2 * found["4.bias"]}, expected)
 
 
+@pytest.mark.parametrize("name", ["drtp", "dkp"])
+def test_scaled_terms_of_a_loss(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """(s a + s b) / 2 is s (a + b) / 2."""
+
+    def two_steps(loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        options: dict[str, Any] = {"lr": 0.1, "optimizer": "sgd"} if name == "dkp" else {}
+        with dfa.RULES.build(name, mlp, ["1", "3"], **options) as rule:
+            for _ in range(2):
+                terms = [cross_entropy(mlp(sign * batch[0]), batch[1]) for sign in (1, -1)]
+                found = one_step(rule, mlp, lambda terms=terms: loss(*terms))  # type: ignore[misc]
+        return found
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=1000.0)
+    expected = {key: 1000 * gradient for key, gradient in two_steps(lambda a, b: (a + b) / 2).items()}
+    assert_same(two_steps(lambda a, b: (scaler.scale(a) + scaler.scale(b)) / 2), expected)
+    assert_same(two_steps(lambda a, b: -0.5 * (-scaler.scale(a) - scaler.scale(b))), expected)
+    assert_same(two_steps(lambda a, b: scaler.scale((a + b) * torch.tensor(0.5))), expected)
+
+
+@pytest.mark.parametrize("name", ["drtp", "dkp"])
+def test_a_factor_that_may_be_a_scale_or_not_is_refused(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    def refused(match: str, loss: Callable[[Tensor], Tensor]) -> None:
+        with pytest.raises(dfa.PointError, match=match):
+            rule.backward(loss(cross_entropy(mlp(batch[0]), batch[1])))
+
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    scalers = [torch.amp.GradScaler("cpu") for _ in range(2)]
+    refused("multiply by a number", lambda loss: loss * torch.tensor(0.01))
+    refused("multiply by a number", lambda loss: scalers[0].scale(loss) * torch.tensor(0.01))
+    refused("multiply by a number", lambda loss: sum(scalers[0].scale([loss, loss])))  # copies of the factor
+    refused("must scale all terms", lambda loss: scalers[0].scale(loss) + loss)
+    refused("must scale all terms", lambda loss: scalers[0].scale(loss) + scalers[1].scale(loss))
+
+
 def test_scaled_loss_of_a_compiled_model_is_refused(mlp: nn.Sequential, batch: Batch) -> None:
     scaler = torch.amp.GradScaler("cpu")
     compiled = torch.compile(mlp, backend="aot_eager")
