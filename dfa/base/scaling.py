@@ -24,6 +24,11 @@ def factors_of(loss: Tensor) -> list[Tensor | None]:
     return list(_factors(loss.grad_fn))
 
 
+def may_be_scaled(loss: Tensor) -> bool:
+    """Whether a GradScaler may have multiplied a loss, or a part of it."""
+    return any(factor is not None for factor in factors_of(loss))
+
+
 def _factors(loss: Any) -> Iterator[Tensor | None]:
     """Go down from a loss through sums and multiples, all of which are single numbers, as the loss is."""
     waiting = [loss]
