@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 
-def leaves_below(tensor: Tensor) -> Iterator[Tensor]:
-    """Iterate over the leaves that a tensor was computed from, each once: parameters, inputs."""
+def nodes_below(tensor: Tensor) -> Iterator[Any]:
+    """Iterate over the nodes of a tensor's graph, each once."""
     seen: set[Any] = set()
     waiting = [tensor.grad_fn]
     while waiting:
@@ -15,6 +15,12 @@ def leaves_below(tensor: Tensor) -> Iterator[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
+        yield node
+        waiting += [before for before, _ in node.next_functions]
+
+
+def leaves_below(tensor: Tensor) -> Iterator[Tensor]:
+    """Iterate over the leaves that a tensor was computed from, each once: parameters, inputs."""
+    for node in nodes_below(tensor):
         if isinstance(variable := getattr(node, "variable", None), Tensor):
             yield variable
-        waiting += [before for before, _ in node.next_functions]

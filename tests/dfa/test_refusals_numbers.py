@@ -99,7 +99,7 @@ def test_a_factor_that_may_be_a_scale_or_not_is_refused(name: str, mlp: nn.Seque
     scalers = [torch.amp.GradScaler("cpu") for _ in range(2)]
     refused("multiply by a number", lambda loss: loss * torch.tensor(0.01))
     refused("multiply by a number", lambda loss: scalers[0].scale(loss) * torch.tensor(0.01))
-    refused("multiply by a number", lambda loss: sum(scalers[0].scale([loss, loss])))  # copies of the factor
+    refused("multiply by a number", lambda loss: torch.add(*scalers[0].scale([loss, loss])))  # copies of the factor
     refused("must scale all terms", lambda loss: scalers[0].scale(loss) + loss)
     refused("must scale all terms", lambda loss: scalers[0].scale(loss) + scalers[1].scale(loss))
 

@@ -80,7 +80,7 @@ def test_parts_of_the_model_that_are_called_by_themselves(mlp: nn.Sequential, ba
         rule.backward(cross_entropy(head(trunk(batch[0])), batch[1]))
         assert_same(gradients(mlp), expected, tolerance=1e-12)
     with pytest.raises(dfa.PointError, match="no forward pass of the model since the last backward"):
-        rule.backward(mlp[0].weight.sum())
+        rule.backward(mlp.get_parameter("0.weight").sum())
 
 
 def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:
