@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 
-def nodes_below(tensor: Tensor) -> Iterator[Any]:
-    """Iterate over the nodes of a tensor's graph, each once."""
+def nodes_below(tensor: Tensor, until: str = "") -> Iterator[Any]:
+    """Iterate over the nodes of a tensor's graph, each once, down to those of the type named `until`."""
     seen: set[Any] = set()
     waiting = [tensor.grad_fn]
     while waiting:
@@ -16,6 +16,8 @@ def nodes_below(tensor: Tensor) -> Iterator[Any]:
             continue
         seen.add(node)
         yield node
+        if type(node).__name__ == until:
+            continue
         waiting += [before for before, _ in node.next_functions]
 
 
