@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dfa.base.direct import DirectRule
 from dfa.base.rule import Rule
-from dfa.base.scaling import loss_scale
 from dfa.errors import PointError
 from dfa.hooks.points import ForwardRecord, Point, Recorder, check_trainable
 from dfa.hooks.segments import SegmentedRecord
@@ -74,12 +73,8 @@ class BackwardShare:
         rule = self._rule
         passes = rule.recorded_passes(loss)
         records = [record for record in passes if isinstance(record, SegmentedRecord)]
-        rule.loss_scale = loss_scale(loss)
-        try:
-            with rule.hooks.going_backward():
-                self._train(rule, loss, records)
-        finally:
-            rule.loss_scale = None
+        with rule.scaled_as(loss), rule.hooks.going_backward():
+            self._train(rule, loss, records)
         rule.forget_trained(records)
         for record in records:
             if record.error_received:

@@ -1,14 +1,15 @@
 """The frame for rules that send the output error straight to every point."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
-from dfa.base.scaling import loss_scale
-from dfa.errors import PointError
+from dfa.base.scaling import factors_of, scale_among
+from dfa.errors import FeedbackError, PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, check_trainable
@@ -18,6 +19,11 @@ from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
 
 Memory = Literal["keep", "recompute"]
+
+UNRELATED = (
+    "the loss does not depend on the error tensor: no error arrived there; where a model computes the loss itself, the"
+    " error is to be taken at one of its modules"
+)
 
 
 class DirectRuleOptions(TypedDict, total=False):
@@ -59,7 +65,6 @@ class DirectRule(Rule):
         after_segment: with memory="recompute", called during `backward` with the parameters of a segment as soon as
             their gradients are complete, so that an optimiser may step and free them there (not for parameters that are
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
-        loss_scale: during `backward`, the factor of a GradScaler, which the error has, too; None without one.
 
     Raises:
         PointError: no points, an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments
@@ -68,7 +73,7 @@ class DirectRule(Rule):
     """
 
     after_segment: AfterSegment | None = None
-    loss_scale: Tensor | None = None
+    _factors: Sequence[Tensor | None] = ()
 
     def __init__(
         self,
@@ -106,6 +111,24 @@ class DirectRule(Rule):
     def uses(self) -> Uses:
         return Uses(extra_forwards=float(self.memory == "recompute"))
 
+    @property
+    def loss_scale(self) -> Tensor | None:
+        """During `backward`, the factor of a GradScaler, which the error has, too; None without one.
+
+        Raises:
+            PointError: it cannot be told, see `dfa.base.scaling`.
+        """
+        return scale_among(self._factors, self.name) if self._factors else None
+
+    @contextmanager
+    def scaled_as(self, loss: Tensor) -> Iterator[None]:
+        """Run a block in which the error of a loss arrives."""
+        self._factors = factors_of(loss)  # now, for the backward pass frees the graph
+        try:
+            yield
+        finally:
+            self._factors = ()
+
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         error_at = error_patterns(points, error_at)
         recorder = self._make_recorder(points, error_at)
@@ -134,7 +157,19 @@ class DirectRule(Rule):
 
     def training_signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         """Compute the signals of a training pass; subclasses may also update their feedback."""
-        return self.signals(error_name, self.encode(error), points)
+        return self.signals(error_name, self.arriving(error, points), points)
+
+    def arriving(self, error: Tensor, points: Sequence[Point]) -> Tensor:
+        """Encode an error that arrives in a training pass.
+
+        Raises:
+            FeedbackError: it is complex, and a point is not: the imaginary part would be lost.
+        """
+        if error.is_complex() and (real := [point.name for point in points if not point.activation.is_complex()]):
+            raise FeedbackError(
+                f"the error is complex, and feedback point '{real[0]}' is not: take the error where it is"
+            )
+        return self.encode(error)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         """Allocate what `signals` needs while a forward pass is compiled; a compiled graph can only read it.
@@ -154,14 +189,19 @@ class DirectRule(Rule):
         """
         records = self.recorded_passes(loss)
         segmented = [record for record in records if isinstance(record, SegmentedRecord)]
-        self.loss_scale = loss_scale(loss)
-        try:
-            with self.hooks.going_backward():
-                loss.backward()
-                self._train_segments(segmented)
-        finally:
-            self.loss_scale = None
+        before = self._learned() if self.hooks.compiled_pass else None
+        with self.scaled_as(loss), self.hooks.going_backward():
+            loss.backward()
+            self._train_segments(segmented)
+        if before is not None and before == self._learned():  # a compiled pass does not tell that it goes backward
+            raise PointError(UNRELATED)
         self.forget_trained(records)
+
+    def _learned(self) -> list[tuple[int, ...]]:
+        """Tell states of the parameters and of their gradients apart; an optimiser may free these as they come."""
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        versions = [(id(gradient), gradient._version) for gradient in gradients if gradient is not None]
+        return [*versions, *((parameter._version,) for parameter in self.model.parameters())]
 
     def recorded_passes(self, loss: Tensor) -> list[ForwardRecord]:
         """Return the forward passes that a loss may have been computed from.
@@ -195,10 +235,7 @@ class DirectRule(Rule):
         """
         received = [record for record in records if record.error_received]
         if not (received or self.hooks.compiled_pass):
-            raise PointError(
-                "the loss does not depend on the error tensor: no error arrived there; where a model computes the loss"
-                " itself, the error is to be taken at one of its modules"
-            )
+            raise PointError(UNRELATED)
         self.hooks.forget(received)
 
     def _train_segments(self, records: Sequence[SegmentedRecord]) -> None:

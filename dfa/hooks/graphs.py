@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 
-def nodes_below(ends: Iterable[Any]) -> Iterator[Any]:
-    """Iterate over the nodes of the graph that ends in some nodes, each once."""
+def nodes_below(ends: Iterable[Any], until: str = "") -> Iterator[Any]:
+    """Iterate over the nodes of the graph that ends in some nodes, each once, down to those of the type named `until`."""
     seen: set[Any] = set()
     waiting = list(ends)
     while waiting:
@@ -17,7 +17,8 @@ def nodes_below(ends: Iterable[Any]) -> Iterator[Any]:
             continue
         seen.add(node)
         yield node
-        waiting += [before for before, _ in node.next_functions]
+        if type(node).__name__ != until:
+            waiting += [before for before, _ in node.next_functions]
 
 
 def from_the_leaves(ends: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:

@@ -15,6 +15,10 @@ Mode = Literal["cut", "observe", "describe", "recompute", "off"]
 
 
 SECOND_BACKWARD = "the error of this forward pass has been sent already: it cannot go backward a second time"
+DERIVATIVE = (
+    "create_graph=True: a rule's signals are no derivative to be derived again; make the forward pass of a gradient"
+    " penalty, or of another loss that holds a derivative, in rule.paused()"
+)
 _BEFORE_2_14 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14)
 
 
@@ -107,6 +111,8 @@ class _BroadcastError(torch.autograd.Function):
             raise PointError(SECOND_BACKWARD)
         source, record, points = ctx.sending
         if not torch.compiler.is_compiling():
+            if torch.is_grad_enabled():
+                raise PointError(DERIVATIVE)
             record.arrival()
         signals = tuple(source.training_signals(record.error_name, error, points)) if points else ()
         if not torch.compiler.is_compiling():

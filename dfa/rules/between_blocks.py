@@ -55,8 +55,12 @@ class BetweenBlocks(SequentialRule):
             self._sending = False
             self.crossed |= self.replaced
 
-    def end_batch(self) -> None:
-        """Change feedback and weights as a batch changes them, beside the optimiser's step."""
+    def end_batch(self, scaled: bool) -> None:
+        """Change feedback and weights as a batch changes them, beside the optimiser's step.
+
+        Args:
+            scaled: whether a GradScaler may leave out that step.
+        """
         self.crossed.clear()
 
 
@@ -67,9 +71,9 @@ class SignsBetweenBlocks(BetweenBlocks, SignSymmetry):
 class LearnedBetweenBlocks(BetweenBlocks, KolenPollack):
     """Weights that change and decay as W does, see `KolenPollack`."""
 
-    def end_batch(self) -> None:
-        self.decay_both(name for name in self.crossed if self.weights[name].requires_grad)
-        super().end_batch()
+    def end_batch(self, scaled: bool) -> None:
+        self.decay_both(self.crossed, scaled)
+        super().end_batch(scaled)
 
 
 class LearnedFromZeroBetweenBlocks(LearnedBetweenBlocks):

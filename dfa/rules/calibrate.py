@@ -2,18 +2,30 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_state
+from dfa.errors import PointError
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import Mode
+from dfa.hooks.targets import patterns_of
+from dfa.patterns import find_modules
 from dfa.registry import OptionError
+
+
+@dataclass
+class _Going:
+    """A backward pass under way: its kind, and whether an error has arrived at a forward pass of the model."""
+
+    exact: bool
+    arrived: bool = False
 
 
 @RULES.register("calibrate")
@@ -23,6 +35,9 @@ class Calibrated(Rule):
     As in GrAPE (Caillon et al., *Scaling Direct Feedback Learning with Jacobian Alignment Guarantees*, 2026), where the
     rare exact batches keep deep networks from drifting. The control "the exact batches only" is `rule="shallow"`: what
     lies below the topmost point then learns from nothing else.
+
+    A batch is all forward passes since the last backward; they are made for one kind of batch. Where several backwards
+    follow, as for real and generated images, they belong to one batch, too.
 
     Args:
         model, points, error_at, silent: see `Rule`.
@@ -66,8 +81,12 @@ class Calibrated(Rule):
         self.every = every
         self.batches = 0
         super().__init__(model, points, error_at, silent)
-        self._paused = False
-        self._handle = model.register_forward_hook(Hook(self._watch))
+        self._paused = self._fresh = False
+        self._going: _Going | None = None
+        point_modules = find_modules(model, patterns_of(points)).values()
+        self._handles = [module.register_forward_hook(Hook(self._at_point)) for module in point_modules]
+        # Before the other rule's hooks, whose errors tell less, and after them, where they have replaced the output.
+        self._handles += [model.register_forward_hook(Hook(self._watch), prepend=first) for first in (True, False)]
         self._usual_mode: Mode = self.hooks.mode
         self._switch()
 
@@ -84,29 +103,68 @@ class Calibrated(Rule):
         return self.inner.hooks
 
     def backward(self, loss: Tensor) -> None:
-        if self.batches % self.every == 0:
-            check_differentiable(loss)
-            with self.hooks.going_backward():
-                loss.backward()
-        else:
-            self.inner.backward(loss)
-        self.batches += 1
+        """Add this batch's gradients to the parameters' `.grad`: the exact ones, or the other rule's.
+
+        Raises:
+            PointError: the loss is of a forward pass for another kind of batch; or there was none since the last
+                backward, and the loss is of no earlier one that is known; and what the other rule raises.
+        """
+        number = self.batches if self._fresh else self.batches - 1  # a second backward in the same batch
+        self._going = _Going(self._is_exact(number))
+        try:
+            if self._going.exact:
+                check_differentiable(loss)
+                with self.hooks.going_backward():
+                    loss.backward()
+            else:
+                self.inner.backward(loss)
+            if not (self._fresh or self._going.arrived):
+                raise PointError(
+                    f"rule '{self.name}': there was no forward pass of the model since the last backward, and the loss"
+                    " is of none before it that is known (a compiled one is not)"
+                )
+        finally:
+            self._going = None
+        self.batches, self._fresh = number + 1, False
         self._switch()
+
+    def _is_exact(self, number: int) -> bool:
+        return number % self.every == 0
 
     def _switch(self) -> None:
         """Switch the hooks for the forward passes before the next backward: cutting the graph, or off."""
-        self.hooks.mode = "off" if self.batches % self.every == 0 else self._usual_mode
+        self._mode = self.hooks.mode = "off" if self._is_exact(self.batches) else self._usual_mode
+
+    def _training(self) -> bool:
+        return not self._paused and torch.is_grad_enabled() and self.hooks.mode == self._mode
+
+    def _at_point(self, *_: Any) -> None:
+        """Note a training pass, also one of a part of the model that is called by itself."""
+        if self._training():
+            self._fresh = True
 
     def _watch(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """Have a plain `loss.backward()` told in exact batches, too, after which no other kind of batch would come."""
-        exact = self.batches % self.every == 0 and not self._paused
-        if exact and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        """Note a training pass of the model, and what kind of batch it is for."""
+        if not self._training():
+            return
+        self._fresh = True
+        if not torch.compiler.is_compiling():
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    tensor.register_hook(self._error_arrives)
+                    tensor.register_hook(partial(self._error_arrives, self._mode == "off"))
 
-    def _error_arrives(self, error: Tensor) -> None:
-        self.hooks.check_backward()
+    def _error_arrives(self, exact: bool, error: Tensor) -> None:
+        """Check that a pass goes backward in a batch of its kind, which its graph was made for."""
+        if self._going is None:
+            if exact:  # after a plain `loss.backward()` no other kind of batch would come
+                self.hooks.check_backward()
+        elif self._going.exact == exact:
+            self._going.arrived = True
+        else:
+            raise PointError(
+                f"rule '{self.name}': this forward pass was made for {'an exact' if exact else 'another kind of'}"
+                " batch, before the last backward: call backward before the next forward pass, or add the losses"
+            )
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -130,5 +188,6 @@ class Calibrated(Rule):
         self._switch()
 
     def close(self) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         self.inner.close()

@@ -67,9 +67,9 @@ class DirectKolenPollack(LearnedFeedback):
         gradients = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         for point in points:
             gradients[point.name] += self.feedback.outer(error, point.activation.detach(), point.name)
-        if self.loss_scale is not None:
+        if (scale := self.loss_scale) is not None:
             for gradient in gradients.values():
-                gradient.div_(self.loss_scale)
+                gradient.div_(scale)
         if not agree(list(gradients.values()), self.model, self.name):
             return
         for name, matrix in matrices.items():

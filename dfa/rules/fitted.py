@@ -1,5 +1,6 @@
 """Feedback weights between blocks that are fitted to what the layers take in and give out."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,12 +60,12 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
             raise _cannot_be_fitted(name)
         return super().feedback_weight(name)
 
-    def end_batch(self) -> None:
+    def end_batch(self, scaled: bool) -> None:
         if self._moments.wanted:
             self._fit()
         self._batches += 1
         self._moments.wanted = self._batches % self._every == 0
-        super().end_batch()
+        super().end_batch(scaled)
 
     @torch.no_grad()
     def _fit(self) -> None:
@@ -94,16 +95,17 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
 def _cannot_be_fitted(name: str) -> PointError:
     return PointError(
         f"feedback 'fitted' is that of nn.Linear layers that are called, and '{name}' is the weight of another module,"
-        " or used without calling its layer: take learned_zero or kolen_pollack"
+        " or used without calling its layer, or in a forward pass before the last backward: take learned_zero or"
+        " kolen_pollack"
     )
 
 
 class _InputMoments:
-    """Sums of XᵀX over what linear layers take in, from passes that train.
+    """Sums of XᵀX over what linear layers take in, from passes that go backward.
 
     Attributes:
         names: of the layers' weights.
-        wanted: whether they are summed up at the moment.
+        wanted: whether the passes that are made now, and go backward before the next batch, are summed up.
         sums: name → XᵀX, (inputs, inputs).
     """
 
@@ -118,11 +120,17 @@ class _InputMoments:
         self.names.add(name)
 
         def see(layer: nn.Linear, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
-            if self.wanted and self._hooks.mode == "cut" and torch.is_grad_enabled():
+            if self.wanted and self._hooks.mode == "cut" and output.requires_grad:
                 rows = (arguments[0] if arguments else named["input"]).detach().reshape(-1, layer.in_features)
                 rows = rows if rows.dtype == torch.float64 else rows.float()
                 with torch.autocast(rows.device.type, enabled=False):
                     moment = rows.T @ rows
-                self.sums[name] = moment + self.sums[name] if name in self.sums else moment
+                output.register_hook(partial(self._add, name, [moment]))
 
         return Hook(see)
+
+    def _add(self, name: str, moments: list[Tensor], signal: Tensor) -> None:
+        """Add the moment of a call once a signal has come, the first of several; it goes with the graph otherwise."""
+        if moments and self.wanted:
+            moment = moments.pop()
+            self.sums[name] = moment + self.sums[name] if name in self.sums else moment

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns, Points, Uses, check_state
+from dfa.base.scaling import may_be_scaled
 from dfa.errors import PointError
 from dfa.feedback.matrices import MatrixOptions
 from dfa.hooks.model import FeedbackHooks
@@ -165,9 +166,10 @@ class Highway(IdentityFeedback):
         raise PointError(f"rule '{self.name}' cannot run inside torch.compile")
 
     def backward(self, loss: Tensor) -> None:
+        scaled = may_be_scaled(loss)
         super().backward(loss)
         if self.between is not None:
-            self.between.end_batch()
+            self.between.end_batch(scaled)
 
     def close(self) -> None:
         if self.between is not None:

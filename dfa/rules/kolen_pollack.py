@@ -1,13 +1,20 @@
 """Kolen and Pollack's rule: feedback weights that move with the weights, and meet them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.scaling import may_be_scaled
 from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.hooks.placing import Hook
+from dfa.patterns import inner_model
 
 
 @RULES.register("kolen_pollack")
@@ -19,10 +26,13 @@ class KolenPollack(SequentialRule):
     ΔW, which is what the optimiser does to W, can be had at both synapses, so no weight is transported. The difference
     B - W does not depend on ΔW and shrinks by 1 - λ a batch; it is what is kept here, and B is made from it.
 
+    Weights that `load_state_dict` puts into the model are no ΔW: B stays as it is, unless they are loaded after the
+    rule's own state, as another part of the same checkpoint.
+
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
         decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
-            backward pass.
+            backward pass. Nothing decays where a GradScaler will leave out the step, as gradients are not finite.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -44,6 +54,9 @@ class KolenPollack(SequentialRule):
         with torch.no_grad():
             drawn = gaussian_like(self.weights, seed)
             self._differences = {name: feedback.sub_(self.weights[name]) for name, feedback in drawn.items()}
+        self._restored = False  # whether the differences are those of weights that may still be loaded
+        self._loading: dict[str, Tensor] = {}
+        self._handles += self._watch_loading()
 
     @property
     def uses(self) -> Uses:
@@ -55,15 +68,56 @@ class KolenPollack(SequentialRule):
         return torch.empty_like(difference).copy_(self.weights[name]).add_(difference)
 
     def backward(self, loss: Tensor) -> None:
+        scaled = may_be_scaled(loss)
         super().backward(loss)
-        self.decay_both(name for name in self.replaced if self.weights[name].requires_grad)
+        self.decay_both(self.replaced, scaled)
 
     @torch.no_grad()
-    def decay_both(self, names: Iterable[str]) -> None:
-        """Let the weights of these names and their feedback decay by 1 - λ."""
+    def decay_both(self, names: Iterable[str], scaled: bool) -> None:
+        """Let weights and their feedback decay by 1 - λ, after a backward pass.
+
+        Args:
+            names: of the weights; those that do not learn stay as they are.
+            scaled: whether a GradScaler may leave out the step.
+        """
+        self._restored = False
+        if self.decay == 0 or (scaled and not self._gradients_are_finite()):
+            return
         for name in names:
-            self.weights[name].mul_(1 - self.decay)
-            self._stored_for(name).mul_(1 - self.decay)
+            if self.weights[name].requires_grad:
+                self.weights[name].mul_(1 - self.decay)
+                self._stored_for(name).mul_(1 - self.decay)
+
+    def _gradients_are_finite(self) -> bool:
+        """Look at all gradients, as a GradScaler does, in all processes."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        finite = torch.stack([gradient.isfinite().all().to(gradients[0].device) for gradient in gradients]).all()
+        return agree([torch.where(finite, 0.0, torch.inf)], self.model, self.name)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._restored = True
+
+    def _watch_loading(self) -> list[RemovableHandle]:
+        """Put hooks around `load_state_dict` of every module that has one of the weights."""
+        names = {id(weight): name for name, weight in self.weights.items()}
+        handles: list[RemovableHandle] = []
+        for module in inner_model(self.model).modules():
+            if own := [names[id(weight)] for weight in module._parameters.values() if id(weight) in names]:
+                handles.append(module.register_load_state_dict_pre_hook(Hook(partial(self._before_loading, own))))
+                handles.append(module.register_load_state_dict_post_hook(Hook(partial(self._after_loading, own))))
+        return handles
+
+    @torch.no_grad()
+    def _before_loading(self, names: Sequence[str], *_: Any) -> None:
+        if not self._restored:
+            self._loading.update({name: self.weights[name] + self._stored_for(name) for name in names})
+
+    @torch.no_grad()
+    def _after_loading(self, names: Sequence[str], *_: Any) -> None:
+        for name in names:
+            if (feedback := self._loading.pop(name, None)) is not None:
+                self._stored_for(name).copy_(feedback).sub_(self.weights[name])
 
     def _stored(self) -> dict[str, Tensor]:
         return self._differences

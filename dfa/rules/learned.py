@@ -82,7 +82,7 @@ class LearnedFeedback(DirectFeedbackAlignment):
         """
 
     def training_signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
-        error = self.encode(error)
+        error = self.arriving(error, points)
         signals = list(self.signals(error_name, error, points))
         with torch.no_grad():
             self.learn(error_name, error, points)

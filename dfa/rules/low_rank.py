@@ -59,7 +59,8 @@ class LowRankFeedback(LearnedFeedback):
         with torch.autocast(error.device.type, enabled=False):
             sent = rows @ self._channel(error_name, rows)
         leading = min(self.feedback.batch_dims or error.ndim, error.ndim - 1)
-        return super().projected(error_name, sent.reshape(*error.shape[:leading], -1), points)
+        width = sent.shape[1] if leading else -1  # not -1 with no rows, where any width would do
+        return super().projected(error_name, sent.reshape(*error.shape[:leading], width), points)
 
     def learn(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         rows = self._rows(error)

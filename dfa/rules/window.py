@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
+from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules, inner_model
@@ -26,7 +29,8 @@ class Window(Rule):
     learn, beside the layers above the topmost point.
 
     Points are counted in the order of their modules in the model, those inside a module before it; a model that runs
-    them in another order, so that a frozen one would come after one that learns, is refused.
+    them in another order, so that a frozen one would come after one that learns, is refused; so is one that runs a
+    point again on what came out of it, as a block of shared weights, which could not be frozen below and learn above.
 
     Args:
         model, points, error_at, silent: see `Rule`.
@@ -35,7 +39,8 @@ class Window(Rule):
 
     Raises:
         ValueError: a fraction or number out of range.
-        PointError: no points; in `backward`, points that run in another order than the model has them in.
+        PointError: no points; in `backward`, points that run in another order than the model has them in; in a forward
+            pass, one that runs again above one that learns.
     """
 
     name = "window"
@@ -61,9 +66,16 @@ class Window(Rule):
             self._groups.append((group[: len(group) - count], group[len(group) - count :]))
         super().__init__(model, points, error_at, silent)
         self._order: dict[str, int] = {}
-        self._handles = [
-            module.register_forward_hook(Hook(partial(self._note_order, name)), prepend=True)
+        self._runs: dict[str, list[Any]] = {}  # nodes that the points' outputs come from, in a forward pass
+        self._in_pass = False
+        self._run_again: set[str] = set()
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_hook(Hook(partial(self._at_point, name)), prepend=True)
             for name, module in find_modules(model, patterns_of(points)).items()
+        ]
+        self._handles += [
+            model.register_forward_pre_hook(Hook(partial(self._enter_pass, True)), prepend=True),
+            model.register_forward_hook(Hook(partial(self._enter_pass, False)), always_call=True),
         ]
 
     @property
@@ -91,9 +103,31 @@ class Window(Rule):
             handle.remove()
         super().close()
 
-    def _note_order(self, name: str, *_: Any) -> None:
+    def _enter_pass(self, entered: bool, *_: Any) -> None:
         if not torch.compiler.is_compiling():
-            self._order.setdefault(name, len(self._order))
+            self._in_pass, self._runs = entered, {}
+
+    def _at_point(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        self._order.setdefault(name, len(self._order))
+        if self._in_pass and self.hooks.mode == "cut" and torch.is_grad_enabled():
+            if name in self._runs and name not in self._run_again:
+                self._run_again.add(name)  # once is enough: the next pass will be alike
+                self._check_again(name, tensors_in(output))
+            self._runs.setdefault(name, []).extend(tensor.grad_fn for tensor in tensors_in(output)[:1])
+
+    def _check_again(self, name: str, outputs: list[Tensor]) -> None:
+        """Check the second run of a point: the rows of a batch may come in pieces, or in pairs."""
+        for frozen, learning in self._groups:
+            below = {name} if name in learning else set(learning) if name in frozen else set()
+            passed = {node for other in below for node in self._runs.get(other, []) if node is not None}
+            if passed and any(node in passed for node in nodes_below([output.grad_fn for output in outputs])):
+                self._run_again.discard(name)
+                raise PointError(
+                    f"rule '{self.name}' freezes points or lets them learn, but '{name}' runs again above what learns,"
+                    " and would be both: take points that run once (in a copy of the shared module, say)"
+                )
 
 
 def _points_by_error(model: nn.Module, points: Points, error_at: Patterns) -> list[list[str]]:

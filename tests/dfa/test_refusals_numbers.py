@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 
 import dfa
 from tests.dfa.reference import assert_same
@@ -68,6 +68,89 @@ def test_a_factor_of_the_loss_itself_is_no_scale(mlp: nn.Sequential, batch: Batc
     expected = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
     found = one_step(rule, mlp, lambda: 0.5 * cross_entropy(mlp(batch[0]), batch[1]))
     assert_same({**found, "4.weight": 2 * found["4.weight"], "4.bias": 2 * found["4.bias"]}, expected)
+
+
+@pytest.mark.parametrize("name", ["drtp", "dkp"])
+def test_scaled_terms_of_a_loss(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """(s a + s b) / 2 is s (a + b) / 2."""
+
+    def two_steps(loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        options: dict[str, Any] = {"lr": 0.1, "optimizer": "sgd"} if name == "dkp" else {}
+        with dfa.RULES.build(name, mlp, ["1", "3"], **options) as rule:
+            for _ in range(2):
+                terms = [cross_entropy(mlp(sign * batch[0]), batch[1]) for sign in (1, -1)]
+                found = one_step(rule, mlp, lambda terms=terms: loss(*terms))  # type: ignore[misc]
+        return found
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=1000.0)
+    expected = {key: 1000 * gradient for key, gradient in two_steps(lambda a, b: (a + b) / 2).items()}
+    assert_same(two_steps(lambda a, b: (scaler.scale(a) + scaler.scale(b)) / 2), expected)
+    assert_same(two_steps(lambda a, b: -0.5 * (-scaler.scale(a) - scaler.scale(b))), expected)
+    assert_same(two_steps(lambda a, b: scaler.scale((a + b) * torch.tensor(0.5))), expected)
+
+
+@pytest.mark.parametrize("name", ["drtp", "dkp"])
+def test_a_factor_that_may_be_a_scale_or_not_is_refused(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    def refused(match: str, loss: Callable[[Tensor], Tensor]) -> None:
+        with pytest.raises(dfa.PointError, match=match):
+            rule.backward(loss(cross_entropy(mlp(batch[0]), batch[1])))
+
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    scalers = [torch.amp.GradScaler("cpu") for _ in range(2)]
+    refused("multiply by a number", lambda loss: loss * torch.tensor(0.01))
+    refused("multiply by a number", lambda loss: scalers[0].scale(loss) * torch.tensor(0.01))
+    refused("multiply by a number", lambda loss: torch.add(*scalers[0].scale([loss, loss])))  # copies of the factor
+    refused("must scale all terms", lambda loss: scalers[0].scale(loss) + loss)
+    refused("must scale all terms", lambda loss: scalers[0].scale(loss) + scalers[1].scale(loss))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_targets_that_cannot_be_read_off_signs_are_refused(width: int, batch: Batch) -> None:
+    """Where the output overshoots a soft target, its error turns round; and one output may be anything."""
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, width)).double()
+    hot = torch.eye(width, dtype=torch.double)[batch[1] % width] if width > 1 else (batch[1] % 2).double()[:, None]
+    rule = dfa.DirectRandomTargetProjection(model, "1")
+
+    def refused(match: str, loss: Callable[[Tensor], Tensor]) -> None:
+        with pytest.raises(dfa.FeedbackError, match=match):
+            rule.backward(loss(model(batch[0])))
+
+    refused("soft targets", lambda out: binary_cross_entropy_with_logits(out, 0.9 * hot + 0.05))
+    refused("soft targets", lambda out: binary_cross_entropy(out.sigmoid(), 0.9 * hot + 0.05))
+    if width == 1:
+        refused("binary_cross_entropy", lambda out: (out - hot).square().mean())
+        rule.backward(binary_cross_entropy_with_logits(model(batch[0]), hot))
+        return
+    refused("soft targets", lambda out: cross_entropy(out, batch[1] % width, label_smoothing=0.1))
+    refused("soft targets", lambda out: cross_entropy(out, 0.9 * hot + 0.05))
+    by_index = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1] % width))
+    assert_same(one_step(rule, model, lambda: cross_entropy(model(batch[0]), hot)), by_index)
+
+
+def test_an_imaginary_part_that_would_be_lost_is_refused(mlp: nn.Sequential, batch: Batch) -> None:
+    head = torch.randn(3, 3, dtype=torch.cdouble, requires_grad=True)
+
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.head = mlp, nn.Parameter(head.detach())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.trunk(x).to(torch.cdouble) @ self.head
+
+    for name in ("dfa", "dkp"):
+        model = Complex()
+        rule = dfa.RULES.build(name, model, "trunk.3")
+        with pytest.raises(dfa.FeedbackError, match=r"complex, and feedback point 'trunk\.3' is not"):
+            rule.backward(model(batch[0]).abs().square().mean())
+        rule.close()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_batch_without_rows(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:
+        found = one_step(rule, mlp, lambda: mlp(batch[0][:0]).sum())
+    assert all((gradient == 0).all() for gradient in found.values())
 
 
 def test_scaled_loss_of_a_compiled_model_is_refused(mlp: nn.Sequential, batch: Batch) -> None:

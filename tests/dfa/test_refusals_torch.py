@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 import dfa
+from tests.dfa.reference import assert_same, backpropagated
 from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step
 
 Batch = tuple[Tensor, Tensor]
@@ -212,3 +213,28 @@ rule.backward(nn.functional.cross_entropy(model(images), torch.arange(3)))
 
 def test_group_norm_in_channels_last_above_a_point() -> None:
     subprocess.run([sys.executable, "-c", GROUP_NORM_ABOVE_A_POINT], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*no point has the shape of the error:UserWarning")
+@pytest.mark.parametrize("name", ["dfa", "drtp", "identity", "highway", "dkp", "low_rank", "fdfa", "grape"])
+def test_a_gradient_penalty_is_refused_or_exact_in_a_pause(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """Through the rule's signals it would be the derivative of something else; in a pause it is autograd's."""
+
+    def penalty() -> Tensor:
+        x = batch[0].flip(0).requires_grad_()
+        (slope,) = torch.autograd.grad(mlp(x).sum(), x, create_graph=True)
+        return (slope.norm(dim=1) - 1).square().mean()
+
+    exact = backpropagated(mlp, penalty)
+    with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:
+        usual = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    rule = dfa.RULES.build(name, mlp, ["1", "3"])
+    with pytest.raises(dfa.PointError, match=r"create_graph.*rule\.paused"):
+        penalty()
+    rule.discard()
+    with rule.paused():
+        paused = penalty()
+    found = one_step(rule, mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]) + paused)
+    expected = {key: gradient + exact[key] if key in exact else gradient for key, gradient in usual.items()}
+    if name not in ("fdfa", "grape"):  # which have learned something else from the pass that was refused
+        assert_same(found, expected)

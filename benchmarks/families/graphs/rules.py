@@ -1,10 +1,12 @@
 """Rules for graphs: feedback along the edges, and pseudo-errors for nodes without a label (DFA-GNN)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import Unpack
 
 from benchmarks.families.graphs.graph import Graph
@@ -36,24 +38,24 @@ class PseudoError:
         steps: number of iterations, at least 1: the distance in edges that an error propagates.
 
     Attributes:
-        graph: graph of the last forward pass.
+        graphs: the graph that each feedback point's output was computed from, in the passes that the rule has recorded.
     """
 
     def __init__(self, model: nn.Module, hooks: FeedbackHooks, alpha: float, steps: int) -> None:
         self.alpha, self.steps = alpha, steps
         self._hooks = hooks
-        self.graph: Graph | None = None
+        self.graphs: MutableMapping[Point, Graph] = WeakIdKeyDictionary()
         self._hook = model.register_forward_hook(self._after_forward)
 
     def close(self) -> None:
         """Remove the hook from the model."""
         self._hook.remove()
 
-    def propagate(self, error: Tensor) -> Tensor:
+    def propagate(self, graph: Graph, error: Tensor) -> Tensor:
         """Return the error of every node, (nodes, classes); rows of zeros in `error` are unlabelled nodes."""
-        if self.alpha == 0 or self.graph is None:
+        if self.alpha == 0:
             return error
-        adjacency = self.graph.normalised_adjacency()
+        adjacency = graph.normalised_adjacency()
         known = error.ne(0).any(dim=1, keepdim=True)
         propagated = error
         for _ in range(self.steps):
@@ -66,11 +68,14 @@ class PseudoError:
     def _after_forward(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if not arguments or not isinstance(arguments[0], Graph):
             raise PointError("the rules graph_dfa and graph_bp need a model whose first argument is a Graph")
-        self.graph = arguments[0]
-        if self._hooks.mode == "off":
+        if self._hooks.mode == "off" or not torch.is_grad_enabled():
             return
-        if torch.is_grad_enabled() and output.requires_grad:
-            output.register_hook(self.propagate)
+        graph = arguments[0]
+        for record in self._hooks.records:
+            for point in record.points:
+                self.graphs.setdefault(point, graph)
+        if output.requires_grad:
+            output.register_hook(partial(self.propagate, graph))
 
 
 def _check_propagation(alpha: float, steps: int) -> None:
@@ -146,17 +151,19 @@ class GraphFeedback(DirectFeedbackAlignment):
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         """Return the signal of each point, with the shape of its activation; see `dfa.DirectFeedbackAlignment`."""
-        if not self.hops or self.pseudo.graph is None:
-            return super().signals(error_name, error, points)
-        return self._through_edges(error_name, error, points)
+        return (
+            self._through_edges(error_name, error, points) if self.hops else super().signals(error_name, error, points)
+        )
 
     def _through_edges(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
-        assert self.pseudo.graph is not None
         self.feedback.prepare(error_name, error, points)  # for all points at once, because they may share a matrix
-        adjacency = self.pseudo.graph.normalised_adjacency()
         errors = []
-        for _ in points:
-            error = adjacency @ error
+        for point in points:
+            if point not in self.pseudo.graphs:
+                raise PointError(
+                    f"rule '{self.name}' knows no graph of point '{point.name}': call the model as a whole, uncompiled"
+                )
+            error = self.pseudo.graphs[point].normalised_adjacency() @ error
             errors.append(error)
         for point, propagated in zip(points, reversed(errors), strict=True):
             yield next(iter(super().signals(error_name, propagated, [point])))

@@ -270,6 +270,25 @@ def test_kolen_and_pollack_meet(mlp: nn.Sequential, batch: Batch) -> None:
     torch.testing.assert_close(rule.feedback_weight("2.weight") - weight.detach(), first * 0.95**20)
 
 
+def test_weights_and_feedback_decay_with_steps_alone(mlp: nn.Sequential, batch: Batch) -> None:
+    """Not in a batch that a GradScaler skips, nor do weights that are loaded count as a step."""
+    rule, scaler = dfa.KolenPollack(mlp, decay=0.1), torch.amp.GradScaler("cpu")
+    weight = mlp.get_parameter("2.weight")
+    optimizer = torch.optim.SGD(mlp.parameters(), lr=0.0)
+    for number, factor in ((torch.inf, 1.0), (1.0, 0.9)):
+        feedback, before = rule.feedback_weight("2.weight"), weight.detach().clone()
+        rule.backward(scaler.scale(cross_entropy(number * mlp(batch[0]), batch[1])))
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        torch.testing.assert_close(weight, factor * before)
+        torch.testing.assert_close(rule.feedback_weight("2.weight"), factor * feedback)
+    feedback = rule.feedback_weight("2.weight")
+    mlp.load_state_dict({name: torch.randn_like(value) for name, value in mlp.state_dict().items()})
+    torch.testing.assert_close(rule.feedback_weight("2.weight"), feedback)
+    assert not torch.allclose(weight, 0.9 * before)
+
+
 def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
     """As after a resumption, which knows nothing of the steps before."""
 

@@ -102,3 +102,13 @@ def as_graph(model: nn.Module, whole: bool = True) -> nn.Module:
 
 def rename(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"_orig_mod.{name}": gradient for name, gradient in found.items()}
+
+
+def test_a_loss_of_something_else_is_refused(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    compiled = as_graph(mlp, whole=False)
+    expected = step(rule, compiled, batch)
+    compiled(batch[0])
+    with pytest.raises(dfa.PointError, match="does not depend on the error tensor"):
+        rule.backward(torch.ones(1, requires_grad=True).sum())
+    assert_same(step(rule, compiled, batch), expected)

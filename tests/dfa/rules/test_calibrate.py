@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 import dfa
 from dfa.registry import OptionError
-from tests.dfa.reference import assert_same, backpropagated
+from tests.dfa.reference import assert_same, backpropagated, gradients
 from tests.dfa.steps import Batch, step
 
 
@@ -34,6 +34,53 @@ def test_any_rule_can_be_calibrated(inner: str, mlp: nn.Sequential, batch: Batch
     rule = dfa.Calibrated(mlp, ["1", "3"], rule=inner, every=2)
     assert_same(step(rule, mlp, batch), exact, tolerance=1e-12)
     assert_same(step(rule, mlp, batch), expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("inner", ["dfa", "shallow", "fa"])
+def test_all_backwards_of_one_batch_are_of_one_kind(inner: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """As of real and generated images: two forward passes, then a backward for each."""
+    other = -batch[0], batch[1]
+    with dfa.RULES.build(inner, mlp, ["1", "3"]) as plain:
+        usual = [step(plain, mlp, part) for part in (batch, other)]
+    exact = [backpropagated(mlp, lambda part=part: cross_entropy(mlp(part[0]), part[1])) for part in (batch, other)]  # type: ignore[misc]
+    rule = dfa.Calibrated(mlp, ["1", "3"], rule=inner, every=3)
+    for index in range(7):
+        losses = [cross_entropy(mlp(part[0]), part[1]) for part in (batch, other)]
+        for loss, expected in zip(losses, usual if index % 3 else exact, strict=True):
+            mlp.zero_grad()
+            rule.backward(loss)
+            assert_same(gradients(mlp), expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("inner", ["bp", "dfa", "shallow", "fa"])
+@pytest.mark.parametrize("before", [0, 1])
+def test_passes_for_another_kind_of_batch_are_refused(
+    before: int, inner: str, mlp: nn.Sequential, batch: Batch
+) -> None:
+    rule = dfa.Calibrated(mlp, ["1", "3"], rule=inner, every=2)
+    for _ in range(before):
+        step(rule, mlp, batch)
+    early = [cross_entropy(mlp(batch[0]), batch[1]) for _ in range(2)]
+    step(rule, mlp, batch)
+    for loss in (early[0], early[1] + cross_entropy(mlp(batch[0]), batch[1])):
+        late = mlp(batch[0])  # so that the next backward is of another batch than the early passes
+        with pytest.raises(dfa.PointError, match=r"made for (an exact|another kind of) batch"):
+            rule.backward(loss)
+        del late
+
+
+def test_parts_of_the_model_that_are_called_by_themselves(mlp: nn.Sequential, batch: Batch) -> None:
+    exact = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    trunk, head = mlp[:4], mlp[4]
+    with dfa.DirectFeedbackAlignment(mlp, ["1", "3"], "4") as plain:
+        usual = step(plain, mlp, batch)
+    rule = dfa.Calibrated(mlp, ["1", "3"], "4", every=2)
+    for expected in (exact, usual, exact):
+        mlp.zero_grad()
+        rule.backward(cross_entropy(head(trunk(batch[0])), batch[1]))
+        assert_same(gradients(mlp), expected, tolerance=1e-12)
+    with pytest.raises(dfa.PointError, match="no forward pass of the model since the last backward"):
+        rule.backward(mlp.get_parameter("0.weight").sum())
 
 
 def test_calibration_resumes_in_step(mlp: nn.Sequential, batch: Batch) -> None:

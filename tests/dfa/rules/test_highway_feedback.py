@@ -127,7 +127,7 @@ def test_fitted_feedback_becomes_backpropagation(batch: Batch) -> None:
     assert_same(found, expected, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("between_steps", ["alignment", "evaluation", "pause"])
+@pytest.mark.parametrize("between_steps", ["alignment", "evaluation", "pause", "discarded", "unused"])
 def test_fitted_feedback_learns_from_training_passes_alone(between_steps: str, batch: Batch) -> None:
     def differences(other_passes: bool) -> dict[str, Tensor]:
         model = residual_network("pre")
@@ -141,6 +141,10 @@ def test_fitted_feedback_learns_from_training_passes_alone(between_steps: str, b
         elif other_passes and between_steps == "evaluation":
             with torch.no_grad():
                 model(3 * batch[0])
+        elif other_passes and between_steps in ("discarded", "unused"):
+            model(3 * batch[0])
+            if between_steps == "discarded":
+                rule.discard()
         elif other_passes:
             with rule.paused():
                 model(3 * batch[0])
@@ -197,8 +201,9 @@ def test_fits_are_as_precise_under_autocast(batch: Batch) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule_first", [False, True], ids=["model first", "rule first"])
 @pytest.mark.parametrize("feedback", FEEDBACK)
-def test_resumed_training_is_the_same(feedback: Feedback, batch: Batch) -> None:
+def test_resumed_training_is_the_same(feedback: Feedback, rule_first: bool, batch: Batch) -> None:
     model = residual_network("pre")
     rule = dfa.Highway(model, POINTS, LAST, feedback=feedback, seed=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -215,9 +220,32 @@ def test_resumed_training_is_the_same(feedback: Feedback, batch: Batch) -> None:
     expected = train(rule)
     rule.close()
     resumed = dfa.Highway(model, POINTS, LAST, feedback=feedback, seed=5)
+    if rule_first:  # as in Lightning
+        resumed.load_state_dict(saved)
     model.load_state_dict(weights)
-    resumed.load_state_dict(saved)
+    if not rule_first:
+        resumed.load_state_dict(saved)
     assert_same(train(resumed), expected, tolerance=0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("feedback", ["learned_zero", "kolen_pollack"])
+def test_weights_that_are_loaded_are_no_update(feedback: Feedback, whole: bool, batch: Batch) -> None:
+    model, pretrained = residual_network("pre"), residual_network("pre")
+    for parameter in pretrained.parameters():
+        nn.init.normal_(parameter)
+    matrices = at_start(feedback, model)
+    rule = dfa.Highway(model, POINTS, LAST, feedback=feedback, decay=0.0, seed=2)
+    if whole:
+        model.load_state_dict(pretrained.state_dict())
+    else:
+        for name, module in model.named_modules():
+            if isinstance(module, (nn.Linear, nn.LayerNorm)):
+                module.load_state_dict(pretrained.get_submodule(name).state_dict())
+    expected = wave_gradients(pretrained, batch, 1, feedback=matrices)
+    assert_same(step(rule, model, batch), expected, tolerance=1e-11)
+    rule.close()
+    assert not any(module._load_state_dict_post_hooks for module in model.modules())
 
 
 def test_state_of_another_feedback_is_refused() -> None:
@@ -232,6 +260,19 @@ def test_frozen_weights_do_not_decay(batch: Batch) -> None:
     before = frozen.clone()
     step(dfa.Highway(model, POINTS, LAST, feedback="kolen_pollack", decay=0.1), model, batch)
     assert torch.equal(frozen, before)
+
+
+def test_nothing_decays_where_a_scaler_leaves_out_the_step(batch: Batch) -> None:
+    model = residual_network("pre").float()
+    rule = dfa.Highway(model, POINTS, LAST, feedback="kolen_pollack", decay=0.1)
+    before, differences = weights_of(model), copy.deepcopy(rule.state_dict()["between"])
+    scaler = torch.amp.GradScaler("cpu")
+    rule.backward(scaler.scale(torch.inf * cross_entropy(model(batch[0].float()), batch[1])))
+    assert_same(weights_of(model), before, tolerance=0)
+    assert_same(rule.state_dict()["between"], differences, tolerance=0)
+    model.zero_grad()
+    rule.backward(scaler.scale(cross_entropy(model(batch[0].float()), batch[1])))
+    torch.testing.assert_close(weights_of(model)["2.up.weight"], 0.9 * before["2.up.weight"])
 
 
 @pytest.mark.parametrize("feedback", ["sign", "fitted"])

@@ -112,7 +112,16 @@ def test_points_of_another_shape_are_no_steps() -> None:
     torch.testing.assert_close(found[2], error)
 
 
+class OnePlus(nn.LayerNorm):
+    """Its gains are 1 + α."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return nn.functional.layer_norm(u, self.normalized_shape, 1 + self.weight, self.bias, self.eps)
+
+
 def test_norms_must_be_layer_norms() -> None:
+    with pytest.raises(dfa.PointError, match=r"'1' is a OnePlus, not a LayerNorm"):
+        dfa.IdentityFeedback(nn.Sequential(nn.Linear(6, 6), OnePlus(6), nn.Linear(6, 6)), ["0"], norms="1")
     with pytest.raises(dfa.PointError, match=r"'0' is a Linear, not a LayerNorm"):
         dfa.IdentityFeedback(network(Residual(4)), points="0", error_at="1", norms="0")
     with pytest.raises(dfa.PointError, match="'2' is a Linear"):

@@ -100,6 +100,45 @@ def test_another_order_of_running_is_refused(batch: Batch) -> None:
         step(rule, model, batch)
 
 
+class Applied(nn.ModuleList):
+    """Runs its modules in the order of `path`, on every part of a batch."""
+
+    def __init__(self, path: list[int], modules: list[nn.Module], parts: int = 1) -> None:
+        super().__init__(modules)
+        self.path, self.parts = path, parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        for part in x.chunk(self.parts):
+            for index in self.path:
+                part = self[index](part)
+            outputs.append(part)
+        return torch.cat(outputs)
+
+
+@pytest.mark.parametrize(("path", "points"), [([0, 0, 0, 0, 1], ["0"]), ([0, 1, 0, 2], ["0", "1"])])
+def test_a_point_that_runs_again_above_what_learns_is_refused(path: list[int], points: list[str], batch: Batch) -> None:
+    """Four runs of one block would all learn; a frozen one would take the error from the one that learns."""
+    model = Applied(path, [*(nn.Linear(5, 5) for _ in points), nn.Linear(5, 3)]).double()
+    rule = dfa.Window(model, points, fraction=0.25)
+    for _ in range(2):
+        with pytest.raises(dfa.PointError, match="'0' runs again above what learns"):
+            step(rule, model, batch)
+    with torch.no_grad():
+        model(batch[0])
+    rule.close()
+    with dfa.Window(model, points, layers=0) as rule:
+        assert set(step(rule, model, batch)) == {f"{path[-1]}.{kind}" for kind in ("weight", "bias")}
+
+
+def test_points_may_run_on_one_part_of_a_batch_after_the_other(batch: Batch) -> None:
+    model = Applied([0, 1, 2], [nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)], parts=3).double()
+    exact = backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    rule = dfa.Window(model, ["0", "1"], layers=1)
+    found = step(rule, model, batch)
+    assert_same(found, {name: value for name, value in exact.items() if name[0] != "0"}, tolerance=0)
+
+
 @pytest.mark.parametrize("options", [{"fraction": 1.5}, {"fraction": -0.1}, {"layers": -1}])
 def test_bad_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):

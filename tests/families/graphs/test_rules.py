@@ -80,6 +80,41 @@ def test_signals_in_numpy(alpha: float, graph: Graph) -> None:
     assert_close(first, d1.T @ adjacency @ as_array(graph.x.to_dense()), 1e-4)
 
 
+@pytest.mark.parametrize("name", ["graph_dfa", "graph_bp"])
+def test_every_pass_keeps_its_own_graph(name: str, graph: Graph) -> None:
+    def loss(of: Graph) -> torch.Tensor:
+        return cross_entropy(model(of)[:KNOWN], of.y[:KNOWN])
+
+    def gradients(value: torch.Tensor) -> list[torch.Tensor]:
+        model.zero_grad()
+        rule.backward(value)
+        return [gradient_of(parameter).clone() for parameter in model.parameters()]
+
+    model = Convolutions()
+    other = Graph(SparseMatrix.from_dense(torch.randn(NODES, 5)), graph.y, graph.edge_index.flip(0).roll(3, 1) % 7)
+    rule = dfa.RULES.build(name, model, ["acts.*"])
+    of_one, of_other = gradients(loss(graph)), gradients(loss(other))
+    value = loss(graph)
+    with torch.no_grad():
+        model(other)  # an evaluation in between
+    model(other)
+    for found, expected in zip(gradients(value), of_one, strict=True):
+        assert torch.equal(found, expected)
+    for found, one, another in zip(gradients(loss(graph) + loss(other)), of_one, of_other, strict=True):
+        assert torch.allclose(found, one + another, atol=1e-6)
+    assert not torch.allclose(of_one[0], of_other[0])
+
+
+def test_a_part_of_a_model_has_no_graph(graph: Graph) -> None:
+    model = Convolutions()
+    whole = nn.ModuleList([model])  # whose hooks a call of the model alone does not meet
+    with (
+        GraphFeedback(whole, ["0.acts.*"], "0") as rule,
+        pytest.raises(dfa.PointError, match=r"no graph of point '0\.acts"),
+    ):
+        rule.backward(cross_entropy(model(graph), graph.y))
+
+
 def test_without_hops_and_pseudo_errors_it_is_dfa(graph: Graph) -> None:
     gradients = []
     model = Convolutions()
