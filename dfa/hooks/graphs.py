@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def nodes_below(ends: Iterable[Any], until: str = "") -> Iterator[Any]:
-    """Iterate over the nodes of the graph that ends in some nodes, each once, down to those of the type named `until`."""
+    """Iterate over the nodes of the graph that ends in some nodes once, down to those of type `until`."""
     seen: set[Any] = set()
     waiting = list(ends)
     while waiting:
