@@ -15,6 +15,7 @@ from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, ch
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
+from dfa.patterns import checked_names
 
 Memory = Literal["keep", "recompute"]
 
@@ -84,6 +85,8 @@ class DirectRule(Rule):
             raise PointError(f"unknown memory '{memory}'; known: keep, recompute")
         if segments is not None and memory != "recompute":
             raise PointError("segments are for memory='recompute'")
+        if segments is not None:
+            checked_names("segments", segments)
         if parallel < 1 or (parallel > 1 and memory != "recompute"):
             raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")
         if parallel > 1:

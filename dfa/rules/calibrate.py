@@ -14,6 +14,7 @@ from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import Mode
 from dfa.registry import OptionError
+from dfa.values import check_count, check_seed
 
 
 @RULES.register("calibrate")
@@ -53,8 +54,8 @@ class Calibrated(Rule):
         options: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        check_count("every", every)
+        check_seed(seed)
         if rule == self.name:
             raise OptionError(f"rule '{self.name}' cannot be the other rule of itself")
         options = {} if options is None else options

@@ -12,8 +12,9 @@ from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import PassedNorm, Point
-from dfa.patterns import find_modules
+from dfa.patterns import checked_names, find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
+from dfa.values import check_number
 
 Otherwise = Literal["dfa", "zero"]
 
@@ -42,7 +43,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     Args:
         model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
-        damping: factor per step towards the input.
+        damping: factor per step towards the input, from 0 to 1.
         norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
             `nn.Identity`, which stands for none. What they normalise is kept until the error arrives, also with
             memory="recompute".
@@ -69,7 +70,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
     ) -> None:
         if otherwise not in ("dfa", "zero"):
             raise PointError(f"unknown otherwise '{otherwise}'; known: dfa, zero")
-        on_path = find_modules(model, norms)
+        check_number("damping", damping, 0, 1)
+        on_path = find_modules(model, checked_names("norms", norms))
         for name, module in on_path.items():
             if not isinstance(module, (nn.LayerNorm, nn.Identity)):
                 raise PointError(f"norms: '{name}' is a {type(module).__name__}, not a LayerNorm")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Uses
 from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.values import check_number, check_seed
 
 
 @RULES.register("kolen_pollack")
@@ -21,8 +22,8 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
-            backward pass.
+        decay: λ, from 0 to 1, for each `backward`; applied to the model's weights too, to those that learn and have a
+            part in the backward pass.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 
@@ -39,6 +40,8 @@ class KolenPollack(SequentialRule):
         decay: float = 1e-3,
         seed: int = 0,
     ) -> None:
+        check_number("decay", decay, 0, 1)
+        check_seed(seed)
         super().__init__(model, points, error_at, silent, weights=weights)
         self.decay = decay
         with torch.no_grad():
