@@ -83,13 +83,20 @@ CASES: list[Row] = [
     ("run.results_dir=", "run.results_dir must name a folder, got ''"),
     ("run.results_dir='  '", "run.results_dir must name a folder"),
     ("run.results_dir=\"'~nobody-at-all/x'\"", "run.results_dir: "),
+    (f"run.results_dir={'d' * 300}", "run.results_dir is too long a path, got 'ddd"),
+    (f"run.results_dir={'d/' * 3000}", "run.results_dir is too long a path, got 'd/d"),
+    ("run.results_dir='\\${seed}'", r"run.results_dir must name a folder, got '\$\{seed\}'"),
     ("run.data_dir=", "run.data_dir must name a folder, got ''"),
+    (f"run.data_dir={'d' * 300}", "run.data_dir is too long a path"),
     ("run.nonsense=1", "nonsense"),
     ("run=1", "run"),
     ("task.name=../../x", r"task.name must be a name of letters.*'\.\./\.\./x'"),
     ("task.name=/tmp/x", "task.name must be a name"),
     ("task.name=''", "task.name must be a name"),
     ("task.name=..", "task.name must be a name"),
+    (f"task.name={'n' * 300}", "task.name must have at most 150 letters, got 'nnn"),
+    (f"model.name={'n' * 3000}", "model.name must have at most 150 letters, got 'nnn"),
+    (f"rule.name='{'n ' * 1000}'", "rule.name must be a name of letters.* got 'n n"),
     ("model.name=a/b", "model.name must be a name"),
     ("model.name='a b'", "model.name must be a name"),
     ("rule.name=../dfa", "rule.name must be a name"),
@@ -186,7 +193,7 @@ CASES: list[Row] = [
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("words", "message"), CASES, ids=[words for words, _ in CASES])
+@pytest.mark.parametrize(("words", "message"), CASES, ids=[words[:80] for words, _ in CASES])
 def test_a_value_that_cannot_be_meant_is_refused(toys: Toys, command: Command, words: str, message: str) -> None:
     toys.results.mkdir()
     outcome = carried_out(command, train.main, [*toys.overrides, *shlex.split(words)], toys.results)
