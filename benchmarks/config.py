@@ -159,6 +159,8 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     launcher = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteLauncher"}
     ConfigStore.instance().store(group="hydra/launcher", name="suite", node=launcher)
+    sweeper = {"_target_": "hydra_plugins.dfa_benchmarks.SuiteSweeper", "max_batch_size": None, "params": None}
+    ConfigStore.instance().store(group="hydra/sweeper", name="suite", node=sweeper)
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

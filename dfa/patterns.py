@@ -1,6 +1,6 @@
 """Finding modules by the pattern of their name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -29,6 +29,18 @@ def _match_parts(name: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_match_parts(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
     return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_parts(name[1:], pattern[1:])
+
+
+def checked_names(option: str, patterns: str | Sequence[str]) -> list[str]:
+    """Return the name patterns that an option gives, as a list.
+
+    Raises:
+        PointError: it gives something else, or an empty name.
+    """
+    names = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [""]
+    if not all(isinstance(name, str) and name for name in names):
+        raise PointError(f"{option} must be a name pattern or several, none of them empty, got {patterns!r}")
+    return names
 
 
 def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Module]:

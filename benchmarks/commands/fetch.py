@@ -11,8 +11,7 @@ from benchmarks.utils.paths import config_files
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks fetch`."""
-    options = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: run(options)))
+    sys.exit(guarded(lambda: run(make_parser().parse_args(arguments))))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from benchmarks.config import Config, identity, resolve
 from benchmarks.errors import SuiteError
-from benchmarks.launchers import launch
+from benchmarks.launchers import launch, make_launcher
 from benchmarks.launchers.report import describe
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
@@ -36,28 +36,33 @@ class Sweep:
     def carry_out(self, composed: Sequence[DictConfig]) -> list[float | None]:
         """Run what is composed and print the outcomes; errors are kept for the end, so that the sweep goes on.
 
+        Nothing is run where a configuration or the launcher cannot be meant, which is seen before the first run.
+
         Returns:
             The best validation metric of each run, None where there is none.
         """
-        configs: list[Config | None] = [self._resolved(config) for config in composed]
-        runs = [config for config in configs if config is not None]
+        configs = [config for config in map(self._resolved, composed) if config is not None]
+        if len(configs) < len(composed):
+            return [None] * len(composed)
         not_begun: set[str] = set()  # runs whose earlier record, if any, is not what was asked for
         try:
             # torchrun's processes all belong to one run, which each of them carries out itself.
-            launcher = {"name": "serial"} if several_started() else runs[0].launcher if runs else {}
-            problems = launch(runs, launcher, shown=len(composed) > 1) if runs else []
+            launcher = {"name": "serial"} if several_started() else configs[0].launcher
+            make_launcher(launcher)
+        except SuiteError as error:
+            self.unusable.append(one_line(error))
+            return [None] * len(composed)
+        try:
+            problems = launch(configs, launcher, shown=len(composed) > 1)
         except SuiteError as error:  # of the launcher itself
             self.unusable.append(one_line(error))
         else:
             self.unsuccessful.extend(str(problem) for problem in problems if problem.status)
             self.unusable.extend(str(problem) for problem in problems if not problem.status)
             not_begun = {problem.run for problem in problems if not problem.status}
-        records = [
-            None if config is None or identity(config) in not_begun else RunFolder.of(config).read()
-            for config in configs
-        ]
+        records = [None if identity(config) in not_begun else RunFolder.of(config).read() for config in configs]
         for config, record in zip(configs, records, strict=True):
-            if config is not None and record is not None and record["status"] != DAMAGED and is_first():
+            if record is not None and record["status"] != DAMAGED and is_first():
                 print_outcome(record, RunFolder.of(config))
         return [None if record is None else record["best_valid"] for record in records]
 
@@ -65,7 +70,8 @@ class Sweep:
         try:
             return resolve(config)
         except (SuiteError, OmegaConfBaseException) as error:
-            self.unusable.append(one_line(error))
+            if (line := one_line(error)) not in self.unusable:  # once for all seeds
+                self.unusable.append(line)
             return None
 
 

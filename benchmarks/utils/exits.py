@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
+from benchmarks.utils.paths import config_folders
 from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.torchrun import is_first
 
@@ -35,6 +36,7 @@ def guarded(command: Callable[[], int], resumes: bool = True) -> int:
     """
     try:
         with handle_signals():
+            config_folders()  # refuses an environment that names one which is not there
             return command()
     except USER_ERRORS as error:
         report_error(one_line(error))
@@ -65,7 +67,7 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
     keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]
-    message = " ".join(dict.fromkeys(useful))
+    message = " ".join(dict.fromkeys(useful)).removeprefix("ConfigError raised while resolving interpolation: ")
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip() not in text:
         message = f"{message}: {one_line(cause)}"

@@ -16,8 +16,14 @@ OWN_CONFIGS = "DFA_CONFIG_DIR"
 
 
 def config_folders() -> list[Path]:
-    """List the folders with configurations: the suite's, then the user's own."""
+    """List the folders with configurations: the suite's, then the user's own.
+
+    Raises:
+        ConfigError: the environment variable names a folder that is not there.
+    """
     own = [Path(folder) for folder in os.environ.get(OWN_CONFIGS, "").split(os.pathsep) if folder]
+    if missing := [folder for folder in own if not folder.is_dir()]:
+        raise ConfigError(f"{OWN_CONFIGS}: there is no folder '{missing[0]}'")
     return [CONFIG_DIR, *own]
 
 

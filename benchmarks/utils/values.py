@@ -1,6 +1,7 @@
 """Checks of single values of a configuration; each error names the key and the value."""
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from benchmarks.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
+_LONGEST_NAME = 150  # of 255, so that a suffix fits
+_LONGEST_FOLDER = 3000  # of 4096, so that a run's folder fits below
 MOST = 2**31 - 1
 """Greatest count that is let through."""
 
@@ -51,21 +54,31 @@ def check_name(key: str, value: str) -> None:
     """Check a name that becomes part of a path.
 
     Raises:
-        ConfigError: it is not made of letters, digits, `_`, `+`, `-` and dots inside.
+        ConfigError: it is not made of letters, digits, `_`, `+`, `-` and dots inside, or too long.
     """
     if not _NAME.fullmatch(value):
-        raise ConfigError(f"{key} must be a name of letters, digits, _, +, - and dots, got {value!r}")
+        raise ConfigError(f"{key} must be a name of letters, digits, _, +, - and dots, got {_shown(value)}")
+    if len(value) > _LONGEST_NAME:
+        raise ConfigError(f"{key} must have at most {_LONGEST_NAME} letters, got {_shown(value)}")
 
 
 def expanded_folder(key: str, value: str) -> str:
     """Return the path of a folder, with `~` replaced by the user's home.
 
     Raises:
-        ConfigError: it is empty, or there is no such user.
+        ConfigError: it is empty or too long, refers to another value, or there is no such user.
     """
-    if not value.strip() or "\0" in value:
-        raise ConfigError(f"{key} must name a folder, got {value!r}")
+    if not value.strip() or "\0" in value or "${" in value:  # a reference left over would count wherever it is read
+        raise ConfigError(f"{key} must name a folder, got {_shown(value)}")
     try:
-        return str(Path(value).expanduser()) if value.startswith("~") else value
+        folder = str(Path(value).expanduser()) if value.startswith("~") else value
     except RuntimeError as error:
         raise ConfigError(f"{key}: {error}") from None
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER or any(len(part) > 255 for part in os.fsencode(folder).split(b"/")):
+        raise ConfigError(f"{key} is too long a path, got {_shown(value)}")
+    return folder
+
+
+def _shown(value: str) -> str:
+    """Show a value in a message, the beginning of one that is long."""
+    return repr(value) if len(value) <= _LONGEST_NAME else f"{value[:_LONGEST_NAME]!r}…"

@@ -17,6 +17,7 @@ from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
+from dfa.patterns import checked_names
 
 Memory = Literal["keep", "recompute"]
 
@@ -91,6 +92,8 @@ class DirectRule(Rule):
             raise PointError(f"unknown memory '{memory}'; known: keep, recompute")
         if segments is not None and memory != "recompute":
             raise PointError("segments are for memory='recompute'")
+        if segments is not None:
+            checked_names("segments", segments)
         if parallel < 1 or (parallel > 1 and memory != "recompute"):
             raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")
         if parallel > 1:

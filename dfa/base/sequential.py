@@ -20,7 +20,7 @@ from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
-from dfa.patterns import inner_model, matches
+from dfa.patterns import checked_names, inner_model, matches
 
 _OF_A_FUNCTION = re.compile(r"(^|\.)parametrizations\.|_(orig|g|v)$")
 """Names that PyTorch gives to parameters from which it computes a module's weight."""
@@ -60,7 +60,7 @@ class SequentialRule(Rule):
         *,
         weights: Patterns = "**",
     ) -> None:
-        patterns = [weights] if isinstance(weights, str) else list(weights)
+        patterns = checked_names("weights", weights)
         named = dict(inner_model(model).named_parameters())
         chosen = [name for name in named if any(matches(name, pattern) for pattern in patterns)]
         for name in chosen:

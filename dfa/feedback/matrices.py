@@ -16,6 +16,7 @@ from dfa.feedback.order import RowOrder, check_samples
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
+from dfa.values import check_count, check_number, check_seed
 
 Sharing = Literal["shared", "per_point"]
 Draw = Literal["torch", "counter"]
@@ -85,8 +86,10 @@ class FeedbackMatrices:
             raise FeedbackError(f"unknown distribution '{distribution}'; known: {', '.join(DISTRIBUTIONS)}")
         if sharing not in ("shared", "per_point"):
             raise FeedbackError(f"unknown sharing '{sharing}'; known: shared, per_point")
-        if batch_dims is not None and batch_dims < 1:
-            raise FeedbackError(f"batch_dims must be at least 1, got {batch_dims}")
+        check_number("scale", scale)  # a negative one may be meant
+        check_seed(seed)
+        if batch_dims is not None:
+            check_count("batch_dims", batch_dims)
         if draw not in ("torch", "counter"):
             raise FeedbackError(f"unknown draw '{draw}'; known: torch, counter")
         if draw == "counter":

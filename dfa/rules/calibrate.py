@@ -18,6 +18,7 @@ from dfa.hooks.points import Mode
 from dfa.hooks.targets import patterns_of
 from dfa.patterns import find_modules
 from dfa.registry import OptionError
+from dfa.values import check_count, check_seed
 
 
 @dataclass
@@ -68,8 +69,8 @@ class Calibrated(Rule):
         options: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        check_count("every", every)
+        check_seed(seed)
         if rule == self.name:
             raise OptionError(f"rule '{self.name}' cannot be the other rule of itself")
         options = {} if options is None else options

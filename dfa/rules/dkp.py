@@ -13,6 +13,7 @@ from dfa.base.rule import RULES, Patterns, Points
 from dfa.feedback.states import check_known
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
+from dfa.values import check_number
 
 Optimiser = Literal["sgd", "adam"]
 
@@ -53,6 +54,8 @@ class DirectKolenPollack(LearnedFeedback):
         kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
         if optimizer not in kinds:
             raise ValueError(f"unknown optimizer '{optimizer}' of rule 'dkp'; known: {', '.join(kinds)}")
+        check_number("lr", lr, 0)
+        check_number("decay", decay, 0)
         super().__init__(model, points, error_at, silent, **options)
         self._kind: Any = kinds[optimizer]
         self._settings = {"lr": lr, "weight_decay": decay}

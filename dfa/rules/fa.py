@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Uses
 from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.values import check_seed
 
 
 @RULES.register("fa")
@@ -31,6 +32,7 @@ class FeedbackAlignment(SequentialRule):
         weights: Patterns = "**",
         seed: int = 0,
     ) -> None:
+        check_seed(seed)
         super().__init__(model, points, error_at, silent, weights=weights)
         self._feedback = gaussian_like(self.weights, seed)
 

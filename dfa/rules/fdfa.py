@@ -5,6 +5,7 @@ from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns, Points
 from dfa.rules.forward_mode import ForwardModeFeedback, ForwardModeOptions
+from dfa.values import check_number
 
 
 @RULES.register("fdfa")
@@ -20,7 +21,7 @@ class ForwardDirectFeedback(ForwardModeFeedback):
         Others: of the matrices at the start, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: β out of range.
+        FeedbackError: β out of range.
     """
 
     name = "fdfa"
@@ -35,8 +36,7 @@ class ForwardDirectFeedback(ForwardModeFeedback):
         beta: float = 0.01,
         **options: Unpack[ForwardModeOptions],
     ) -> None:
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta must be from 0 to 1, got {beta}")
+        check_number("beta", beta, 0, 1)
         super().__init__(model, points, error_at, silent, **options)
         self.beta = beta
 

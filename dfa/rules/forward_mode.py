@@ -22,6 +22,7 @@ from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import GuardedCalls, innermost_module
 from dfa.patterns import inner_model
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
+from dfa.values import check_count
 
 
 class ForwardModeOptions(LearnedOptions, total=False):
@@ -46,7 +47,7 @@ class ForwardModeFeedback(LearnedFeedback):
         distribution, normalise, scale, batch_dims, seed: of the matrices at the start, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: `every` below 1.
+        FeedbackError: `every` below 1.
         PointError: in a forward pass, inside torch.compile, which knows no forward-mode differentiation.
     """
 
@@ -60,8 +61,7 @@ class ForwardModeFeedback(LearnedFeedback):
         every: int = 1,
         **options: Unpack[LearnedOptions],
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        check_count("every", every)
         self.every = every
         self._recorder = PerturbingRecorder(self)
         super().__init__(model, points, error_at, silent, **options)

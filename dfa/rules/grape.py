@@ -5,6 +5,7 @@ from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns, Points
 from dfa.rules.forward_mode import ForwardModeFeedback, ForwardModeOptions
+from dfa.values import check_number
 
 
 @RULES.register("grape")
@@ -23,6 +24,9 @@ class GradientAlignedFeedback(ForwardModeFeedback):
         model, points, error_at, silent, codec, around_identity, every: see `ForwardModeFeedback`.
         lr: η.
         Others: of the matrices at the start, see `FeedbackMatrices`.
+
+    Raises:
+        FeedbackError: a negative η, or one that is not finite.
     """
 
     name = "grape"
@@ -37,6 +41,7 @@ class GradientAlignedFeedback(ForwardModeFeedback):
         lr: float = 0.05,
         **options: Unpack[ForwardModeOptions],
     ) -> None:
+        check_number("lr", lr, 0)
         super().__init__(model, points, error_at, silent, **options)
         self.lr = lr
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns, Points, Uses, check_state
 from dfa.base.scaling import may_be_scaled
-from dfa.errors import PointError
+from dfa.errors import FeedbackError, PointError
 from dfa.feedback.matrices import MatrixOptions
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.neighbours import LinkingRecorder, exchange_between, send_down
@@ -23,8 +23,13 @@ from dfa.rules.between_blocks import (
 )
 from dfa.rules.fitted import FittedBetweenBlocks
 from dfa.rules.identity import IdentityFeedback, Otherwise
+from dfa.values import check_count, check_number
 
 Feedback = Literal["transport", "learned_zero", "fitted", "kolen_pollack", "sign"]
+DECAY = 5e-4
+"""λ where none is given."""
+EVERY = 10
+"""n where none is given."""
 
 
 class HighwayOptions(MatrixOptions, total=False):
@@ -65,14 +70,15 @@ class Highway(IdentityFeedback):
         model, points, error_at, silent, codec: see `DirectRule`.
         waves: 0 is `identity`.
         feedback: see above.
-        decay: λ of "kolen_pollack", for each `backward`.
-        every: "fitted": fit in every n-th `backward`, beginning with the first.
+        decay: λ of "kolen_pollack", from 0 to 1, for each `backward`.
+        every: of "fitted": fit in every n-th `backward`, beginning with the first; None: n = `EVERY`.
         damping, norms, otherwise: of the path, see `IdentityFeedback`.
         seed: of the random weights and matrices.
         Others: of the random matrices, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: a negative number of waves, an unknown feedback, or `every` below 1.
+        FeedbackError: an unknown feedback, a number out of range, or `every` or another `decay` than `DECAY` for a
+            feedback that does not use it.
         PointError: see `IdentityFeedback` and `FittedBetweenBlocks`; in a forward pass, inside torch.compile.
     """
 
@@ -87,19 +93,23 @@ class Highway(IdentityFeedback):
         *,
         waves: int = 1,
         feedback: Feedback = "transport",
-        decay: float = 5e-4,
-        every: int = 10,
+        decay: float = DECAY,
+        every: int | None = None,
         damping: float = 1.0,
         norms: Patterns = (),
         otherwise: Otherwise = "dfa",
         **options: Unpack[HighwayOptions],
     ) -> None:
-        if waves < 0:
-            raise ValueError(f"waves must be at least 0, got {waves}")
+        check_count("waves", waves, 0)
         if feedback not in get_args(Feedback):
-            raise ValueError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+            raise FeedbackError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
+        check_number("decay", decay, 0, 1)
+        if decay != DECAY and feedback != "kolen_pollack":
+            raise FeedbackError(f"decay is an option of feedback 'kolen_pollack', and feedback is '{feedback}'")
+        if every is not None and feedback != "fitted":
+            raise FeedbackError(f"every is an option of feedback 'fitted', and feedback is '{feedback}'")
+        every = EVERY if every is None else every
+        check_count("every", every)
         self.waves = waves
         super().__init__(model, points, error_at, silent, damping=damping, norms=norms, otherwise=otherwise, **options)
         self.between: BetweenBlocks | None = None

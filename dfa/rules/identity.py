@@ -15,8 +15,9 @@ from dfa.errors import FeedbackError, PointError
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import PassedNorm, Point
 from dfa.hooks.targets import find_targets
-from dfa.patterns import find_modules
+from dfa.patterns import checked_names, find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
+from dfa.values import check_number
 
 Otherwise = Literal["dfa", "zero"]
 
@@ -45,7 +46,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     Args:
         model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
-        damping: factor per step towards the input.
+        damping: factor per step towards the input, from 0 to 1.
         norms: name patterns of the LayerNorms that lie on the residual path; other modules that match must be
             `nn.Identity`, which stands for none. What they normalise is kept until the error arrives, also with
             memory="recompute".
@@ -73,7 +74,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
     ) -> None:
         if otherwise not in ("dfa", "zero"):
             raise PointError(f"unknown otherwise '{otherwise}'; known: dfa, zero")
-        on_path = find_modules(model, norms)
+        check_number("damping", damping, 0, 1)
+        on_path = find_modules(model, checked_names("norms", norms))
         for name, module in on_path.items():
             # A subclass may compute something else, as with gains 1 + α.
             if type(module).forward not in (nn.LayerNorm.forward, nn.Identity.forward):

@@ -15,6 +15,7 @@ from dfa.base.scaling import may_be_scaled
 from dfa.base.sequential import SequentialRule, gaussian_like
 from dfa.hooks.placing import Hook
 from dfa.patterns import inner_model
+from dfa.values import check_number, check_seed
 
 
 @RULES.register("kolen_pollack")
@@ -31,7 +32,7 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
+        decay: λ, from 0 to 1, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
             backward pass. Nothing decays where a GradScaler will leave out the step, as gradients are not finite.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
@@ -49,6 +50,8 @@ class KolenPollack(SequentialRule):
         decay: float = 1e-3,
         seed: int = 0,
     ) -> None:
+        check_number("decay", decay, 0, 1)
+        check_seed(seed)
         super().__init__(model, points, error_at, silent, weights=weights)
         self.decay = decay
         with torch.no_grad():

@@ -13,6 +13,7 @@ from dfa.feedback.distributions import seed_of
 from dfa.feedback.states import check_matrices
 from dfa.hooks.points import Point
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
+from dfa.values import check_count, check_number
 
 
 @RULES.register("low_rank")
@@ -48,8 +49,8 @@ class LowRankFeedback(LearnedFeedback):
         lr: float = 0.1,
         **options: Unpack[LearnedOptions],
     ) -> None:
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1, got {rank}")
+        check_count("rank", rank)
+        check_number("lr", lr, 0, 1)
         super().__init__(model, points, error_at, silent, **options)
         self.rank, self.lr, self.seed = rank, lr, options.get("seed", 0)
         self.channels: dict[str, Tensor] = {}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Uses
 from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.values import check_seed
 
 Magnitude = Literal["uniform", "fixed_random"]
 
@@ -44,6 +45,7 @@ class SignSymmetry(SequentialRule):
     ) -> None:
         if magnitude not in ("uniform", "fixed_random"):
             raise ValueError(f"unknown magnitude '{magnitude}'; known: uniform, fixed_random")
+        check_seed(seed)
         super().__init__(model, points, error_at, silent, weights=weights)
         self._magnitudes = {name: drawn.abs_() for name, drawn in gaussian_like(self.weights, seed).items()}
         if magnitude == "uniform":

@@ -17,6 +17,7 @@ from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules, inner_model
+from dfa.values import check_count, check_number
 
 
 @RULES.register("window")
@@ -55,10 +56,9 @@ class Window(Rule):
         fraction: float = 0.25,
         layers: int | None = None,
     ) -> None:
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
-        if layers is not None and layers < 0:
-            raise ValueError(f"layers must be at least 0, got {layers}")
+        check_number("fraction", fraction, 0, 1)
+        if layers is not None:
+            check_count("layers", layers, 0)
         check_some_points(self.name, points)
         self._groups: list[tuple[list[str], list[str]]] = []
         for group in _points_by_error(model, points, error_at):

@@ -111,10 +111,11 @@ def make_rules(model: nn.Module) -> Iterator[dfa.Rule]:
         normalise=True, scale=1.0, batch_dims=None, seed=0, codec=None,
     )  # fmt: skip
     yield dfa.Highway(
-        model, points, error_at, silent, waves=2, feedback="kolen_pollack", decay=0.01, every=3, damping=0.9, norms=(),
+        model, points, error_at, silent, waves=2, feedback="kolen_pollack", decay=0.01, damping=0.9, norms=(),
         otherwise="zero", distribution="uniform", sharing="shared", normalise=True, scale=1.0, density=0.1,
         batch_dims=1, seed=0, draw="torch", keep=True, codec="bits:4",
     )  # fmt: skip
+    yield dfa.Highway(model, points, error_at, silent, feedback="fitted", every=3)
     yield dfa.FeedbackAlignment(model, points, error_at, silent, weights=["0.*", "3.*"], seed=4)
     yield dfa.SignSymmetry(model, points, error_at, silent, weights="**", magnitude="fixed_random", seed=5)
     yield dfa.KolenPollack(model, points, error_at, silent, weights="**", decay=0.01, seed=6)

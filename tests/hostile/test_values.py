@@ -83,13 +83,20 @@ CASES: list[Row] = [
     ("run.results_dir=", "run.results_dir must name a folder, got ''"),
     ("run.results_dir='  '", "run.results_dir must name a folder"),
     ("run.results_dir=\"'~nobody-at-all/x'\"", "run.results_dir: "),
+    (f"run.results_dir={'d' * 300}", "run.results_dir is too long a path, got 'ddd"),
+    (f"run.results_dir={'d/' * 3000}", "run.results_dir is too long a path, got 'd/d"),
+    ("run.results_dir='\\${seed}'", r"run.results_dir must name a folder, got '\$\{seed\}'"),
     ("run.data_dir=", "run.data_dir must name a folder, got ''"),
+    (f"run.data_dir={'d' * 300}", "run.data_dir is too long a path"),
     ("run.nonsense=1", "nonsense"),
     ("run=1", "run"),
     ("task.name=../../x", r"task.name must be a name of letters.*'\.\./\.\./x'"),
     ("task.name=/tmp/x", "task.name must be a name"),
     ("task.name=''", "task.name must be a name"),
     ("task.name=..", "task.name must be a name"),
+    (f"task.name={'n' * 300}", "task.name must have at most 150 letters, got 'nnn"),
+    (f"model.name={'n' * 3000}", "model.name must have at most 150 letters, got 'nnn"),
+    (f"rule.name='{'n ' * 1000}'", "rule.name must be a name of letters.* got 'n n"),
     ("model.name=a/b", "model.name must be a name"),
     ("model.name='a b'", "model.name must be a name"),
     ("rule.name=../dfa", "rule.name must be a name"),
@@ -123,6 +130,25 @@ CASES: list[Row] = [
     ("rule=low_rank +rule.options.batch_dims=7", "batch_dims must be at most 1"),
     ("rule=low_rank rule.options.rank=0", "rank must be at least 1, got 0"),
     ("rule=fdfa rule.options.every=0", "every must be at least 1"),
+    ("rule=dfa rule.options.scale=nan", "scale must be finite, got nan"),
+    ("rule=dfa rule.options.scale=inf", "scale must be finite, got inf"),
+    ("rule=dfa rule.options.seed=-1", "seed must be a whole number from 0 to"),
+    ("rule=identity rule.options.damping=nan", "damping must be from 0 to 1, got nan"),
+    ("rule=highway rule.options.damping=inf", "damping must be from 0 to 1, got inf"),
+    ("rule=highway rule.options.damping=1e300", r"damping must be from 0 to 1, got 1e\+300"),
+    ("rule=highway rule.options.scale=nan", "scale must be finite, got nan"),
+    ("rule=highway rule.options.seed=99999999999999999999", "seed must be a whole number from 0 to"),
+    ("rule=highway rule.options.feedback=kolen_pollack rule.options.decay=-1", "decay must be from 0 to 1, got -1"),
+    ("rule=highway rule.options.decay=0.1", "decay is an option of feedback 'kolen_pollack', .* 'transport'"),
+    ("rule=highway +rule.options.every=3", "every is an option of feedback 'fitted', and feedback is 'transport'"),
+    ("rule=highway +rule.options.every=epoch", "every is an option of feedback 'fitted'"),
+    ("rule=kolen_pollack rule.options.decay=2", "decay must be from 0 to 1, got 2"),
+    ("rule=dkp rule.options.lr=-1", "error: lr must be finite and at least 0, got -1"),
+    ("rule=dkp rule.options.lr=nan", "error: lr must be finite and at least 0, got nan"),
+    ("rule=identity rule.options.norms=\"['']\"", "error: norms must be a name pattern or several, none of them empty"),
+    ("rule=identity rule.options.norms=null", "error: norms must be a name pattern or several, .* got None"),
+    ("rule=highway rule.options.norms=[1]", r"error: norms must be a name pattern or several, .* got \[1\]"),
+    ("rule=fa rule.options.weights=null", "error: weights must be a name pattern"),
     ("rule=dfa +rule.options.codec=sing", "codec"),
     ("rule=dfa +rule.options.nonsense=1", "nonsense"),
     ("rule=dfa +rule.options.memory=forget", "unknown memory 'forget'|memory"),
@@ -167,7 +193,7 @@ CASES: list[Row] = [
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("words", "message"), CASES, ids=[words for words, _ in CASES])
+@pytest.mark.parametrize(("words", "message"), CASES, ids=[words[:80] for words, _ in CASES])
 def test_a_value_that_cannot_be_meant_is_refused(toys: Toys, command: Command, words: str, message: str) -> None:
     toys.results.mkdir()
     outcome = carried_out(command, train.main, [*toys.overrides, *shlex.split(words)], toys.results)

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.sparse import SparseProduct
-from dfa import RULES, Backpropagation, DirectFeedbackAlignment, PointError
+from dfa import RULES, Backpropagation, DirectFeedbackAlignment, FeedbackError, PointError
 from dfa.base.rule import Patterns
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.points import Point
@@ -81,7 +81,7 @@ class PseudoError:
 def _check_propagation(alpha: float, steps: int) -> None:
     """Check options before the rule puts hooks on the model, which would stay there."""
     if not 0 <= alpha < 1 or steps < 1:
-        raise ValueError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
+        raise FeedbackError(f"alpha must be in [0, 1) and steps at least 1, got {alpha} and {steps}")
 
 
 @RULES.register("graph_bp")

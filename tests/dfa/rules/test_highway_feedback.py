@@ -45,7 +45,8 @@ def test_four_steps_of_every_feedback(norm: str, feedback: Feedback, waves: int,
     model, before = residual_network(norm), residual_network(norm)
     between = [name for name in weights_of(model) if name.endswith(("up.weight", "down.weight"))]
     matrices, first = at_start(feedback, model), weights_of(model)
-    rule = dfa.Highway(model, POINTS, LAST, waves=waves, feedback=feedback, decay=DECAY, seed=2)
+    decay = DECAY if feedback == "kolen_pollack" else dfa.rules.highway.DECAY
+    rule = dfa.Highway(model, POINTS, LAST, waves=waves, feedback=feedback, decay=decay, seed=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.5)
     for number in range(4):
         before.load_state_dict(model.state_dict())
