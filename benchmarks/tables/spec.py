@@ -122,7 +122,8 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
         runnable += cells_of_rule(name, file, runnable, file.controls, control=True)
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
-        runnable += cells_of_rule(name, file, runnable, rule, control=False)
+        added = cells_of_rule(name, file, runnable, rule, control=False)
+        runnable += [replace(cell, extra_rule=rule) for cell in added]
     runnable = _with_chosen(name, file, runnable, table_files(folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
