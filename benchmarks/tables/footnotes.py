@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.run.record_schema import predicts_constant
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.chosen import report_name
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, CellOutcome, Entry, Record
@@ -95,8 +96,16 @@ def _paper_line(spec: TableSpec) -> str:
 
 
 def _rate_lines(spec: TableSpec, scale: str) -> list[str]:
-    chosen = any(dict(cell.chosen).get(scale) for cell in spec.cells)
-    return [f"{describe_rates(spec.file.rates, scale)[:-1]} (search/{spec.name}-{scale}.md)."] if chosen else []
+    """Tell how rates were chosen, and which cells of further rules have none; the table's own notes tell of its own."""
+    cells = [cell for cell in spec.cells if cell.runs_at(scale)]
+    chosen = [cell for cell in cells if dict(cell.chosen).get(scale)]
+    if not chosen:
+        return []
+    rules = dict.fromkeys(cell.extra_rule for cell in chosen)
+    reports = ", ".join(f"search/{report_name(spec.name, scale, rule)}.md" for rule in rules)
+    line = f"{describe_rates(spec.file.rates, scale)[:-1]} ({reports})."
+    configured = [cell for cell in cells if cell.extra_rule and cell not in chosen]
+    return [f"{line} At the configured one, without a search: {_names(configured, cells)}." if configured else line]
 
 
 def _scale_line(spec: TableSpec, scale: str) -> str:
