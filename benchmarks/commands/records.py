@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         found = [committed.verify(name) for name in names]
         for verification in found:
             print(verification)
+        if not options.target and (unchecked := committed.without_records()):
+            print(f"not checked, as no records are committed: {', '.join(unchecked)}")
         return EXIT_RUNS_FAILED if any(verification.differing for verification in found) else EXIT_DONE
     plans = Plans(names, options.scale, options.seeds, words(options.rules), overrides(options))
     if options.action == "export":

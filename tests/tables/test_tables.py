@@ -160,8 +160,9 @@ def test_values_in_relation_to_other_rows() -> None:
     bp = outcomes.pop(cell_of(spec, "bp", "dcn"))
     alone = entry_of(summarise(spec, outcomes), "dfa", "dcn", "closed")
     assert (alone.mean, alone.status, alone.reason) == (None, "missing", "no shallow and bp to relate it to")
-    real = [{**found, "data": {**found["data"], "kind": "real"}} for found in bp.records]
-    for other in (real, [real[0], bp.records[1]]):
+    stand_in = [dict(found) for found in bp.records]
+    real = [{**found, "data": {**found["data"], "kind": "real"}} for found in stand_in]
+    for other in (real, [real[0], stand_in[1]]):
         mixed = summarise(spec, {**outcomes, cell_of(spec, "bp", "dcn"): done(other)})
         for rule in aucs:
             closed = entry_of(mixed, rule, "dcn", "closed")
