@@ -2,6 +2,7 @@
 # Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see python -m benchmarks bench models --help
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
 #   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60"
+# Options of tune-table-N: SCALE JOBS RULES SET DRY, e.g. RULES=mine SET="plugins=[mine.py]" for a rule of your own
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
 
 PYTHON ?= python3
@@ -54,7 +55,8 @@ reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-cur
 	$(RUN) -m benchmarks reproduce figure_$* $(OPTIONS)
 
 tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
-	$(RUN) -m benchmarks tune table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
+	$(RUN) -m benchmarks tune table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(RULES),--rules $(RULES)) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(foreach setting,$(SET),--set $(setting)) $(if $(DRY),--dry)
 
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
 	$(RUN) -m benchmarks bench $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \

@@ -1,7 +1,7 @@
 """Alignment: the angle between a rule's signals and those of backpropagation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class PointAlignment:
         activation_norm, signal_norm, bp_norm: mean Euclidean norm of a row.
     """
 
-    cosines: Tensor
+    cosines: Tensor = field(repr=False)
     mean: float
     std: float
     idle: float

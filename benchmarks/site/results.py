@@ -165,7 +165,7 @@ def _result(
         scale=line["scale"],
         data=line["data"],
         status=line["status"],
-        seeds={} if cell is None else _seeds(spec, cell, line["metric"], runs, line["scale"]),
+        seeds={} if cell is None or not line["mean"] else _seeds(spec, cell, line["metric"], runs, line["scale"]),
     )
 
 

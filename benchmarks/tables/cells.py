@@ -23,6 +23,7 @@ class Cell:
         data: pattern of the names that the paper's own data set has in records.
         reference: published table that holds the cell's number; "" where none does.
         quoted: taken over by the paper from others; never run.
+        extra_rule: the rule that was asked for beside those of the table, and added the cell; "" for the table's own.
     """
 
     row: str
@@ -35,6 +36,7 @@ class Cell:
     data: str = "*"
     reference: str = ""
     quoted: bool = False
+    extra_rule: str = ""
 
     @property
     def name(self) -> str:

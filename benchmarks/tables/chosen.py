@@ -1,4 +1,7 @@
-"""Settings that were found best for the cells of a table, in `chosen/<name>.yaml` beside its file."""
+"""Settings that were found best for the cells of a table, in `chosen/<name>.yaml` beside its file.
+
+Those of a rule that is no row of the table, but was added to it, are in `chosen/<name>-<rule>.yaml`.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +16,22 @@ Chosen = Mapping[str, Mapping[str, Sequence[str]]]
 """Scale → name of a cell, or of a row for all its cells → overrides."""
 
 
+def chosen_name(table: str, rule: str = "") -> str:
+    """Return the name under which settings are kept: the table's, or that of a rule added to it."""
+    return f"{table}-{rule}" if rule else table
+
+
+def report_name(table: str, scale: str, rule: str = "") -> str:
+    """Return the name of the report of what was tried."""
+    return f"{chosen_name(table, rule)}-{scale}"
+
+
 def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
-    """Read what was chosen for the table `name` of a folder; empty where nothing was.
+    """Read what was chosen under a name, see `chosen_name`; empty where nothing was.
 
     Args:
+        name: of the file.
+        folder: of the table's file.
         known: names of the table's cells and rows.
 
     Raises:
@@ -39,7 +54,7 @@ def read_chosen(name: str, folder: Path, known: Sequence[str]) -> Chosen:
 
 
 def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
-    """Write the chosen settings, with the command that found them.
+    """Write the settings chosen under a name, see `chosen_name`, with the command that found them.
 
     Raises:
         ResultsError: it cannot be written.
@@ -49,7 +64,7 @@ def write_chosen(name: str, folder: Path, chosen: Chosen, command: str) -> Path:
 
 
 def chosen_path(name: str, folder: Path) -> Path:
-    """Return the path of a table's chosen settings."""
+    """Return the path of chosen settings."""
     return folder / "chosen" / f"{name}.yaml"
 
 

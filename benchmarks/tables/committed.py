@@ -13,6 +13,7 @@ from benchmarks.tables.make import collected, table_texts
 from benchmarks.tables.plan import Plan
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, archived_plan
+from benchmarks.utils.text import first_difference
 
 
 def export(plans: Plans, force: bool = False) -> list[str]:
@@ -71,21 +72,26 @@ class Verification:
         name: of the table or figure.
         records: committed runs.
         runs: runs that it takes.
-        differing: files of the table that are not what the records give; None for a figure.
+        differing: file of the table that is not what the records give → the first line that differs, committed and
+            made; None for a figure.
     """
 
     name: str
     records: int
     runs: int
-    differing: tuple[str, ...] | None = None
+    differing: Mapping[str, tuple[str, str]] | None = None
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Say it in one line, and show each difference in two more."""
         head = f"{self.name}: {self.records} of {self.runs} runs recorded"
         if self.differing is None:
             return head
         wrong = "; ".join(f"{file} is not what its records give" for file in self.differing)
-        return f"{head}; {wrong or 'the table is what they give'}"
+        shown = [
+            f"\n  {file}, committed: {before}\n  {file}, made:      {made}"
+            for file, (before, made) in self.differing.items()
+        ]
+        return "".join([f"{head}; {wrong or 'the table is what they give'}", *shown])
 
 
 def verify(name: str) -> Verification:
@@ -99,10 +105,16 @@ def verify(name: str) -> Verification:
     if not made.texts:
         return Verification(name, made.records, made.runs)
     files = {_tables() / f"{name}.{suffix}": text for suffix, text in made.texts.items()}
-    differing = (
-        path.name for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    )
-    return Verification(name, made.records, made.runs, tuple(differing))
+    committed = {path: path.read_text(encoding="utf-8") if path.exists() else "" for path in files}
+    differing = {
+        path.name: first_difference(committed[path], text) for path, text in files.items() if committed[path] != text
+    }
+    return Verification(name, made.records, made.runs, differing)
+
+
+def without_records() -> list[str]:
+    """List the committed tables whose runs are not committed, so that nothing can be checked."""
+    return sorted({path.stem for path in _tables().glob("*.csv")} - set(archive.archived_tables()))
 
 
 def render(name: str, force: bool = False) -> list[Path]:

@@ -1,11 +1,11 @@
 """Plan of a table or figure: its runs, those already recorded, those whose data are missing, and the cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.config import SCALES, Config
+from benchmarks.config import SCALES, Config, identity
 from benchmarks.errors import ConfigError
 from benchmarks.registry import DATA_CHECKS
 from benchmarks.run.build import load_data_checks
@@ -119,14 +119,20 @@ class Plan:
             lines.append(f"  {cell.name:28} {data:9} {state}")
         total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
         total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
-        waiting = [run for run in self.runs if run.missing]
+        unique = distinct(self.runs)
+        waiting = [run for run in unique if run.missing]
         if waiting:
             total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"
-        committed = sum(run.record is not None and COMMITTED in run.record for run in self.runs)
+        committed = sum(run.record is not None and COMMITTED in run.record for run in unique)
         if committed:
             total += f"; {committed} runs from committed records"
         reasons = dict.fromkeys(f"  missing: {run.missing}" for run in waiting)
         return "\n".join([*lines, *reasons, total])
+
+
+def distinct(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """List runs each once, however many cells take a number from them."""
+    return list({identity(run.config): run for run in runs}.values())
 
 
 def _about(runs: Sequence[PlannedRun]) -> str:
@@ -146,7 +152,7 @@ def make_plan(
     Args:
         target: what is to be made.
         scale: "paper", "mini", "smoke", or "auto": that of the committed records if they are complete, else the paper's
-            protocol where data and time allow it, else mini.
+            protocol where data and time allow it, else mini. Where rules were added, the data of their cells count.
         seeds: seeds per cell; None: as the table says.
         settings: further overrides for every run, e.g. `run.device=cuda`.
         jobs: workers, for the estimate.
@@ -174,7 +180,9 @@ def make_plan(
     if committed is not None and not committed.to_do and not any(run.missing for run in committed.runs):
         return committed
     paper = committed if committed is not None and committed.scale == "paper" else plan_at("paper", "")
-    with_data = [run for run in paper.runs if not run.missing]
+    # Committed records of the other cells are of no use to rules that were added where none of their own can be run.
+    added = [run for run in paper.runs if run.cell.extra_rule]
+    with_data = [run for run in added or paper.runs if not run.missing]
     hours = paper.seconds(jobs) / 3600
     if with_data and hours <= AUTO_HOURS:
         own = (run for run in with_data if run.record is None or COMMITTED not in run.record)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
-from benchmarks.tables.summary import PAPER_SCALE, STAND_IN, Entry
+from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, STAND_IN, Entry
 from benchmarks.utils.text import markdown_list, markdown_page, markdown_table
 
 CSV_COLUMNS = (
@@ -199,7 +199,7 @@ def _quoted_values(spec: TableSpec, entry: Entry | None, reduced: bool) -> list[
 
 def _ours(entry: Entry, digits: int) -> str:
     if entry.mean is None:
-        return entry.status
+        return BLANK if entry.status == INCOMPARABLE else entry.status
     text = f"{entry.mean:.{digits}f}"
     if entry.std is not None:
         text += f" ± {entry.std:.{digits}f}"

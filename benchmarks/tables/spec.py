@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.tables.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
-from benchmarks.tables.chosen import read_chosen
+from benchmarks.tables.chosen import chosen_name, read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
 from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file, table_files
 
@@ -122,7 +122,8 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
         runnable += cells_of_rule(name, file, runnable, file.controls, control=True)
     # After the control, so that asking for the control's rule as an extra one adds nothing.
     for rule in extra_rules:
-        runnable += cells_of_rule(name, file, runnable, rule, control=False)
+        added = cells_of_rule(name, file, runnable, rule, control=False)
+        runnable += [replace(cell, extra_rule=rule) for cell in added]
     runnable = _with_chosen(name, file, runnable, table_files(folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
@@ -138,14 +139,19 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
 
 
 def _with_chosen(name: str, file: TableFile, cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """Add to the cells what was found best for them."""
+    """Add to the cells what was found best for them; for those of a further rule that is in a file of its own."""
     if file.rates is None:
         return list(cells)
-    chosen = read_chosen(name, folder, [*cell_names(cells), *(cell.row for cell in cells)])
-    return [
-        replace(cell, chosen=as_pairs({scale: of.get(cell.name, of.get(cell.row, ())) for scale, of in chosen.items()}))
-        for cell in cells
-    ]
+    known = [*cell_names(cells), *(cell.row for cell in cells)]
+    rules = dict.fromkeys(["", *(cell.extra_rule for cell in cells)])
+    chosen = {rule: read_chosen(chosen_name(name, rule), folder, known) for rule in rules}
+
+    def found(cell: Cell, scale: str) -> Sequence[str]:
+        of = {**chosen[""].get(scale, {}), **chosen[cell.extra_rule].get(scale, {})}
+        return of.get(cell.name, of.get(cell.row, ()))
+
+    scales = dict.fromkeys(scale for of_rule in chosen.values() for scale in of_rule)
+    return [replace(cell, chosen=as_pairs({scale: found(cell, scale) for scale in scales})) for cell in cells]
 
 
 def _reference(name: str, file: TableFile) -> ReferenceTable:

@@ -7,7 +7,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.run.records import RunFolder
-from benchmarks.tables.plan import Plan, PlannedRun
+from benchmarks.tables.archive import Archive
+from benchmarks.tables.plan import Plan, PlannedRun, distinct
 
 STATES = ("done", "committed", "running", "interrupted", "failed", "diverged", "damaged", "missing")
 _NAMED = 3  # runs that are named with a reason
@@ -70,8 +71,12 @@ def state_of(folder: RunFolder) -> tuple[str, str]:
 def group_of(plan: Plan) -> Group:
     """Collect the states of the runs of a table or figure."""
     runs = []
-    for run in plan.runs:
+    # Records do not hold the weights that some figures are drawn from: committed, these runs are missing all the same.
+    without_weights = Archive.of(plan.target.name) if plan.target.weights else Archive("")
+    for run in distinct(plan.runs):
         state, reason = _planned_state(run)
+        if state == "missing" and without_weights.holds(run.config):
+            reason = "its record is committed, but a figure needs its weights, so that it is trained again"
         runs.append(RunState(f"{run.cell.name} seed {run.config.seed}", state, reason))
     return Group(plan.target.name, plan.scale, runs)
 

@@ -12,7 +12,9 @@ from benchmarks.tables.schema import matches
 from benchmarks.tables.spec import TableSpec
 
 STATUSES = ("done", "partial", "missing", "failed", "diverged")
-STAND_IN = "stand-in"
+INCOMPARABLE = "incomparable"
+"""Status of an entry that would set runs on other data in relation to one another."""
+STAND_IN, MIXED = "stand-in", "mixed"
 PAPER_SCALE = "paper"
 # Means carry rounding errors: a distance of exactly the tolerance must not depend on their last bit.
 ROUNDING = 1e-9
@@ -56,7 +58,7 @@ class Entry:
         difference: mean - paper.
         within: whether the tolerance holds; None where there is no paper number or no tolerance.
         data: "real", "stand-in", "mixed", "real (NAME)" for another data set than the paper's, "" without runs.
-        status: the outcome's, or "quoted".
+        status: the outcome's, "quoted", or `INCOMPARABLE`.
     """
 
     cell: Cell
@@ -109,7 +111,7 @@ def data_kind(cell: Cell, records: Sequence[Record]) -> str:
     """Return what a cell's runs were trained on, see `Entry.data`."""
     kinds = {str(record["data"]["kind"]) for record in records}
     if len(kinds) > 1:
-        return "mixed"
+        return MIXED
     others = {record["data"]["name"] for record in records if not matches(cell.data, record["data"]["name"])}
     if kinds == {"real"} and others:
         return f"real ({', '.join(sorted(others))})"
@@ -173,15 +175,24 @@ def _applies(spec: TableSpec, metric: str, cell: Cell, cells: Sequence[Cell]) ->
 
 
 def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
-    """Relate the entry to those of other rows, where its metric asks for that; no number if they have none."""
+    """Relate the entry to those of other rows, where its metric asks for that; no number if they have none.
+
+    Nor is there one where the data differ: a rule's row that was added may have run on generated data, beside committed
+    records of real data.
+    """
     rows = spec.metrics[entry.metric].relative_to
     if not rows or entry.mean is None:
         return entry
     place = entry.metric, entry.cell.column
-    means = {other.cell.row: other.mean for other in entries if (other.metric, other.cell.column) == place}
+    beside = {other.cell.row: other for other in entries if (other.metric, other.cell.column) == place}
+    means = {row: other.mean for row, other in beside.items()}
     start, end = (0.0, means.get(rows[0])) if len(rows) == 1 else (means.get(rows[0]), means.get(rows[1]))
     if start is None or end is None or start == end:
         return replace(entry, mean=None, std=None, status="missing", reason=f"no {' and '.join(rows)} to relate it to")
+    kinds = {entry.data, *(beside[row].data for row in rows)}
+    if len(kinds) > 1 or kinds == {MIXED}:
+        reason = f"not on the same data as {' and '.join(rows)}"
+        return replace(entry, mean=None, std=None, status=INCOMPARABLE, reason=reason)
     std = None if entry.std is None else entry.std / abs(end - start)
     return replace(entry, mean=related(entry.mean, start, end), std=std)
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.config import identity
+from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch, make_launcher, settings_among
 from benchmarks.launchers.report import Problem
 from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
-from benchmarks.tables.chosen import read_chosen, write_chosen
+from benchmarks.tables.chosen import chosen_name, read_chosen, report_name, write_chosen
 from benchmarks.tables.footnotes import describe_rates
 from benchmarks.tables.schema import table_files
 from benchmarks.tables.spec import TableSpec, load_spec
@@ -23,7 +24,9 @@ from benchmarks.utils.files import write_result
 from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table
 
 
-def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> list[Problem]:
+def tune(
+    table: str, scale: str, settings: Sequence[str], dry: bool = False, rules: Sequence[str] = ()
+) -> list[Problem]:
     """Try the rates of a table, write a report of them, and keep the best of each cell beside the table's file.
 
     Args:
@@ -31,15 +34,18 @@ def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> 
         scale: of the runs.
         settings: overrides for every run and the launcher.
         dry: print what would be run, and stop.
+        rules: further rules; only the rows that they add are tried then, and the others keep what they have.
 
     Returns:
         The runs that failed or diverged.
 
     Raises:
-        ConfigError: see `make_trials`.
+        ConfigError: a rule that adds nothing, or see `make_trials`.
         ResultsError: a file that cannot be written.
     """
-    spec = load_spec(table.replace("-", "_").lower())
+    spec = load_spec(table.replace("-", "_").lower(), rules)
+    if idle := [rule for rule in rules if all(cell.extra_rule != rule for cell in spec.cells)]:
+        raise ConfigError(f"{spec.heading} has all cells of rule {', '.join(idle)} already; leave it out of --rules")
     trials = make_trials(spec, scale, settings)
     print(describe(spec, trials, scale), flush=True)
     if dry:
@@ -50,8 +56,10 @@ def tune(table: str, scale: str, settings: Sequence[str], dry: bool = False) -> 
     problems = run_trials(trials, walk)
     trials = taking_part(trials, walk)
     folder = Path(trials[0].configs[0].run.results_dir) / "search"
-    written = [*write_report(spec, trials, scale, folder), keep_best(spec, trials, scale)]
-    print(f"\n{to_markdown(spec, trials, scale)}\nwritten: {', '.join(map(str, written))}")
+    for rule in rules or ("",):
+        of_rule = [trial for trial in trials if trial.cell.extra_rule == rule]
+        written = [*write_report(spec, of_rule, scale, folder, rule), keep_best(spec, of_rule, scale, rule)]
+        print(f"\n{to_markdown(spec, of_rule, scale)}\nwritten: {', '.join(map(str, written))}")
     return problems
 
 
@@ -65,15 +73,16 @@ def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
     return problems
 
 
-def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str) -> Path:
+def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str, rule: str = "") -> Path:
     """Write the chosen rates beside the table's file; those for other scales are kept."""
     whole_row = bool(rates_of(spec).column)
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
     folder = table_files()[spec.name].parent
-    before = read_chosen(spec.name, folder, [name for cell in spec.cells for name in (cell.name, cell.row)])
-    command = f"python -m benchmarks tune {spec.name} --scale {scale}"
-    return write_chosen(spec.name, folder, {**before, scale: chosen}, command)
+    name = chosen_name(spec.name, rule)
+    before = read_chosen(name, folder, [name for cell in spec.cells for name in (cell.name, cell.row)])
+    command = f"python -m benchmarks tune {spec.name} --scale {scale}" + f" --rules {rule}" * bool(rule)
+    return write_chosen(name, folder, {**before, scale: chosen}, command)
 
 
 def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
@@ -123,7 +132,8 @@ def to_csv(trials: Sequence[Trial]) -> str:
     return stream.getvalue()
 
 
-def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path) -> list[Path]:
+def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path, rule: str = "") -> list[Path]:
     """Write the trials as Markdown and CSV to a folder."""
     texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
-    return [write_result(folder / f"{spec.name}-{scale}.{suffix}", text) for suffix, text in texts.items()]
+    name = report_name(spec.name, scale, rule)
+    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]

@@ -50,7 +50,7 @@ class Trial:
 
 
 def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> list[Trial]:
-    """Compose the trials of every cell with every rate.
+    """Compose the trials of every cell with every rate; of the cells of further rules alone where there are any.
 
     Raises:
         ConfigError: an unknown scale, a table without rates or with nothing to run, or data that are missing.
@@ -62,7 +62,7 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     if any(key_of(item) == "optimizer.lr" for item in settings):
         raise ConfigError("optimizer.lr is what is chosen here; it cannot be set")
     trials = []
-    for cell in spec.cells:
+    for cell in [cell for cell in spec.cells if cell.extra_rule] or spec.cells:
         if rates.column not in ("", cell.column):
             continue
         runs = Cell(cell.row, cell.column, cell.overrides, members=cell.members, only=cell.only).runs_at(scale)

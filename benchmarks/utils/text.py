@@ -1,6 +1,7 @@
 """Durations, means and Markdown for people to read."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from tabulate import tabulate
@@ -40,6 +41,19 @@ def duration(seconds: float) -> str:
 def printable(text: str) -> str:
     """Bring a text into one line without characters that steer a terminal or cannot be written."""
     return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+
+
+def first_difference(before: str, after: str, width: int = 90) -> tuple[str, str]:
+    """Return the first line in which two texts differ, from shortly before the place; "" where one has none."""
+    pairs = zip_longest(before.splitlines(), after.splitlines(), fillvalue="")
+    pair = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+    same = next((place for place, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), min(map(len, pair)))
+    start = max(0, same - width // 3)
+
+    def shown(line: str) -> str:
+        return "…" * bool(start and line) + line[start : start + width] + "…" * (len(line) > start + width)
+
+    return shown(pair[0]), shown(pair[1])
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -32,8 +32,9 @@ class KolenPollack(SequentialRule):
 
     Args:
         model, points, error_at, silent, weights: see `SequentialRule`.
-        decay: λ, from 0 to 1, for each `backward`; applied to the model's weights too, to those that learn and have a part in the
-            backward pass. Nothing decays where a GradScaler will leave out the step, as gradients are not finite.
+        decay: λ, from 0 to 1, for each `backward`; applied to the model's weights too, to those that learn and have a
+            part in the backward pass. Nothing decays where a GradScaler will leave out the step, as gradients are not
+            finite.
         seed: of the feedback weights at the start, which are drawn as those of `fa`.
     """
 

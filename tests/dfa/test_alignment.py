@@ -48,6 +48,12 @@ def test_against_numpy(mlp: nn.Sequential, batch: Batch, monkeypatch: pytest.Mon
             assert norm == pytest.approx(np.linalg.norm(rows, axis=1).mean(), rel=1e-6)
 
 
+def test_it_is_shown_in_one_line(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, "3")
+    found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]
+    assert repr(found).startswith("PointAlignment(mean=") and "\n" not in repr(found)
+
+
 def test_transposed_weights_align_perfectly(mlp: nn.Sequential, batch: Batch) -> None:
     """One layer above the point, feedback through W is backpropagation; through −W it is the opposite."""
     rule = dfa.DirectFeedbackAlignment(mlp, "3")

@@ -16,9 +16,13 @@ from benchmarks.config import identity
 from benchmarks.errors import ResultsError
 from benchmarks.run.records import RunFolder
 from benchmarks.tables import archive, targets
-from benchmarks.tables.archive import COMMITTED, Archive, collect, thinned
+from benchmarks.tables.archive import COMMITTED, Archive, ArchivedRun, collect, thinned
+from benchmarks.tables.figure import FigureSpec
+from benchmarks.tables.plan import make_plan
+from benchmarks.tables.status import group_of
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
+from tests.helpers.records import whole_record
 
 
 @pytest.fixture
@@ -84,6 +88,10 @@ def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None
     table.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
     code, out, _ = command(command_records.main, "verify")
     assert code == 1 and "table_3.csv is not what its records give" in out
+    committed, made = out.splitlines()[1:3]
+    assert committed.startswith("  table_3.csv, committed: ") and made.startswith("  table_3.csv, made:      ")
+    changed, right = (line.split(": ", 1)[1].strip().strip("…") for line in (committed, made))
+    assert changed != right and right in text and changed in table.read_text()
     table.write_text(text)
     path = place / "table_3.parquet"
     content = pq.read_table(path)
@@ -237,6 +245,31 @@ def test_records_that_cannot_be_read_are_replaced_only_by_force(place: Path, toy
     assert code == 2 and "cannot be read" in err and err.count("\n") == 1 and path.read_bytes() == b"nonsense"
     code, out, _ = command(command_records.main, "export", *_arguments(place.parent), "--force")
     assert code == 0 and "4 runs of 4" in out
+
+
+def test_tables_without_records_are_named(place: Path, toys: Toys, command: Command) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(place.parent))
+    assert "not checked" not in command(command_records.main, "verify")[1]
+    (place.parent / "tables" / "table_4.csv").write_text("")
+    code, out, _ = command(command_records.main, "verify")
+    assert code == 0 and out.splitlines()[1:] == ["not checked, as no records are committed: table_4"]
+    assert "not checked" not in command(command_records.main, "verify", "table_3")[1]
+
+
+def test_status_tells_of_committed_runs_without_the_weights_that_a_figure_needs(place: Path, toys: Toys) -> None:
+    target = FigureSpec("figure_0", "", "", toy_table().cells, {"mini": 1.0, "paper": 1.0}, weights=True)
+    settings = [item for item in toys.overrides if item.startswith(("plugins", "run."))]
+    plan = make_plan(target, "mini", None, settings, 1)
+    config = plan.runs[0].config
+    Archive(
+        "figure_0",
+        dict.fromkeys(("scale", "why", "seeds", "rules")),
+        {identity(config): ArchivedRun({}, whole_record(), [])},
+    ).write()
+    reasons = [(run.state, run.reason) for run in group_of(plan).runs]
+    told = "its record is committed, but a figure needs its weights, so that it is trained again"
+    assert reasons == [("missing", told), ("missing", "not run yet")]
 
 
 def test_only_named_tables_are_rendered(command: Command) -> None:

@@ -32,6 +32,16 @@ def test_a_rule_that_gains_nothing_over_the_frozen_control_is_named(
     assert ("The frozen control is as good, to a standard deviation in AUC, as dcn/dfa." in lines) is said
 
 
+@pytest.mark.parametrize(("kind", "said"), [("stand-in", True), ("real", False)])
+def test_a_frozen_control_on_other_data_is_not_compared_with(kind: str, said: bool, spec: TableSpec) -> None:
+    outcomes = {
+        cell_of(spec, "gcn/dfa", "cora"): done(accuracies(0.5, kind="stand-in")),
+        cell_of(spec, "gcn/shallow", "cora"): done(accuracies(0.8, kind=kind)),
+    }
+    footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
+    assert ("The frozen control is as good" in footer) is said
+
+
 def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
     runs = accuracies(0.8, 0.9)
     runs[1] |= {"seconds": 3605.0, "peak_memory_mb": 512.4, "commit": "fff0000", "git_dirty": True}

@@ -84,6 +84,22 @@ def test_auto_says_where_all_but_what_lacks_data_is_committed(toys: Toys, withou
     assert (plan.scale, plan.why, plan.to_do) == ("paper", "the published protocol of the committed records", [])
 
 
+@pytest.mark.parametrize(("here", "scale"), [(False, "mini"), (True, "paper")])
+def test_auto_leaves_the_committed_scale_where_rules_that_were_added_have_no_data(
+    toys: Toys, without: set[str], here: bool, scale: str
+) -> None:
+    without.update(() if here else ("toy_loss",))
+    settings = [*toys.overrides[3:], "run.data_dir=/no/data"]
+    paper = make_plan(Target(cells=_CELLS[:2]), "paper", None, settings, 1)
+    runs = {identity(run.config): ArchivedRun({}, whole_record(), []) for run in paper.runs}
+    archive = Archive("table_0", {"scale": "paper", "why": ""}, runs)
+    target = Target(cells=(*_CELLS[:2], replace(_CELLS[2], extra_rule="bp")))
+    plan = make_plan(target, "auto", None, settings, 1, archive)
+    why = "the published protocol, since data for toy_loss is here and time allows"
+    assert (plan.scale, plan.why) == (scale, why if here else "no data of the paper in '/no/data'; SCALE=paper insists")
+    assert [run.missing for run in plan.to_do if run.cell == target.cells[2]] == [""] * (3 if here else 2)
+
+
 def test_auto_takes_the_paper_with_a_part_of_the_data_and_says_what_is_missing(toys: Toys, without: set[str]) -> None:
     without.add("toy_loss")
     plan = make_plan(Target(), "auto", None, toys.overrides[3:], 1)
@@ -158,6 +174,17 @@ def test_a_run_that_serves_two_cells_is_run_once(toys: Toys, without: set[str]) 
     twice = Target(cells=(_CELLS[0], Cell("again", "", _CELLS[0].overrides)))
     plan = make_plan(twice, "mini", None, toys.overrides[3:], 1)
     assert len(plan.runs) == 4 and len(plan.to_do) == 2
+
+
+def test_a_run_that_serves_two_cells_is_counted_once(toys: Toys, without: set[str]) -> None:
+    twice = Target(cells=(_CELLS[0], replace(_CELLS[0], row="again"), _CELLS[2], replace(_CELLS[2], row="once more")))
+    without.add("toy_loss")
+    settings = toys.overrides[3:]
+    recorded = [run.config for run in make_plan(twice, "paper", None, settings, 1).runs if not run.missing]
+    runs = {identity(config): ArchivedRun({}, whole_record(), []) for config in recorded}
+    archive = Archive("table_0", {"scale": "paper", "why": ""}, runs)
+    total = make_plan(twice, "paper", None, settings, 1, archive).describe(1).splitlines()[-1]
+    assert "; 3 wait for data, about 27 s of one worker; 3 runs from committed records" in total
 
 
 def test_smoke_leaves_tasks_that_are_not_the_suites_alone(toys: Toys, without: set[str]) -> None:

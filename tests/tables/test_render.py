@@ -98,6 +98,32 @@ def test_a_table_that_the_paper_does_not_have_compares_with_nothing() -> None:
     assert r"\multicolumn{1}{c}{AUC}" in to_latex(spec, rows)
 
 
+def test_shares_of_a_gap_between_runs_on_other_data_are_blank_and_named() -> None:
+    """Rows of a rule that was added, on generated data, beside committed records of real data."""
+    spec = load_spec("table_6", ["mine"])
+    kinds = {("mine", "gcn"): "stand-in", ("mine", "dcn"): "stand-in", ("bp", "dcn"): "stand-in"}
+    kinds |= {("shallow", "dcn"): "stand-in", ("bp", "gcn"): "real", ("shallow", "gcn"): "real"}
+    scores = {"bp": 0.8, "shallow": 0.4, "mine": 0.7}
+    outcomes = {
+        cell_of(spec, *place): done(
+            [record({"test/accuracy": scores[place[0]], "test/auc": scores[place[0]]}, kind=kind, scale="mini")]
+        )
+        for place, kind in kinds.items()
+    }
+    rows = summarise(spec, outcomes, "mini")
+    markdown = to_markdown(spec, rows, describe_runs(spec, outcomes, rows))
+    score, share = (
+        [part.strip() for part in line.split("|")[1:5]]
+        for line in markdown.splitlines()
+        if line.startswith(("| mine ", "| mine (stand-in) "))
+    )
+    assert score == ["mine (stand-in)", "0.700", "missing", "0.700"]
+    assert share == ["mine (stand-in)", "–", "missing", "0.75"]
+    name = "share of the gap between shallow and BP that is closed"
+    assert f"- No {name} for runs that are not on the same data as shallow and bp: mine:gcn.\n" in markdown
+    assert "incomparable" not in markdown and ",incomparable\n" in to_csv(spec, rows)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_sparse_table_shows_rows_and_columns_in_which_something_has_run(spec: TableSpec, sparse: bool) -> None:
     spec = dataclasses.replace(spec, file=dataclasses.replace(spec.file, sparse=sparse))

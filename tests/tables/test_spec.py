@@ -245,7 +245,9 @@ def test_an_extra_rule_where_rows_are_rules_is_one_row() -> None:
     assert {cell.name for cell in added if cell.row == "mine"} == {
         f"mine:{column}" for column in ("gcn", "deepfm", "dcn", "nerf_release", "macro", "micro")
     }
-    assert {cell.row for cell in added} == {"mine", "drtp"} and "drtp:gcn" not in {cell.name for cell in added}
+    assert {(cell.row, cell.extra_rule) for cell in added} == {("mine", "mine"), ("drtp", "drtp")}
+    assert {cell.extra_rule for cell in before.cells} == {""}
+    assert "drtp:gcn" not in {cell.name for cell in added}
     assert cell_of(spec, "mine", "dcn").overrides == ("rule=mine", "task=click_log", "model=dcn")
     assert spec.columns == columns
 

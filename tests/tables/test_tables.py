@@ -8,7 +8,7 @@ import pytest
 from benchmarks.errors import ResultsError
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tables.summary import CellOutcome, summarise, within_tolerance
+from benchmarks.tables.summary import INCOMPARABLE, CellOutcome, summarise, within_tolerance
 from tests.helpers.tables import accuracies, cell_of, done, entry_of, one_cell, record
 
 
@@ -157,9 +157,17 @@ def test_values_in_relation_to_other_rows() -> None:
         assert_allclose(closed.mean, (np.mean(values) - 0.71) / (0.82 - 0.71))
         assert_allclose(closed.std, np.std(values, ddof=1) / (0.82 - 0.71))
         assert_allclose(entry_of(rows, rule, "dcn", "score").mean, np.mean(values))
-    del outcomes[cell_of(spec, "bp", "dcn")]
+    bp = outcomes.pop(cell_of(spec, "bp", "dcn"))
     alone = entry_of(summarise(spec, outcomes), "dfa", "dcn", "closed")
     assert (alone.mean, alone.status, alone.reason) == (None, "missing", "no shallow and bp to relate it to")
+    stand_in = [dict(found) for found in bp.records]
+    real = [{**found, "data": {**found["data"], "kind": "real"}} for found in stand_in]
+    for other in (real, [real[0], stand_in[1]]):
+        mixed = summarise(spec, {**outcomes, cell_of(spec, "bp", "dcn"): done(other)})
+        for rule in aucs:
+            closed = entry_of(mixed, rule, "dcn", "closed")
+            assert (closed.mean, closed.std, closed.status) == (None, None, INCOMPARABLE)
+            assert entry_of(mixed, rule, "dcn", "score").status == "done"
     spec = load_spec("table_6_wikitext2")
     runs = {
         rule: [record({"test/perplexity": value}, 0, "wikitext2", "real", "mini")]

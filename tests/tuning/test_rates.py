@@ -102,6 +102,26 @@ def test_a_second_search_runs_nothing_and_finds_the_same(folder: Path, toys: Toy
     assert yaml.safe_load((folder / "chosen" / "toys.yaml").read_text()) == kept | {"paper": {"bp": ["optimizer.lr=7"]}}
 
 
+def test_a_further_rule_is_tried_alone_and_its_rates_are_kept_apart(folder: Path, toys: Toys, command: Command) -> None:
+    command(tune.main, *_arguments(toys))
+    files = {path: path.read_bytes() for path in (*folder.rglob("*.yaml"), *(toys.results / "search").iterdir())}
+    spec = load_spec("toys", ["toy_opposite"], folder)
+    outcomes = {cell: done([]) for cell in spec.cells}
+    line = next(line for line in describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")) if "rates" in line)
+    told = "(search/toys-mini.md). At the configured one, without a search: toy_opposite:small, toy_opposite:wide."
+    assert line.endswith(told)
+    code, out, err = command(tune.main, *_arguments(toys, "--rules", "toy_opposite"))
+    assert (code, err) == (0, "") and "2 cells, 6 runs, 6 of them to do" in out
+    assert all(path.read_bytes() == content for path, content in files.items())
+    tuned = load_spec("toys", ["toy_opposite"], folder)
+    kept = read_chosen("toys-toy_opposite", folder, ["toy_opposite:small", "toy_opposite:wide"])["mini"]
+    for cell in tuned.cells:
+        assert dict(cell.chosen)["mini"] == tuple(kept[cell.name]) if cell.extra_rule else cell in spec.cells
+    assert load_spec("toys", folder=folder).cells == spec.cells[:4], "without the rule its rates are not read"
+    line = next(line for line in describe_runs(tuned, outcomes, summarise(tuned, {}, "mini")) if "rates" in line)
+    assert line.endswith("(search/toys-mini.md, search/toys-toy_opposite-mini.md).")
+
+
 def test_a_row_can_take_the_rate_of_one_column(folder: Path, toys: Toys, command: Command) -> None:
     content = TABLE.replace("rates: {", "rates: {column: wide, ")
     (folder / "toys.yaml").write_text(content, encoding="utf-8")
@@ -231,6 +251,8 @@ def test_what_cannot_be_tuned_is_told(folder: Path, toys: Toys, command: Command
     code, _, err = command(tune.main, *_arguments(toys))
     assert code == 2 and "factors must be positive" in err
     (folder / "toys.yaml").write_text(TABLE, encoding="utf-8")
+    code, _, err = command(tune.main, *_arguments(toys), "--rules", "bp")
+    assert code == 2 and err == "error: Toys has all cells of rule bp already; leave it out of --rules\n"
     code, _, err = command(tune.main, *_arguments(toys), "--scale", "large")
     assert code == 2 and "unknown scale 'large'" in err
 

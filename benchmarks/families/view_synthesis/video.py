@@ -2,10 +2,10 @@
 
     python -m benchmarks.families.view_synthesis.video lego.gif task=blender_lego model=nerf rule=dfa
 
-The first argument is the file to write, a GIF or, with the package imageio-ffmpeg, an MP4; the others are the overrides
-that the run was trained with.
+An MP4 needs the package imageio-ffmpeg.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -59,15 +59,19 @@ def _write(path: Path, suffix: str, frames: np.ndarray) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `python -m benchmarks.families.view_synthesis.video`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.families.view_synthesis.video",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="the GIF or MP4 to write")
+    parser.add_argument("overrides", nargs="*", help="those that the run was trained with, task=… model=… rule=… …")
+    options = parser.parse_args(arguments)
 
     def command() -> int:
-        if not given or "=" in given[0]:
-            raise ConfigError(
-                "usage: python -m benchmarks.families.view_synthesis.video FILE task=… model=… rule=… [overrides]"
-            )
-        target = Path(given[0])
-        print(f"written: {target} ({make_video(target, given[1:])} frames)")
+        if "=" in options.file.name:
+            raise ConfigError(f"the first argument is the file to write, got '{options.file}'; see --help")
+        print(f"written: {options.file} ({make_video(options.file, options.overrides)} frames)")
         return EXIT_DONE
 
     sys.exit(guarded(command))

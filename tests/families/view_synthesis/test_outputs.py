@@ -142,3 +142,11 @@ def test_what_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         video.make_video(tmp_path / "lego.mp4", arguments)
     assert not list(tmp_path.glob("lego*"))
     assert command(video.main)[0] == 2
+    code, _, err = command(video.main, *arguments)
+    assert code == 2 and "the first argument is the file to write, got 'task=" in err and err.count("\n") == 1
+
+
+def test_the_video_tool_explains_itself(command: Command) -> None:
+    code, out, err = command(video.main, "--help")
+    assert (code, err) == (0, "") and "the GIF or MP4 to write" in out
+    assert "python -m benchmarks.families.view_synthesis.video lego.gif task=blender_lego" in out

@@ -1,0 +1,50 @@
+"""Check that a configuration file chooses what it is called after.
+
+A copy of `configs/rule/dfa.yaml` under the name of a new rule would otherwise train DFA under that name.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config import Config
+from benchmarks.errors import ConfigError
+from benchmarks.registry import MODELS, TASKS
+from benchmarks.utils.paths import config_files
+from benchmarks.utils.yaml_files import read_yaml
+from dfa import RULES
+from dfa.registry import Registry
+
+
+def check_names(config: Config) -> None:
+    """Check the files that name the run's task, model or rule; the run's plug-ins have to be loaded.
+
+    A composed configuration does not tell which file it came from, so every file of that content counts.
+
+    Raises:
+        ConfigError: a file is called after something else that is registered.
+    """
+    chosen: tuple[tuple[Registry[Any], str], ...] = (
+        (TASKS, config.task.name),
+        (MODELS, config.model.name),
+        (RULES, config.rule.name),
+    )
+    for registry, name in chosen:
+        group = registry.kind
+        for stem, path in config_files(group).items():
+            if stem != name and stem in registry and _name_in(path, group, path.stat().st_mtime_ns) == name:
+                raise ConfigError(
+                    f"'{path}' says `name: {name}`, but there is a {group} '{stem}': "
+                    f"write `name: {stem}`, or rename the file"
+                )
+
+
+@lru_cache(maxsize=1024)
+def _name_in(path: Path, group: str, changed: int) -> str:
+    """Return the name that a file of a group chooses, "" where it has none; `changed` has a new file read again."""
+    try:
+        content = read_yaml(path, path.name)
+    except ConfigError:
+        return ""  # whoever chooses it is told
+    inner = content.get(group, content) if isinstance(content, dict) else None  # models set values of other groups, too
+    return str(inner.get("name", "")) if isinstance(inner, dict) else ""
