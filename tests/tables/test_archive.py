@@ -14,15 +14,15 @@ from benchmarks.commands import records as command_records
 from benchmarks.commands import reproduce, status
 from benchmarks.config import identity
 from benchmarks.errors import ResultsError
+from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
 from benchmarks.tables import archive, targets
-from benchmarks.tables.archive import COMMITTED, Archive, ArchivedRun, collect, thinned
+from benchmarks.tables.archive import COMMITTED, Archive, collect, thinned
 from benchmarks.tables.figure import FigureSpec
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.status import group_of
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
-from tests.helpers.records import whole_record
 
 
 @pytest.fixture
@@ -262,11 +262,10 @@ def test_status_tells_of_committed_runs_without_the_weights_that_a_figure_needs(
     settings = [item for item in toys.overrides if item.startswith(("plugins", "run."))]
     plan = make_plan(target, "mini", None, settings, 1)
     config = plan.runs[0].config
-    Archive(
-        "figure_0",
-        dict.fromkeys(("scale", "why", "seeds", "rules")),
-        {identity(config): ArchivedRun({}, whole_record(), [])},
-    ).write()
+    execute(config)
+    how: dict[str, object] = {"scale": "mini", "why": "as asked", "seeds": None, "rules": []}
+    collect("figure_0", how, [config]).archive.write()
+    shutil.rmtree(RunFolder.of(config).path)
     reasons = [(run.state, run.reason) for run in group_of(plan).runs]
     told = "its record is committed, but a figure needs its weights, so that it is trained again"
     assert reasons == [("missing", told), ("missing", "not run yet")]

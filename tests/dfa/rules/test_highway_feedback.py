@@ -236,7 +236,7 @@ def test_weights_that_are_loaded_are_no_update(feedback: Feedback, whole: bool, 
     for parameter in pretrained.parameters():
         nn.init.normal_(parameter)
     matrices = at_start(feedback, model)
-    rule = dfa.Highway(model, POINTS, LAST, feedback=feedback, decay=0.0, seed=2)
+    rule = dfa.Highway(model, POINTS, LAST, feedback=feedback, seed=2)
     if whole:
         model.load_state_dict(pretrained.state_dict())
     else:
