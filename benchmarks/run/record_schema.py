@@ -128,10 +128,16 @@ def read_record(path: Path) -> Record | None:
 
 
 def _own_fields(path: Path) -> dict[str, Any]:
-    """Return the fields of a record that follow from its folder; none where it is not the folder of a run."""
-    task, model, rule, folder = ("", "", "", "", *path.parts[:-1])[-4:]
+    """Return the fields of a record that follow from its folder; none where it is not the folder of a run.
+
+    A copy of a run's folder, beside no others, tells the seed and the identity alone.
+    """
+    runs, task, model, rule, folder = ("", "", "", "", "", *path.parts[:-1])[-5:]
     own = _OWN_FOLDER.fullmatch(folder)
-    return {"task": task, "model": model, "rule": rule, "seed": int(own[1]), "config_hash": own[2]} if own else {}
+    if not own:
+        return {}
+    names = {"task": task, "model": model, "rule": rule} if runs == "runs" else {}
+    return {**names, "seed": int(own[1]), "config_hash": own[2]}
 
 
 def _damaged(path: Path, fault: str) -> Record:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.hooks.cuts import Cuts
+from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
 from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_calls
 from dfa.hooks.passes import Passes
@@ -152,11 +153,7 @@ class FeedbackHooks:
         self.discard()
 
     def check_all_reached(self) -> None:
-        """Check that all feedback points have run.
-
-        Raises:
-            PointError: see `Cuts.check`.
-        """
+        """See `Cuts.check`."""
         self._cuts.check()
 
     def check_backward(self) -> bool:
@@ -255,7 +252,10 @@ class FeedbackHooks:
             )
             self._records.append(lambda: record)
             return tensor
-        self._check_points(name, tensor, points)
+        if not points and self._passes.under_way():  # where a checkpoint runs parts again there is no pass
+            raise no_point(name, self._cuts.reached)
+        if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
+            raise nothing_learns_above(points[-1].name, name)
         record, passed_on = self._recorder.at_error(name, tensor, points)
         if torch.compiler.is_compiling():
             self.compiled_pass = True
@@ -294,31 +294,5 @@ class FeedbackHooks:
             raise outside_of_calls(lone[0].point.name, self._whole_calls_for)
         points = [*of_error(error, lone, self._targets), *pending]
         if lone and not points:
-            raise _no_point_of_its_own(error)
+            raise no_point_of_its_own(error)
         return points
-
-    def _check_points(self, name: str, tensor: Tensor, points: Sequence[Point]) -> None:
-        """Check that an error tensor has points, and that the model's output is not just the topmost one.
-
-        All is cut at the points, so an output without gradient depends on no parameter that learns above them. A module
-        inside the model may be named as error tensor there, as the end of a residual path: more lies above it.
-        """
-        label = name or "model output"
-        if not points and self._passes.under_way():  # where a checkpoint runs parts again there is no pass
-            if not any(self._cuts.reached.values()):
-                raise PointError(
-                    f"feedback point(s) never reached before error tensor '{label}': {', '.join(self.points)}"
-                )
-            raise _no_point_of_its_own(name)
-        if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
-            raise PointError(
-                f"nothing that could learn lies between feedback point '{points[-1].name}' and error tensor '{label}',"
-                " which thus has no gradient: leave the point out, so that its module learns from the true error"
-            )
-
-
-def _no_point_of_its_own(error: str) -> PointError:
-    return PointError(
-        f"error tensor '{error or 'model output'}' has no feedback point of its own, for a point belongs to the next"
-        " error tensor that is computed: name the points of each, points={pattern: error tensor}, or take one error"
-    )

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.commands import status
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
+from benchmarks.tables import archive, targets
 from benchmarks.tables import plan as plan_module
-from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.status import STATES, state_of
 from tests.commands.test_reproduce import toy_table
@@ -21,7 +21,8 @@ _RULES = ("bp", "dfa", "shallow")
 
 
 @pytest.fixture
-def _toy_in_table_3(monkeypatch: pytest.MonkeyPatch) -> None:
+def _toy_in_table_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(archive, "RECORDS", tmp_path / "records")  # those of the genuine table are not of this one
     shared = ("task=toy", "model=toy_mlp", "trainer.epochs=1")
     cells = tuple(Cell(f"gcn/{rule}", "cora", (*shared, f"rule={rule}"), data="toy") for rule in _RULES)
     spec = replace(toy_table(), cells=cells)

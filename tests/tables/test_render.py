@@ -135,7 +135,7 @@ def test_a_sparse_table_shows_rows_and_columns_in_which_something_has_run(spec: 
     assert (lines[2:] == ["gcn/bp", "gat/dfa"]) is sparse and {"gcn/bp", "gat/dfa"} <= set(lines)
     assert ("pubmed" in table.splitlines()[2]) is not sparse
     assert "gcn/shallow" in control  # of which nothing has run: shown as it is
-    assert len(to_csv(spec, rows).splitlines()) == 52
+    assert len(to_csv(spec, rows).splitlines()) == 55
 
 
 def test_csv_columns_and_lines(spec: TableSpec) -> None:
@@ -143,7 +143,7 @@ def test_csv_columns_and_lines(spec: TableSpec) -> None:
     text = to_csv(spec, summarise(spec, {cell: done(accuracies(0.8, 0.82))}))
     lines = text.splitlines()
     assert lines[0] == HEADER
-    assert len(lines) == 1 + 45 + 6  # Spline on normalised features
+    assert len(lines) == 1 + 45 + 6 + 3  # Spline on normalised features, DNA with log-softmax
     std = np.std([80.0, 82.0], ddof=1)
     assert f"table_3,gcn/bp,cora,accuracy_percent,80.1,81,{std:.10g},2,0.9,True,paper,real,done" in lines
     assert "table_3,gcn/dfa,cora,accuracy_percent,,,,0,,,paper,,missing" in lines
