@@ -1,6 +1,6 @@
 """Figures of validation perplexity over training and depth, absolute and relative to backpropagation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import ceil
 from typing import Any
@@ -58,7 +58,8 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
 def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     """Draw validation perplexities over the first run's (backpropagation) at the same step, and alignments below.
 
-    A second panel enlarges ratios near 1. Each rule with measured alignment has a panel of its cosines at every point.
+    A second panel enlarges ratios near 1, if there are others. Each rule whose alignment was measured repeatedly has
+    a panel of its cosines at every point.
 
     Args:
         runs: label → configuration of a run; the first is the reference.
@@ -68,19 +69,26 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     """
     curves = {label: _perplexities(config) for label, config in runs.items()}
     reference, *others = curves
-    aligned = {label: steps for label in others if (steps := _alignments(runs[label]))}
+    measured = {label: _alignments(runs[label]) for label in others}
+    aligned = {label: points for label, points in measured.items() if any(len(steps) > 1 for steps in points.values())}
     rows = ceil(len(aligned) / _COLUMNS)
     figure = Figure(figsize=(10, 3.8 + 2 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, 2 * _COLUMNS, height_ratios=[2.2] + [1.0] * rows)
-    over_steps, near = figure.add_subplot(grid[0, :_COLUMNS]), figure.add_subplot(grid[0, _COLUMNS:])
+    ratios: dict[str, dict[int, float]] = {}
     for label in others:
         shared = [step for step in curves[label] if step in curves[reference]]
-        if not shared:
+        ratios[label] = {step: curves[label][step] / curves[reference][step] for step in shared}
+        if not ratios[label]:
             raise ResultsError(f"the runs '{label}' and '{reference}' were evaluated at different steps")
-        ratios = [curves[label][step] / curves[reference][step] for step in shared]
-        for axes in (over_steps, near):
-            axes.plot(shared, ratios, marker=".", label=label)
-    _finish_ratios(over_steps, near, reference, "optimiser steps")
+    lowest, highest = _NEAR_BP
+    if all(lowest <= ratio <= highest for curve in ratios.values() for ratio in curve.values()):
+        panels = [figure.add_subplot(grid[0, :])]
+    else:
+        panels = [figure.add_subplot(grid[0, :_COLUMNS]), figure.add_subplot(grid[0, _COLUMNS:])]
+    for axes in panels:
+        for label, curve in ratios.items():
+            axes.plot(list(curve), list(curve.values()), marker=".", label=label)
+    _finish_ratios(panels, reference, "optimiser steps")
     figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
     first: Axes | None = None
     for index, (label, steps) in enumerate(aligned.items()):
@@ -111,7 +119,7 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
         ResultsError: the history of a run is missing or damaged.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2)
+    panels: list[Axes] = list(figure.subplots(1, 2))
     best: dict[str, dict[int, float]] = {}
     for label, config in runs.items():
         rule, _, blocks = label.rpartition(", ")
@@ -125,20 +133,21 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(best[reference]))
         axes.xaxis.set_major_formatter(ScalarFormatter())
-    _finish_ratios(panels[0], panels[1], reference, "blocks")
+    _finish_ratios(panels, reference, "blocks")
     figure.suptitle(_data_name(_data(next(iter(runs.values())))), fontsize=11)
     return figure
 
 
-def _finish_ratios(whole: Axes, near: Axes, reference: str, over: str) -> None:
-    """Add the line at 1, grid, labels and legend to the panels of ratios."""
-    for axes in (whole, near):
+def _finish_ratios(panels: Sequence[Axes], reference: str, over: str) -> None:
+    """Add the line at 1, grid, labels and legend to the panels of ratios, of which a second is the enlarged one."""
+    for axes in panels:
         axes.axhline(1, color="0.5", linestyle="--", linewidth=1)
         axes.grid(color="0.9")
         axes.set_xlabel(over)
-    whole.set_ylabel(f"validation perplexity / that of {reference}")
-    near.set(ylim=_NEAR_BP, title="near 1")
-    near.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[0].set_ylabel(f"validation perplexity / that of {reference}")
+    for near in panels[1:]:
+        near.set(ylim=_NEAR_BP, title="near 1")
+    panels[-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _perplexities(config: Config) -> dict[int, float]:
