@@ -52,6 +52,9 @@ class ProbingRecorder(Recorder):
         self._entries = []
         self._recorder.reset()
 
+    def check_alone(self, name: str) -> None:
+        self._recorder.check_alone(name)
+
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         point, handed_on = self._recorder.at_point(name, activation)
         if not self._probing or torch.compiler.is_compiling():
