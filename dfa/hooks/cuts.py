@@ -17,20 +17,22 @@ class Cuts:
         model: which the modules are part of.
         points: feedback points, by name.
         silent: silent modules, by name.
-
-    Attributes:
-        reached: for each feedback point, whether it has ever run.
     """
 
     def __init__(self, model: nn.Module, points: Mapping[str, nn.Module], silent: Mapping[str, nn.Module]) -> None:
         modules = {**silent, **points}
-        self.reached = dict.fromkeys(points, False)
-        self._names = list(modules)
+        self._names, self._points = list(modules), list(points)
         # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
         self._gone = lambda names: [
             name for name in names if not any(modules[name] is part for part in model.modules())
         ]
-        self._ran, self._left_out = dict.fromkeys(modules, False), dict[str, bool]()
+        self._ever, self._ran = dict.fromkeys(modules, False), dict.fromkeys(modules, False)
+        self._left_out: dict[str, bool] = {}
+
+    @property
+    def reached(self) -> dict[str, bool]:
+        """For each feedback point, whether it has ever run."""
+        return {name: self._ever[name] for name in self._points}
 
     def begin_pass(self) -> None:
         """Begin a forward pass."""
@@ -43,10 +45,8 @@ class Cuts:
                 self._left_out[name] = True
 
     def note(self, name: str) -> None:
-        """Note that a module has run."""
-        self._ran[name] = True
-        if name in self.reached:
-            self.reached[name] = True
+        """Note that a module has run; written without reading, which torch.compile would guard."""
+        self._ever[name] = self._ran[name] = True
 
     def check(self) -> None:
         """Check that all points have run, and that what was left out since the last check is still part of the model.

@@ -80,6 +80,6 @@ def test_segment_that_runs_otherwise_the_second_time(batch: Batch) -> None:
     model = nn.ModuleDict({"body": Fickle(), "head": nn.Linear(5, 3)}).double()
     model.forward = lambda x: model["head"](model["body"](x))
     rule = dfa.DirectFeedbackAlignment(model, ["body.one", "body.two"], segments="body", memory="recompute")
-    rule.hooks._cuts.reached["body.two"] = True
+    rule.hooks._cuts.note("body.two")
     with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):
         step(rule, model, batch)
