@@ -123,6 +123,27 @@ def test_parameters_of_functional_call(computed: bool, batch: Batch) -> None:
         torch.testing.assert_close(sources[name].grad, gradient * (given[name].detach() if computed else 1), msg=name)
 
 
+def test_two_segments_whose_parameters_are_computed_in_one_graph(batch: Batch) -> None:
+    """What they come from gets the gradient of both; the graph between is walked once, not by each segment."""
+    torch.manual_seed(3)
+    blocks = [nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(2)]
+    model = nn.Sequential(*blocks, nn.Linear(5, 4)).double()
+    source = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+    weights = ("0.0.weight", "1.0.weight")
+
+    def train(parameters: dict[str, Tensor]) -> None:
+        torch.manual_seed(0)  # of the matrices
+        with dfa.DirectFeedbackAlignment(model, ["0", "1"], memory="recompute") as rule:
+            rule.backward(cross_entropy(functional_call(model, parameters, (batch[0],)), batch[1]))
+
+    shared = source.tanh()
+    train(dict.fromkeys(weights, shared))
+    leaves = {name: shared.detach().clone().requires_grad_() for name in weights}
+    train(leaves)
+    expected = sum(leaf.grad for leaf in leaves.values()) * (1 - shared.detach() ** 2)
+    torch.testing.assert_close(source.grad, expected)
+
+
 def test_evaluation_between_forward_and_backward(batch: Batch) -> None:
     """Dropout and batch norm run again as they ran."""
     model = make(regularised)
