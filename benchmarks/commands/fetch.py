@@ -1,4 +1,8 @@
-"""Fetch public data sets and verify them: the only command that downloads data unasked."""
+"""Fetch public data sets and verify them.
+
+Other commands download nothing unless run.download=true asks for it. Of data without a public download, this one says
+where to place the files.
+"""
 
 import argparse
 import sys

@@ -145,13 +145,13 @@ def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> list[Problem]:
     # Everything is rendered before anything is written, so that an error leaves the old files in step.
     texts, place = table_texts(spec, runs, plan.scale, plan.why), folder / "tables"
+    print(f"\n{texts['md']}", flush=True)
     try:
         written = write_table(spec.name, texts, place, force)
     except RicherTable as kept:
         return [Problem(spec.name, str(kept))]
     configs = [run.config for run in runs]
     copy_files(configs[0].run, spec.name, "table", written, configs)
-    print(f"\n{texts['md']}")
     print("written: " + ", ".join(map(str, written)))
     return []
 

@@ -1,5 +1,6 @@
 """The frame for rules that send the output error straight to every point."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypedDict
@@ -102,6 +103,7 @@ class DirectRule(Rule):
         self.segments = segments
         self.parallel = parallel
         self._codec = parse_codec(codec)
+        self._warned: set[str] = set()
         check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 
@@ -153,6 +155,12 @@ class DirectRule(Rule):
             points: the points of one forward pass.
         """
         raise NotImplementedError
+
+    def warn_once(self, what: str) -> None:
+        """Warn, the first time, of what makes this rule another than its name says."""
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"rule '{self.name}': {what}", UserWarning, stacklevel=3)
 
     def encode(self, error: Tensor) -> Tensor:
         """Encode the error by the codec, if there is one."""

@@ -17,7 +17,8 @@ class GradientAlignedFeedback(ForwardModeFeedback):
 
         b_j ← b_j + η (g_j/|g_j| - cos(b_j, g_j) b_j).
 
-    Only directions are learned: after the step, each column is scaled to the length that it was drawn with.
+    Only directions are learned: after the step, each column is scaled to the length that it was drawn with. For an
+    error of one number a row, a column is one number, and nothing is learned, which a warning says.
     The paper's exact batches are the rule `calibrate`'s.
 
     Args:
@@ -46,6 +47,10 @@ class GradientAlignedFeedback(ForwardModeFeedback):
         self.lr = lr
 
     def update(self, matrix: Tensor, estimate: Tensor) -> None:
+        if len(matrix) == 1:
+            self.warn_once(
+                "for an error of one number a row there are no directions to learn: matrices stay, as under 'dfa'"
+            )
         lengths = matrix.norm(dim=0)
         columns = nn.functional.normalize(matrix, dim=0)
         wanted = nn.functional.normalize(estimate, dim=0)

@@ -1,6 +1,5 @@
 """The error itself as signal: feedback along the residual path, without any matrix."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
@@ -83,7 +82,6 @@ class IdentityFeedback(DirectFeedbackAlignment):
         super().__init__(model, points, error_at, silent, **options)
         self.damping = damping
         self.otherwise = otherwise
-        self._told = False
         # Before the hooks of a point on the same module: the norm belongs to the point below it.
         self._norm_handles = [
             module.register_forward_hook(Hook(partial(self._keep_norm, name)), prepend=True)
@@ -109,7 +107,10 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self.feedback.order.check(error.shape, points)
         others = [point for point in points if point.activation.shape != error.shape]
         if len(others) == len(points) and self.otherwise == "dfa" and not torch.compiler.is_compiling():
-            self._warn_once(error_name)
+            self.warn_once(
+                f"no point has the shape of the error at '{error_name or 'model output'}', so that all receive it"
+                " through random matrices, as under 'dfa'"
+            )
         random: Iterable[Tensor] = (error.new_zeros(point.activation.shape) for point in others)
         if self.otherwise == "dfa":
             random = super().signals(error_name, error, others)
@@ -125,16 +126,6 @@ class IdentityFeedback(DirectFeedbackAlignment):
         for hook in self._norm_handles:
             hook.remove()
         super().close()
-
-    def _warn_once(self, error_name: str) -> None:
-        if not self._told:
-            self._told = True
-            warnings.warn(
-                f"rule '{self.name}': no point has the shape of the error at '{error_name or 'model output'}', so that"
-                " all receive it through random matrices, as under 'dfa'",
-                UserWarning,
-                stacklevel=2,
-            )
 
     def _straight(self, error: Tensor, points: Sequence[Point]) -> list[Tensor]:
         """Compute the signals of the points that have the error's shape, in their order."""

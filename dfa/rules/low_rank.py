@@ -26,9 +26,11 @@ class LowRankFeedback(LearnedFeedback):
 
         P ← P + η Σ_r (e_rᵀ y_r - P y_rᵀ y_r) / Σ_r |e_r|²,    y = e P.
 
+    With r the error's width or more, all of e is sent, and P stays as it is, which a warning says.
+
     Args:
         model, points, error_at, silent, codec, around_identity: see `LearnedFeedback`.
-        rank: r, at most the error's width.
+        rank: r; where it is above the error's width, that width.
         lr: η, from 0 (P stays random) to 1.
         Others: of the matrices Q, see `FeedbackMatrices`.
 
@@ -81,6 +83,11 @@ class LowRankFeedback(LearnedFeedback):
         """Return P of an error tensor, drawn if this is the first time."""
         if error_name not in self.channels:
             width = rows.shape[1]
+            if self.rank >= width:
+                self.warn_once(
+                    f"a rank of {self.rank} is not below the error's width, {width}: all of it is sent, as under 'dfa',"
+                    " and nothing is learned"
+                )
             generator = torch.Generator().manual_seed(seed_of(self.seed, f"{error_name}:channel"))
             gaussian = torch.randn(width, min(self.rank, width), generator=generator, dtype=torch.double)
             self.channels[error_name] = torch.linalg.qr(gaussian)[0]

@@ -96,6 +96,18 @@ def test_grape_turns_towards_the_jacobian() -> None:
     np.testing.assert_allclose(np.linalg.norm(found, axis=0), lengths, rtol=1e-5)
 
 
+def test_grape_says_that_it_learns_nothing_from_one_number_a_row() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    rule = dfa.GradientAlignedFeedback(model, ["1"], lr=0.3)
+    with pytest.warns(UserWarning, match="for an error of one number a row there are no directions to learn"):
+        model(torch.randn(50, 5))
+    before = matrices(rule)["1"].copy()
+    for _ in range(3):
+        rule.discard()
+        model(torch.randn(50, 5))
+    np.testing.assert_allclose(matrices(rule)["1"], before, rtol=1e-6)
+
+
 def test_shaking_changes_neither_values_nor_gradients_above(mlp: nn.Sequential, batch: Batch) -> None:
     expected = backpropagated(mlp, lambda: cross_entropy(mlp(batch[0]), batch[1]))
     plain = mlp(batch[0]).detach()

@@ -49,3 +49,14 @@ def test_low_rank_channel_finds_the_main_directions() -> None:
     main = vectors[:, -2:] @ vectors[:, -2:].T
     channel = as_array(rule.channels[""])
     np.testing.assert_allclose(channel @ channel.T, main, atol=0.05)
+
+
+@pytest.mark.parametrize("rank", [3, 16])
+def test_full_rank_is_dfa_and_says_so(rank: int, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.LowRankFeedback(mlp, ["1", "3"], rank=rank, lr=0.5)
+    with pytest.warns(UserWarning, match=f"a rank of {rank} is not below the error's width, 3: all of it is sent"):
+        step(rule, mlp, batch)
+    before = rule.channels[""].clone()
+    for _ in range(3):
+        step(rule, mlp, batch)
+    torch.testing.assert_close(rule.channels[""], before)
