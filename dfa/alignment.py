@@ -97,6 +97,7 @@ def _row_by_row(activation: Tensor, signal: Tensor, bp_signal: Tensor) -> Tensor
 
     Activations are compared in pieces, since the copies that cosines need are as large as they are.
     """
+    activation, signal, bp_signal = map(_as_real, (activation, signal, bp_signal))
     step = max(1, PIECE_ENTRIES // max(1, activation.shape[1]))
     columns = [
         (
@@ -107,6 +108,11 @@ def _row_by_row(activation: Tensor, signal: Tensor, bp_signal: Tensor) -> Tensor
         for kept, sent, wanted in zip(activation.split(step), signal.split(step), bp_signal.split(step), strict=True)
     ]
     return torch.cat([torch.stack(piece, dim=1) for piece in columns])
+
+
+def _as_real(rows: Tensor) -> Tensor:
+    """Give a complex number two columns: lengths and angles stay those of the plane."""
+    return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
 
 
 def _summary(rows: Tensor) -> PointAlignment:

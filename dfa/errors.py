@@ -2,11 +2,11 @@
 
 
 class PointError(ValueError):
-    """A feedback point or error tensor that cannot be found, never runs, or has nothing to train."""
+    """A model, or a way of calling it, that a rule cannot train: its points, error tensors, weights or passes."""
 
 
 class FeedbackError(ValueError):
-    """A feedback matrix that does not fit its error or point, or cannot be drawn as asked."""
+    """A feedback matrix, an option or a saved state that does not fit, or a matrix that cannot be drawn as asked."""
 
 
 class PipelineError(RuntimeError):

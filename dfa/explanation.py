@@ -1,6 +1,7 @@
 """Which parameters learn from what under a rule."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -50,11 +51,12 @@ def explain(rule: Rule, loss: Callable[[], Tensor]) -> Explanation:
     Raises:
         PointError: as in any forward pass.
     """
+    no_batch: AbstractContextManager[None] = nullcontext()
     if isinstance(rule, Calibrated):
-        rule = rule.inner
+        no_batch, rule = rule.paused(), rule.inner
     sequential = isinstance(rule, SequentialRule)
     uncompiled = torch.compiler.set_stance("force_eager")
-    with rule.hooks.switched("off" if sequential else "describe"), torch.enable_grad(), uncompiled:
+    with no_batch, rule.hooks.switched("off" if sequential else "describe"), torch.enable_grad(), uncompiled:
         value = loss()
         records = rule.hooks.records
     found: dict[Tensor, list[str]] = {}

@@ -1,6 +1,7 @@
-"""Checks of the numbers among a rule's options; each error names the option and the value."""
+"""Checks of the numbers and words among a rule's options; each error names the option and the value."""
 
 import sys
+from collections.abc import Iterable
 from math import inf
 from numbers import Integral
 
@@ -35,6 +36,16 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         raise FeedbackError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise FeedbackError(f"{name} must be at least {least}, got {value}")
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Check a word among some.
+
+    Raises:
+        FeedbackError: it is another one.
+    """
+    if value not in (known := tuple(known)):
+        raise FeedbackError(f"unknown {name} {value!r}; known: {', '.join(known)}")
 
 
 def check_seed(value: int) -> None:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
 from dfa.patterns import checked_names
+from dfa.values import check_choice, check_count
 
 Memory = Literal["keep", "recompute"]
 
@@ -69,9 +70,9 @@ class DirectRule(Rule):
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
 
     Raises:
-        PointError: no points, an unknown `memory`, `segments` or `parallel` without memory="recompute", or segments
-            that do not meet the requirements.
-        FeedbackError: an unknown codec.
+        PointError: no points, `segments` or `parallel` without memory="recompute", or segments that do not meet the
+            requirements.
+        FeedbackError: an unknown `memory` or codec, or a `parallel` that is no count.
     """
 
     after_segment: AfterSegment | None = None
@@ -89,13 +90,13 @@ class DirectRule(Rule):
         parallel: int = 1,
         codec: str | None = None,
     ) -> None:
-        if memory not in ("keep", "recompute"):
-            raise PointError(f"unknown memory '{memory}'; known: keep, recompute")
+        check_choice("memory", memory, get_args(Memory))
         if segments is not None and memory != "recompute":
             raise PointError("segments are for memory='recompute'")
         if segments is not None:
             checked_names("segments", segments)
-        if parallel < 1 or (parallel > 1 and memory != "recompute"):
+        check_count("parallel", parallel)
+        if parallel > 1 and memory != "recompute":
             raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")
         if parallel > 1:
             _check_idle_cores(model, parallel)

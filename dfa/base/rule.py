@@ -113,12 +113,24 @@ class Rule(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the state by a saved one, which is copied.
+        """Replace the state by a saved one, which is copied; one that is refused leaves everything as it was.
 
         Raises:
-            ValueError: the state holds something, and this rule keeps nothing.
+            ValueError: see `check_state_dict`.
+        """
+        self.check_state_dict(state)
+        self._take_up(state)
+
+    def check_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that a saved state is one of this rule's.
+
+        Raises:
+            ValueError: it has other entries, or tensors of other shapes.
         """
         check_state(self.name, state, [])
+
+    def _take_up(self, state: dict[str, Any]) -> None:  # noqa: B027  (some rules keep nothing)
+        """Replace the state by a copy of a saved one, which has been checked."""
 
     def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the feedback matrices, or weights, that there are so far, by name."""

@@ -47,8 +47,8 @@ class SequentialRule(Rule):
         replaced: names of the weights that the last `backward` went through.
 
     Raises:
-        PointError: no parameter matches, or one is no plain tensor (FSDP2) or has no shape yet (lazy modules); in a
-            forward pass, inside torch.compile.
+        PointError: no parameter matches, or one is no plain tensor (FSDP2) has no shape yet (lazy modules) or no
+            numbers (device meta); in a forward pass, inside torch.compile.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class SequentialRule(Rule):
                     f"'{name}' has no shape yet (a lazy module): run one batch through the model, then make rule"
                     f" '{self.name}'"
                 )
+            if named[name].is_meta:
+                raise PointError(f"'{name}' has no numbers yet (device 'meta'): load it, then make rule '{self.name}'")
         self.weights = {name: named[name] for name in chosen if named[name].ndim >= 2}
         if not self.weights:
             raise PointError(f"no weight of two dimensions or more matches {', '.join(patterns)}")
@@ -199,7 +201,7 @@ class SequentialRule(Rule):
     def state_dict(self) -> dict[str, Any]:
         return dict(self._stored())
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         stored = self._stored()
         check_state(self.name, state, stored)
         for name, tensor in stored.items():
@@ -207,7 +209,9 @@ class SequentialRule(Rule):
                 raise ValueError(
                     f"the saved state of '{name}' has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
                 )
-        for name in stored:
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        for name in self._stored():
             self._stored_for(name).copy_(state[name])
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from dfa.feedback.order import RowOrder, check_samples
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
-from dfa.values import check_count, check_number, check_seed
+from dfa.values import check_choice, check_count, check_number, check_seed
 
 Sharing = Literal["shared", "per_point"]
 Draw = Literal["torch", "counter"]
@@ -82,16 +82,13 @@ class FeedbackMatrices:
         keep: bool = True,
         density: float = 1.0,
     ) -> None:
-        if distribution not in DISTRIBUTIONS:
-            raise FeedbackError(f"unknown distribution '{distribution}'; known: {', '.join(DISTRIBUTIONS)}")
-        if sharing not in ("shared", "per_point"):
-            raise FeedbackError(f"unknown sharing '{sharing}'; known: shared, per_point")
+        check_choice("distribution", distribution, DISTRIBUTIONS)
+        check_choice("sharing", sharing, ("shared", "per_point"))
         check_number("scale", scale)  # a negative one may be meant
         check_seed(seed)
         if batch_dims is not None:
             check_count("batch_dims", batch_dims)
-        if draw not in ("torch", "counter"):
-            raise FeedbackError(f"unknown draw '{draw}'; known: torch, counter")
+        check_choice("draw", draw, ("torch", "counter"))
         if draw == "counter":
             counter_block(distribution, seed, 0, 0, 0)  # refuses a distribution that it lacks
         elif not keep:
@@ -120,8 +117,8 @@ class FeedbackMatrices:
         """Return the matrices drawn so far, by key."""
         return dict(self.drawn)
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy saved matrices, also those that have not been drawn here yet.
+    def check_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Check that saved matrices are those of the same points.
 
         Raises:
             FeedbackError: a matrix drawn here is missing or has another shape.
@@ -129,6 +126,10 @@ class FeedbackMatrices:
         for key, matrix in self.drawn.items():
             if key not in state or state[key].shape != matrix.shape:
                 raise FeedbackError(f"the saved state has no matrix '{key}' of shape {tuple(matrix.shape)}")
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy saved matrices, also those that have not been drawn here yet; they are checked first."""
+        self.check_state_dict(state)
         for key, saved in state.items():
             if key in self.drawn:
                 self.drawn[key].copy_(saved)  # in place: an optimiser may hold it

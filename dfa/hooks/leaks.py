@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
-from dfa.hooks.outputs import fields_of, tensors_in
+from dfa.hooks.outputs import PLAIN, fields_of, tensors_in
 
 _LARGEST = 2000
 """Parts of an argument that are looked at."""
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
 
 
 class MutableArguments:
@@ -29,7 +28,7 @@ class MutableArguments:
         self._segment = segment
         named = {f"argument {index + 1}": value for index, value in enumerate(arguments[0])}
         named |= {f"argument '{name}'": value for name, value in arguments[1].items()}
-        self._objects = {name: value for name, value in named.items() if not isinstance(value, (Tensor, *_PLAIN))}
+        self._objects = {name: value for name, value in named.items() if not isinstance(value, (Tensor, *PLAIN))}
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -63,7 +62,7 @@ def state_of(value: Any) -> list[Any]:
         part = waiting.pop()
         if isinstance(part, Tensor):
             state.append((id(part), part._version))
-        elif isinstance(part, _PLAIN):
+        elif isinstance(part, PLAIN):
             state.append(part)
         elif id(part) not in seen and not isinstance(part, (nn.Module, type)) and not callable(part):
             seen.add(id(part))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
+PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
+"""Types of values that hold no tensors."""
 
 
 def first_tensor(output: Any, owner: str) -> Tensor:
@@ -63,7 +64,10 @@ def field_tensor(output: Any, name: str, modules: str) -> Tensor:
 
 def replace_field(output: Any, name: str, tensor: Tensor) -> Any:
     """Return a copy of the output with `tensor` in the field `name`."""
-    return _with_fields(output, {name: tensor})
+    if isinstance(output, tuple):
+        return output._replace(**{name: tensor})  # type: ignore[attr-defined]
+    named = {name: tensor}
+    return _copied(output, named, {}) if isinstance(output, dict) else _copied(output, {}, named)
 
 
 def detach_all(output: Any, owner: str) -> Any:
@@ -95,8 +99,14 @@ def map_tensors(
     if type(value) is dict:
         return {key: map_tensors(item, change, otherwise) for key, item in value.items()}
     if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
-        fields = {key: map_tensors(item, change, otherwise) for key, item in fields_of(value).items()}
-        return _with_fields(value, fields)
+        items = dict(value) if isinstance(value, dict) else {}
+        attributes = {**({} if items else fields_of(value)), **getattr(value, "__dict__", {})}
+        parts = [*items.values(), *attributes.values()]
+        # By identity: what is an item and an attribute as well, as in outputs of Hugging Face's models, stays one.
+        new = {id(part): map_tensors(part, change, otherwise) for part in {id(part): part for part in parts}.values()}
+        if all(new[id(part)] is part for part in parts):
+            return value
+        return _copied(value, *({key: new[id(part)] for key, part in own.items()} for own in (items, attributes)))
     return otherwise(value)
 
 
@@ -121,7 +131,7 @@ def _holds_gradient(value: Any) -> bool:
         if isinstance(part, Tensor):
             if part.grad_fn is not None:
                 return True
-        elif id(part) not in seen and not isinstance(part, (*_PLAIN, nn.Module, type)) and not callable(part):
+        elif id(part) not in seen and not isinstance(part, (*PLAIN, nn.Module, type)) and not callable(part):
             seen.add(id(part))
             waiting += part.values() if isinstance(part, Mapping) else ()
             waiting += part if isinstance(part, (list, tuple, set, frozenset, deque)) else ()
@@ -152,18 +162,11 @@ def _rebuild(container: Any, items: list[Any]) -> Any:
     return type(container)(*items) if hasattr(container, "_fields") else type(container)(items)
 
 
-def _with_fields(output: Any, changed: dict[str, Any]) -> Any:
-    """Make a copy of a dictionary, dataclass or named tuple with some fields changed; nothing where nothing changes."""
-    if isinstance(output, tuple):
-        return output._replace(**changed)  # type: ignore[attr-defined]
-    before = fields_of(output)
-    changed = {key: value for key, value in changed.items() if value is not before[key]}
-    if not changed:
-        return output
+def _copied(output: Any, items: dict[Any, Any], attributes: dict[str, Any]) -> Any:
+    """Make a copy of a dictionary or dataclass with other items and attributes."""
     copied = copy.copy(output)
-    for key, value in changed.items():
-        if isinstance(copied, dict):
-            copied[key] = value
-        else:
-            object.__setattr__(copied, key, value)  # a frozen one, too
+    for key, value in items.items():
+        copied[key] = value
+    for name, value in attributes.items():
+        object.__setattr__(copied, name, value)  # of a frozen dataclass, too
     return copied

@@ -65,8 +65,7 @@ class ForwardRecord:
     Attributes:
         error_name: module whose output is the error tensor ("" for the model).
         points: outputs of the feedback points, in order of execution; empty where the pass was compiled.
-        error: the error tensor, in mode "observe" only.
-        compiled: whether the error tensor lies inside a compiled graph.
+        error: the error tensor, in modes "observe" and "describe" only.
         error_received: whether a backward pass has reached the error tensor.
         arrival: called when the error arrives; returns whether a rule's backward is under way.
     """
@@ -74,7 +73,6 @@ class ForwardRecord:
     error_name: str
     points: list[Point] = field(default_factory=list)
     error: Tensor | None = None
-    compiled: bool = False
     error_received: bool = False
     arrival: Callable[[], bool] = lambda: True
 
@@ -194,7 +192,7 @@ class Recorder:
         compiled = torch.compiler.is_compiling()
         if compiled:
             self._source.prepare(name, tensor, points)
-        record = ForwardRecord(name, [] if compiled else points, compiled=compiled)
+        record = ForwardRecord(name, [] if compiled else points)
         activations = (point.activation for point in points)
         passed_on: Tensor = _BroadcastError.apply(self._source, record, points, tensor, *activations)
         return record, passed_on

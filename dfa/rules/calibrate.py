@@ -169,12 +169,12 @@ class Calibrated(Rule):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        self._paused = True
+        before, self._paused = self._paused, True
         try:
             with super().paused():
                 yield
         finally:
-            self._paused = False
+            self._paused = before
 
     def matrix_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.inner.matrix_shapes()
@@ -182,8 +182,11 @@ class Calibrated(Rule):
     def state_dict(self) -> dict[str, Any]:
         return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         check_state(self.name, state, ["batches", "inner"])
+        self.inner.check_state_dict(state["inner"])
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.batches = int(state["batches"])
         self.inner.load_state_dict(state["inner"])
         self._switch()

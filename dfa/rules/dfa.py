@@ -77,7 +77,10 @@ class DirectFeedbackAlignment(DirectRule):
     def state_dict(self) -> dict[str, Any]:
         return self.feedback.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         keys = matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
         check_matrices(state, keys if self.feedback.keep else [])
+        self.feedback.check_state_dict(state)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.feedback.load_state_dict(state)

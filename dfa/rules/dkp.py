@@ -13,7 +13,7 @@ from dfa.base.rule import RULES, Patterns, Points
 from dfa.feedback.states import check_known
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
-from dfa.values import check_number
+from dfa.values import check_choice, check_number
 
 Optimiser = Literal["sgd", "adam"]
 
@@ -34,7 +34,7 @@ class DirectKolenPollack(LearnedFeedback):
         Others: of the matrices at the start, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: another optimizer.
+        FeedbackError: another optimizer, or a number out of range.
     """
 
     name = "dkp"
@@ -52,8 +52,7 @@ class DirectKolenPollack(LearnedFeedback):
         **options: Unpack[LearnedOptions],
     ) -> None:
         kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-        if optimizer not in kinds:
-            raise ValueError(f"unknown optimizer '{optimizer}' of rule 'dkp'; known: {', '.join(kinds)}")
+        check_choice("optimizer", optimizer, kinds)
         check_number("lr", lr, 0)
         check_number("decay", decay, 0)
         super().__init__(model, points, error_at, silent, **options)
@@ -94,7 +93,9 @@ class DirectKolenPollack(LearnedFeedback):
         made = {key: optimizer.state_dict() for key, optimizer in self._optimizers.items()}
         return {"optimizers": {**self._saved, **made}}
 
-    def _load_learning_state(self, state: dict[str, Any]) -> None:
+    def _check_learning_state(self, state: dict[str, Any]) -> None:
         keys = [f"{error}:{point}" for error in self.hooks.error_names for point in self.hooks.points]
         check_known(state["optimizers"], keys)
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
         self._optimizers, self._saved = {}, deepcopy(dict(state["optimizers"]))

@@ -85,9 +85,12 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
     def state_dict(self) -> dict[str, Any]:
         return {"differences": super().state_dict(), "batches": self._batches}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         check_state(self.name, state, ["differences", "batches"])
-        super().load_state_dict(state["differences"])
+        super().check_state_dict(state["differences"])
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        super()._take_up(state["differences"])
         self._batches = state["batches"]
         self._moments.wanted = self._batches % self._every == 0
 

@@ -23,7 +23,7 @@ from dfa.rules.between_blocks import (
 )
 from dfa.rules.fitted import FittedBetweenBlocks
 from dfa.rules.identity import IdentityFeedback, Otherwise
-from dfa.values import check_count, check_number
+from dfa.values import check_choice, check_count, check_number
 
 Feedback = Literal["transport", "learned_zero", "fitted", "kolen_pollack", "sign"]
 DECAY = 5e-4
@@ -101,8 +101,7 @@ class Highway(IdentityFeedback):
         **options: Unpack[HighwayOptions],
     ) -> None:
         check_count("waves", waves, 0)
-        if feedback not in get_args(Feedback):
-            raise FeedbackError(f"unknown feedback '{feedback}'; known: {', '.join(get_args(Feedback))}")
+        check_choice("feedback", feedback, get_args(Feedback))
         check_number("decay", decay, 0, 1)
         if decay != DECAY and feedback != "kolen_pollack":
             raise FeedbackError(f"decay is an option of feedback 'kolen_pollack', and feedback is '{feedback}'")
@@ -115,7 +114,11 @@ class Highway(IdentityFeedback):
         self.between: BetweenBlocks | None = None
         if waves:
             seed = options.get("seed", 0)
-            self.between = _weights_between_blocks(self.model, self.hooks, feedback, decay, every, seed)
+            try:
+                self.between = _weights_between_blocks(self.model, self.hooks, feedback, decay, every, seed)
+            except BaseException:
+                self.close()  # the model may have another rule
+                raise
 
     @property
     def uses(self) -> Uses:
@@ -190,12 +193,17 @@ class Highway(IdentityFeedback):
         between = {} if self.between is None else self.between.state_dict()
         return {"matrices": super().state_dict(), "between": between}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         check_state(self.name, state, ["matrices", "between"])
-        super().load_state_dict(state["matrices"])
+        super().check_state_dict(state["matrices"])
         if self.between is None:
             check_state(self.name, state["between"], [])
         else:
+            self.between.check_state_dict(state["between"])
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        super()._take_up(state["matrices"])
+        if self.between is not None:
             self.between.load_state_dict(state["between"])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from dfa.hooks.points import PassedNorm, Point
 from dfa.hooks.targets import find_targets
 from dfa.patterns import checked_names, find_modules
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
-from dfa.values import check_number
+from dfa.values import check_choice, check_number
 
 Otherwise = Literal["dfa", "zero"]
 
@@ -55,6 +55,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     Raises:
         PointError: a pattern of `norms` that matches nothing, or a module of another kind; in a forward pass, a norm
             that runs while points of another network wait for its error.
+        FeedbackError: an unknown `otherwise`, or a damping out of range.
     """
 
     name = "identity"
@@ -71,8 +72,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
         otherwise: Otherwise = "dfa",
         **options: Unpack[DirectOptions],
     ) -> None:
-        if otherwise not in ("dfa", "zero"):
-            raise PointError(f"unknown otherwise '{otherwise}'; known: dfa, zero")
+        check_choice("otherwise", otherwise, get_args(Otherwise))
         check_number("damping", damping, 0, 1)
         on_path = find_modules(model, checked_names("norms", norms))
         for name, module in on_path.items():

@@ -94,12 +94,16 @@ class KolenPollack(SequentialRule):
 
     def _gradients_are_finite(self) -> bool:
         """Look at all gradients, as a GradScaler does, in all processes."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = [
+            parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
+            for parameter in self.model.parameters()
+            if parameter.grad is not None
+        ]
         finite = torch.stack([gradient.isfinite().all().to(gradients[0].device) for gradient in gradients]).all()
         return agree([torch.where(finite, 0.0, torch.inf)], self.model, self.name)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
+    def _take_up(self, state: dict[str, Any]) -> None:
+        super()._take_up(state)
         self._restored = True
 
     def _watch_loading(self) -> list[RemovableHandle]:

@@ -94,15 +94,21 @@ class LearnedFeedback(DirectFeedbackAlignment):
     def state_dict(self) -> dict[str, Any]:
         return {"feedback": super().state_dict(), **self._learning_state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def check_state_dict(self, state: dict[str, Any]) -> None:
         check_state(self.name, state, ["feedback", *self._learning_state()])
-        rest = dict(state)
-        super().load_state_dict(rest.pop("feedback"))
-        self._load_learning_state(rest)
+        super().check_state_dict(state["feedback"])
+        self._check_learning_state(state)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        super()._take_up(state["feedback"])
+        self._load_learning_state(state)
 
     def _learning_state(self) -> dict[str, Any]:
         """Return the state to be saved beside the matrices."""
         return {}
+
+    def _check_learning_state(self, state: dict[str, Any]) -> None:
+        """Check a state with what `_learning_state` returns; raise `FeedbackError` where it does not fit."""
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         """Replace the state by one that `_learning_state` returned."""

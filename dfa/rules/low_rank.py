@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
+from dfa.errors import FeedbackError
 from dfa.feedback.distributions import seed_of
 from dfa.feedback.states import check_matrices
 from dfa.hooks.points import Point
@@ -101,6 +102,14 @@ class LowRankFeedback(LearnedFeedback):
     def _learning_state(self) -> dict[str, Any]:
         return {"channels": dict(self.channels)}
 
-    def _load_learning_state(self, state: dict[str, Any]) -> None:
+    def _check_learning_state(self, state: dict[str, Any]) -> None:
         check_matrices(state["channels"], self.hooks.error_names)
+        for name, channel in state["channels"].items():
+            if channel.shape[1] != min(self.rank, channel.shape[0]):
+                raise FeedbackError(
+                    f"the saved channel of '{name or 'model output'}' has rank {channel.shape[1]}, and this rule"
+                    f" {self.rank}"
+                )
+
+    def _load_learning_state(self, state: dict[str, Any]) -> None:
         self.channels = {name: channel.clone() for name, channel in state["channels"].items()}

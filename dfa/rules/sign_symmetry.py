@@ -1,14 +1,14 @@
 """Sign symmetry: backpropagation through the signs of the weights."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Uses
 from dfa.base.sequential import SequentialRule, gaussian_like
-from dfa.values import check_seed
+from dfa.values import check_choice, check_seed
 
 Magnitude = Literal["uniform", "fixed_random"]
 
@@ -27,7 +27,7 @@ class SignSymmetry(SequentialRule):
         seed: of the draw.
 
     Raises:
-        ValueError: another magnitude.
+        FeedbackError: another magnitude.
     """
 
     name = "sign_symmetry"
@@ -43,8 +43,7 @@ class SignSymmetry(SequentialRule):
         magnitude: Magnitude = "uniform",
         seed: int = 0,
     ) -> None:
-        if magnitude not in ("uniform", "fixed_random"):
-            raise ValueError(f"unknown magnitude '{magnitude}'; known: uniform, fixed_random")
+        check_choice("magnitude", magnitude, get_args(Magnitude))
         check_seed(seed)
         super().__init__(model, points, error_at, silent, weights=weights)
         self._magnitudes = {name: drawn.abs_() for name, drawn in gaussian_like(self.weights, seed).items()}

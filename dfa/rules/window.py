@@ -1,6 +1,7 @@
 """The window control: backpropagation in the topmost layers, and nothing below."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from math import ceil
 from typing import Any
@@ -62,7 +63,7 @@ class Window(Rule):
         check_some_points(self.name, points)
         self._groups: list[tuple[list[str], list[str]]] = []
         for group in _points_by_error(model, points, error_at):
-            count = ceil(fraction * len(group)) if layers is None else min(layers, len(group))
+            count = ceil(Fraction(str(fraction)) * len(group)) if layers is None else min(layers, len(group))
             self._groups.append((group[: len(group) - count], group[len(group) - count :]))
         super().__init__(model, points, error_at, silent)
         self._order: dict[str, int] = {}

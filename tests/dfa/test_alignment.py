@@ -48,6 +48,20 @@ def test_against_numpy(mlp: nn.Sequential, batch: Batch, monkeypatch: pytest.Mon
             assert norm == pytest.approx(np.linalg.norm(rows, axis=1).mean(), rel=1e-6)
 
 
+def test_complex_numbers_are_pairs() -> None:
+    """The angle between rows in the plane: of ⟨a, b⟩ the real part."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).to(torch.cdouble)
+    x = torch.randn(7, 5, dtype=torch.cdouble)
+    rule = dfa.DirectFeedbackAlignment(model, "0")
+    found = dfa.measure_alignment(rule, lambda: model(x).abs().square().sum())["0"]
+    error = 2 * model(x).detach().numpy()
+    true = error @ model.get_parameter("1.weight").detach().numpy().conj()
+    sent = error @ only_matrix(rule).numpy()
+    norms = np.linalg.norm(sent, axis=1) * np.linalg.norm(true, axis=1)
+    np.testing.assert_allclose(found.cosines, (sent.conj() * true).sum(1).real / norms, atol=1e-6)
+    assert found.bp_norm == pytest.approx(np.linalg.norm(true, axis=1).mean())
+
+
 def test_it_is_shown_in_one_line(mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(mlp, "3")
     found = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))["3"]

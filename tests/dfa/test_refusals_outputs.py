@@ -1,9 +1,9 @@
 """Outputs as libraries have them, and rows that must match: the error tensor that was meant, or one refusal."""
 
 import warnings
-from collections import UserDict, deque
+from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
+from dfa.hooks.outputs import detach_all
 from tests.dfa.reference import backpropagated
 from tests.dfa.refusals import assert_right_or_refused, one_step
 
@@ -248,3 +249,47 @@ def test_gradient_in_an_object_beside_the_first_tensor(name: str, kind: str, sil
                 continue
             found = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))  # noqa: B023
             assert ("1.body.layer.weight" in found) == (name == "dfa" and not silent)
+
+
+@dataclass(frozen=True)
+class State:
+    """Keeps more than it has fields for."""
+
+    memory: Tensor
+    twice: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "twice", 2 * self.memory)
+        object.__setattr__(self, "thrice", 3 * self.memory)
+
+
+class Attributed(dict[str, Tensor]):
+    """As outputs of transformers: what has a key is an attribute as well."""
+
+    def __init__(self, memory: Tensor) -> None:
+        super().__init__(memory=memory)
+        self.memory = memory
+
+
+CUT: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "keys that are no strings": (lambda h: OrderedDict({0: h}), lambda state: state[0]),
+    "field of a dataclass": (State, lambda state: state.twice),
+    "attribute of a dataclass": (State, lambda state: state.thrice),
+    "item of a dictionary": (Attributed, lambda state: state["memory"]),
+    "attribute of a dictionary": (Attributed, lambda state: state.memory),
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_no_gradient_through_a_container_beside_the_first_tensor(kind: str, batch: Batch) -> None:
+    wrap, read = CUT[kind]
+    model = Reading(wrap, read).double()
+    plain = model(batch[0])
+    kept = Attributed(plain)
+    with dfa.RULES.build("shallow", model, "body") as rule:
+        assert torch.equal(model(batch[0]), plain)
+        rule.discard()
+        found = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))
+    assert set(found) == {"head.weight", "head.bias"}
+    cut = detach_all(kept, "")
+    assert type(cut) is Attributed and cut.memory is cut["memory"] and kept.memory is plain

@@ -289,6 +289,16 @@ def test_weights_and_feedback_decay_with_steps_alone(mlp: nn.Sequential, batch: 
     assert not torch.allclose(weight, 0.9 * before)
 
 
+def test_sparse_gradients_under_a_scaler() -> None:
+    scaler, embedding = torch.amp.GradScaler("cpu", init_scale=8.0), nn.Embedding(7, 4, sparse=True)
+    model = nn.Sequential(embedding, nn.Linear(4, 3))
+    rule = dfa.KolenPollack(model, decay=0.1)
+    before = model.get_parameter("1.weight").detach().clone()
+    rule.backward(scaler.scale(model(torch.tensor([1, 1, 3])).square().sum()))
+    assert embedding.weight.grad is not None and embedding.weight.grad.is_sparse
+    torch.testing.assert_close(model.get_parameter("1.weight").detach(), 0.9 * before)
+
+
 def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
     """As after a resumption, which knows nothing of the steps before."""
 

@@ -18,7 +18,8 @@ from tests.dfa.steps import Batch, step
         ({"points": "blocks.*", "memory": "little"}, "unknown memory 'little'; known: keep, recompute"),
         ({"points": "blocks.*", "segments": "blocks.*"}, "segments are for memory='recompute'"),
         ({"points": "blocks.*", "parallel": 2}, "parallel must be 1, or above with memory='recompute'; got 2"),
-        ({"points": "blocks.*", "memory": "recompute", "parallel": 0}, "parallel must be 1, or above"),
+        ({"points": "blocks.*", "memory": "recompute", "parallel": 0}, "parallel must be at least 1, got 0"),
+        ({"points": "blocks.*", "memory": "recompute", "parallel": 1.5}, "parallel must be a whole number, got 1.5"),
         ({"points": ["blocks.*", "embed"], "segments": "blocks.*", "memory": "recompute"}, "in no segment: embed"),
         ({"points": "blocks.*", "segments": ["blocks.*", "embed"], "memory": "recompute"}, "'embed' holds no feedback"),
         ({"points": "blocks.*", "error_at": "blocks.3.act", "memory": "recompute"}, "'blocks.3.act' lies inside"),
@@ -28,7 +29,7 @@ from tests.dfa.steps import Batch, step
 )
 def test_what_cannot_be_run_again_is_told_at_once(options: dict[str, Any], message: str) -> None:
     model = Chain()
-    with pytest.raises(dfa.PointError, match=message):
+    with pytest.raises((dfa.PointError, dfa.FeedbackError), match=message):
         dfa.DirectFeedbackAlignment(model, **options)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

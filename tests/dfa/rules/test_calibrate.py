@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
@@ -79,6 +79,23 @@ def test_parts_of_the_model_that_are_called_by_themselves(mlp: nn.Sequential, ba
         mlp.zero_grad()
         rule.backward(cross_entropy(head(trunk(batch[0])), batch[1]))
         assert_same(gradients(mlp), expected, tolerance=1e-12)
+    with pytest.raises(dfa.PointError, match="no forward pass of the model since the last backward"):
+        rule.backward(mlp.get_parameter("0.weight").sum())
+
+
+def test_passes_that_belong_to_no_batch(mlp: nn.Sequential, batch: Batch) -> None:
+    """In a pause inside another, and in `explain`: a loss of theirs is none of this batch."""
+    rule = dfa.Calibrated(mlp, ["1", "3"], every=1)
+    step(rule, mlp, batch)
+
+    def loss() -> Tensor:
+        return cross_entropy(mlp(batch[0]), batch[1])
+
+    with rule.paused():
+        with rule.paused():
+            pass
+        loss()
+    dfa.explain(rule, loss)
     with pytest.raises(dfa.PointError, match="no forward pass of the model since the last backward"):
         rule.backward(mlp.get_parameter("0.weight").sum())
 

@@ -33,6 +33,15 @@ def test_top_layers_learn_by_backpropagation(options: dict[str, float], learning
     assert rule.uses.sequential == bool(learning)
 
 
+@pytest.mark.parametrize(("fraction", "points", "count"), [(0.28, 25, 7), (0.14, 50, 7), (0.55, 100, 55), (0.25, 9, 3)])
+def test_share_of_points(fraction: float, points: int, count: int) -> None:
+    """In decimals, as it was written: 0.28 × 25 is 7, and not a little more."""
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(points + 1)))
+    with dfa.Window(model, [str(index) for index in range(points)], fraction=fraction) as rule:
+        step(rule, model, (torch.randn(3, 2), torch.zeros(3, dtype=torch.long)))
+    assert sum(layer.weight.grad is not None for layer in model) == count + 1
+
+
 def test_no_layer_is_shallow(mlp: nn.Sequential, batch: Batch) -> None:
     shallow = dfa.Shallow(mlp, ["1", "3"])
     expected = step(shallow, mlp, batch)

@@ -1,0 +1,76 @@
+"""Saved states that do not fit: refused before anything is replaced."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dfa
+from tests.dfa.residual import LAST, POINTS, residual_network
+from tests.dfa.steps import Batch, step
+
+
+def changed(state: Any) -> Any:
+    """A copy whose tensors are others."""
+    if isinstance(state, Tensor):
+        return state + 1
+    return {key: changed(value) for key, value in state.items()} if isinstance(state, dict) else deepcopy(state)
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("dkp", {}, "feedback"),
+    ("dkp", {}, "optimizers"),
+    ("low_rank", {"rank": 2}, "feedback"),
+    ("low_rank", {"rank": 2}, "channels"),
+    ("highway", {"feedback": "learned_zero"}, "between"),
+    ("highway", {"feedback": "fitted"}, "between"),
+    ("highway", {"feedback": "kolen_pollack"}, "matrices"),
+    ("calibrate", {"rule": "dkp"}, "inner"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "part"), CASES, ids=[f"{name} {part}" for name, _, part in CASES])
+def test_a_refused_state_leaves_the_rule_as_it_was(name: str, options: dict[str, Any], part: str, batch: Batch) -> None:
+    model = residual_network()
+    rule = dfa.RULES.build(name, model, POINTS, LAST, **options)
+    for _ in range(3):
+        step(rule, model, batch)
+    before = deepcopy(rule.state_dict())
+    with pytest.raises(ValueError, match="more"):
+        rule.load_state_dict({**changed(before), part: {**changed(before[part]), "more": torch.ones(2, 2)}})
+    assert_equal(rule.state_dict(), before)
+    rule.load_state_dict(changed(before))
+    assert_equal(rule.state_dict(), changed(before))
+
+
+def test_a_channel_of_another_rank_is_refused(batch: Batch) -> None:
+    model = residual_network()
+    with dfa.LowRankFeedback(model, POINTS, LAST, rank=2) as rule:
+        step(rule, model, batch)
+        state = rule.state_dict()
+    with pytest.raises(dfa.FeedbackError, match=r"saved channel of '3' has rank 2, and this rule 3"):
+        dfa.LowRankFeedback(model, POINTS, LAST, rank=3).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("highway", {"feedback": feedback}) for feedback in ("learned_zero", "fitted", "kolen_pollack", "sign")]
+    + [(name, {}) for name in ("fa", "kolen_pollack", "sign_symmetry")],
+)
+@pytest.mark.parametrize("kind", ["lazy", "meta", "no weights"])
+def test_a_model_whose_rule_was_refused_may_have_another(name: str, options: dict[str, Any], kind: str) -> None:
+    models = {
+        "lazy": lambda: nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(3)),
+        "meta": lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to("meta"),
+        "no weights": lambda: nn.Sequential(nn.LayerNorm(5), nn.Tanh(), nn.LayerNorm(5)),
+    }
+    model = models[kind]()
+    with pytest.raises(dfa.PointError, match=r"no shape yet|no numbers yet|no weight of two dimensions"):
+        dfa.RULES.build(name, model, "1", **options)
+    dfa.RULES.build("bp", model, "1").close()
