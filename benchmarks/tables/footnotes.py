@@ -102,7 +102,7 @@ def _rate_lines(spec: TableSpec, scale: str) -> list[str]:
     if not chosen:
         return []
     rules = dict.fromkeys(cell.extra_rule for cell in chosen)
-    reports = ", ".join(f"search/{report_name(spec.name, scale, rule)}.md" for rule in rules)
+    reports = ", ".join(f"results/search/{report_name(spec.name, scale, rule)}.md" for rule in rules)
     line = f"{describe_rates(spec.file.rates, scale)[:-1]} ({reports})."
     configured = [cell for cell in cells if cell.extra_rule and cell not in chosen]
     return [f"{line} At the configured one, without a search: {_names(configured, cells)}." if configured else line]
@@ -242,7 +242,7 @@ def _uses(uses: Mapping[str, Any]) -> str:
         )
     if uses["extra_forwards"]:
         passes = "pass" if uses["extra_forwards"] == 1 else "passes"
-        parts.append(f"{uses['extra_forwards']:g} more forward {passes} a batch")
+        parts.append(f"the work of {uses['extra_forwards']:g} more forward {passes} a batch")
     if uses["state"] != "none":
         parts.append(uses["state"])
     return ", ".join(parts) or "nothing else"
@@ -281,8 +281,8 @@ def _control_lines(spec: TableSpec, entries: Sequence[Entry]) -> list[str]:
         control, control_mean = frozen[place]
         if entry.data == control.data and sign * (mean - control_mean) <= max(entry.std or 0.0, control.std or 0.0):
             names.append(entry.cell.name)
-    line = f"The frozen control is as good, to a standard deviation in {settings.label}, as {', '.join(names)}."
-    return [line] if names else []
+    line = f"Not better than the frozen control by more than one standard deviation in {settings.label}: "
+    return [f"{line}{', '.join(names)}."] if names else []
 
 
 def _apart_from_rule(cell: Cell) -> tuple[str, ...]:

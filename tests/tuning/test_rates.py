@@ -87,7 +87,7 @@ def test_the_best_on_validation_is_kept_and_used(folder: Path, toys: Toys, comma
     outcomes = {cell: done([record for record in records if record][:1]) for cell in spec.cells}
     footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")))
     assert "best on validation of 0.0001, 1, 10 times the configured one" in footer
-    assert "seed 1000, trainer.epochs=1 (search/toys-mini.md)" in footer
+    assert "seed 1000, trainer.epochs=1 (results/search/toys-mini.md)" in footer
 
 
 def test_a_second_search_runs_nothing_and_finds_the_same(folder: Path, toys: Toys, command: Command) -> None:
@@ -108,7 +108,9 @@ def test_a_further_rule_is_tried_alone_and_its_rates_are_kept_apart(folder: Path
     spec = load_spec("toys", ["toy_opposite"], folder)
     outcomes = {cell: done([]) for cell in spec.cells}
     line = next(line for line in describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")) if "rates" in line)
-    told = "(search/toys-mini.md). At the configured one, without a search: toy_opposite:small, toy_opposite:wide."
+    told = (
+        "(results/search/toys-mini.md). At the configured one, without a search: toy_opposite:small, toy_opposite:wide."
+    )
     assert line.endswith(told)
     code, out, err = command(tune.main, *_arguments(toys, "--rules", "toy_opposite"))
     assert (code, err) == (0, "") and "2 cells, 6 runs, 6 of them to do" in out
@@ -119,7 +121,7 @@ def test_a_further_rule_is_tried_alone_and_its_rates_are_kept_apart(folder: Path
         assert dict(cell.chosen)["mini"] == tuple(kept[cell.name]) if cell.extra_rule else cell in spec.cells
     assert load_spec("toys", folder=folder).cells == spec.cells[:4], "without the rule its rates are not read"
     line = next(line for line in describe_runs(tuned, outcomes, summarise(tuned, {}, "mini")) if "rates" in line)
-    assert line.endswith("(search/toys-mini.md, search/toys-toy_opposite-mini.md).")
+    assert line.endswith("(results/search/toys-mini.md, results/search/toys-toy_opposite-mini.md).")
 
 
 def test_a_row_can_take_the_rate_of_one_column(folder: Path, toys: Toys, command: Command) -> None:
