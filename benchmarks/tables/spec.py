@@ -1,5 +1,6 @@
 """Tables: their cells, what has to be run for them, and what they are compared with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,9 +206,14 @@ def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
 
 
 def heading(kind: str, name: str) -> str:
-    """Return the printed name of a table or figure: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
-    number, *rest = name.split("_")[1:]
-    return " ".join([kind, number.upper(), *rest])
+    """Return the printed name of a table or figure: ("Table", "table_a5_reduced") → "Table A5 reduced".
+
+    One of the user's own may have any name: ("Table", "my_scores") → "Table my scores".
+    """
+    parts = name.split("_")
+    if parts[0] == kind.lower():
+        del parts[0]
+    return " ".join([kind, *(part.upper() if re.fullmatch(r"[a-z]\d+", part) else part for part in parts)])
 
 
 def _in_order(first: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:

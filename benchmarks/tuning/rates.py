@@ -21,7 +21,7 @@ from benchmarks.tables.schema import table_files
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tuning.trials import Trial, best, by_cell, make_trials, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table
+from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, name_meant
 
 
 def tune(
@@ -43,7 +43,7 @@ def tune(
         ConfigError: a rule that adds nothing, or see `make_trials`.
         ResultsError: a file that cannot be written.
     """
-    spec = load_spec(table.replace("-", "_").lower(), rules)
+    spec = load_spec(name_meant(table, table_files()), rules)
     if idle := [rule for rule in rules if all(cell.extra_rule != rule for cell in spec.cells)]:
         raise ConfigError(f"{spec.heading} has all cells of rule {', '.join(idle)} already; leave it out of --rules")
     trials = make_trials(spec, scale, settings)
