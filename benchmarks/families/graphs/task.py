@@ -24,6 +24,8 @@ from benchmarks.task import DataInfo, Task, constant_predictions
 FEATURES = ("normalised", "raw")
 SPLITS = ("public", "folds", "random")
 OUTPUTS = ("logits", "log_probabilities")
+NOT_ONE = 0.1
+"""Distance of a sum of probabilities from one that rounding, to bfloat16 too, does not explain."""
 SAME_SCORE = 1e-6
 """Largest difference between two probabilities of a link that counts as none."""
 
@@ -106,6 +108,7 @@ class NodeClassification(Task):
         """Mean cross-entropy over the nodes in `batch`."""
         out = self._forward(model)
         if self.outputs == "log_probabilities":
+            _check_log_probabilities(out[batch])
             return F.nll_loss(out[batch], self.graph.y[batch])
         return F.cross_entropy(out[batch], self.graph.y[batch])
 
@@ -223,6 +226,22 @@ def stratified_folds(labels: Tensor, seed: int, shares: tuple[int, int, int] = (
     parts = iter([torch.from_numpy(held_out) for _, held_out in folds])
     names = zip(("train", "valid", "test"), shares, strict=True)
     return {name: torch.cat([next(parts) for _ in range(share)]) for name, share in names}
+
+
+def _check_log_probabilities(out: Tensor) -> None:
+    """Check that the rows of a model's output are logarithms of probabilities; of others the loss has no bound.
+
+    Outputs that are not numbers are left to the training loop.
+
+    Raises:
+        ConfigError: those of a row do not sum to one.
+    """
+    sums = out.detach().float().logsumexp(dim=1).exp()
+    if bool((sums > 1 + NOT_ONE).any() or (sums < 1 - NOT_ONE).any()):
+        raise ConfigError(
+            "task.options.outputs=log_probabilities, but the model returns scores, whose exponentials do not sum to "
+            "one; set model.options.log_softmax=true, or task.options.outputs=logits"
+        )
 
 
 def _recipe(name: str, nodes: int) -> stand_in.Recipe:
