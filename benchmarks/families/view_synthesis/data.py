@@ -58,6 +58,10 @@ def load_scene(
     """
     if name not in SCENES:
         raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
+    if allow_partial and name not in (*BLENDER, TINY):
+        raise ConfigError(
+            f"task option allow_partial is of NeRF-Synthetic's scenes alone, and '{name}' is none of them"
+        )
     width = width or None
     if source == "stand_in":
         return _stand_in(name, width or stand_in.WIDTH, stand_in_views)
