@@ -123,14 +123,12 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
         per second, first and last loss, and peak memory in MB.
 
     Raises:
-        ConfigError: unknown rule or device, or a number out of range.
+        ConfigError: unknown rule or device.
         ResultsError: a process that measures memory was killed.
     """
     if not names or (unknown := [name for name in names if name not in RULES]):
         given = f"unknown rule '{unknown[0]}'" if names else "no rule given"
         raise ConfigError(f"{given}; known: {', '.join(RULES)}")
-    if setting.columns < 1 or steps < 1:
-        raise ConfigError("columns and steps must be at least 1")
     find_device(setting.device)
     keep_freed_memory()
     torch.set_num_threads(1)
