@@ -40,7 +40,7 @@ _TAKEN = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks records`."""
     options = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: run(options), resumes=False))
+    sys.exit(guarded(lambda: run(options)))
 
 
 def make_parser() -> argparse.ArgumentParser:
