@@ -10,7 +10,8 @@ from benchmarks.errors import ConfigError
 from benchmarks.tables.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
 from benchmarks.tables.chosen import chosen_name, read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
-from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file, table_files
+from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file
+from benchmarks.utils.paths import config_files
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
     for rule in extra_rules:
         added = cells_of_rule(name, file, runnable, rule, control=False)
         runnable += [replace(cell, extra_rule=rule) for cell in added]
-    runnable = _with_chosen(name, file, runnable, table_files(folder)[name].parent)
+    runnable = _with_chosen(name, file, runnable, config_files("table", folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
     return TableSpec(

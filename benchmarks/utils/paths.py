@@ -43,9 +43,15 @@ def add_config_folder(folder: str) -> None:
         os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*config_folders()[1:], path]))
 
 
-def config_files(group: str) -> dict[str, Path]:
-    """Find the configurations of a group, e.g. "table": name → file, sorted by name."""
-    found = {file.stem: file for folder in config_folders() for file in (folder / group).glob("*.yaml")}
+def config_files(group: str, folder: Path | None = None) -> dict[str, Path]:
+    """Find the configurations of a group, e.g. "table": name → file, sorted by name.
+
+    Args:
+        group: of the suite's and the user's own folders.
+        folder: where to look instead of there.
+    """
+    folders = [own / group for own in config_folders()] if folder is None else [folder]
+    found = {file.stem: file for place in folders for file in place.glob("*.yaml")}
     return dict(sorted(found.items()))
 
 

@@ -41,6 +41,11 @@ def name_meant(word: str, known: Collection[str]) -> str:
     return word if word in known else next((name for name in known if folded(name) == folded(word)), word)
 
 
+def run_title(task: str, model: str, rule: str, seed: int) -> str:
+    """Name a run in a few words, as in reports."""
+    return f"{task} {model} {rule} seed {seed}"
+
+
 def duration(seconds: float) -> str:
     """Format a duration in seconds, e.g. as "42 s", "3 min 5 s" or "2 h 7 min"."""
     whole = round(seconds)
