@@ -20,6 +20,7 @@ from benchmarks.families.graphs.links import sample_non_edges, split_links
 from benchmarks.families.graphs.published import FOLDERS
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task, constant_predictions
+from benchmarks.utils.values import check_known
 
 FEATURES = ("normalised", "raw")
 SPLITS = ("public", "folds", "random")
@@ -66,9 +67,9 @@ class NodeClassification(Task):
         nodes: int = 0,
         data_seed: int = 0,
     ) -> None:
-        _one_of("features", features, FEATURES)
-        _one_of("split", split, SPLITS)
-        _one_of("outputs", outputs, OUTPUTS)
+        check_known("task option features", features, FEATURES)
+        check_known("task option split", split, SPLITS)
+        check_known("task option outputs", outputs, OUTPUTS)
         self.outputs = outputs
         if source == "stand_in":
             recipe = _recipe(name, nodes)
@@ -164,7 +165,7 @@ class LinkPrediction(Task):
         nodes: int = 0,
         data_seed: int = 0,
     ) -> None:
-        _one_of("features", features, FEATURES)
+        check_known("task option features", features, FEATURES)
         self.seed = seed
         full_name = f"{name}_links"
         if source == "stand_in":
@@ -259,11 +260,6 @@ def _recipe(name: str, nodes: int) -> stand_in.Recipe:
 
 def _sizes(data: Data) -> dict[str, float | str]:
     return {"nodes": float(data.num_nodes), "edges": float(data.num_edges)}
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"task option {option}: unknown value '{value}'; known: {', '.join(known)}")
 
 
 for _name in FOLDERS:

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.values import check_least
 
 INTEGERS = 13
 CATEGORIES = 26
@@ -74,8 +75,7 @@ class ClickModel:
         third: float = 0.6,
         click_rate: float = 0.25,
     ) -> None:
-        if vocabulary < 10:
-            raise ConfigError(f"vocabulary must be at least 10, got {vocabulary}")
+        check_least("vocabulary", vocabulary, 10)
         if not 0 < click_rate < 1:
             raise ConfigError(f"click_rate must lie between 0 and 1, got {click_rate}")
         self.seed = seed
@@ -96,8 +96,7 @@ class ClickModel:
 
     def chunks(self, rows: int, chunk: int = 250_000) -> Iterator[ClickRows]:
         """Yield `rows` rows in pieces of at most `chunk`, as a function of seed, rows and chunk."""
-        if rows < 1:
-            raise ConfigError(f"rows must be at least 1, got {rows}")
+        check_least("rows", rows, 1)
         for start in range(0, rows, chunk):
             yield self.draw(min(chunk, rows - start), stream=start // chunk)
 
