@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.families.view_synthesis.scenes.blender import SPLITS, list_file
-from benchmarks.families.view_synthesis.scenes.images import write_picture
 from benchmarks.families.view_synthesis.scenes.llff import CAMERAS
+from benchmarks.families.view_synthesis.scenes.scene import Pictures
 from benchmarks.families.view_synthesis.stand_in.raytracer import render
 from benchmarks.families.view_synthesis.stand_in.still_life import furnished_room, still_life
 from benchmarks.families.view_synthesis.stand_in.views import (
@@ -19,6 +20,11 @@ from benchmarks.families.view_synthesis.stand_in.views import (
     surround_focal,
     surround_poses,
 )
+
+
+def write_picture(path: Path, picture: Pictures) -> None:
+    """Write (height, width, 3) RGB or (height, width, 4) RGBA as PNG."""
+    Image.fromarray(picture).save(path, format="PNG")
 
 
 def write_blender(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
