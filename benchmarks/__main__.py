@@ -12,6 +12,8 @@ Usage: python -m benchmarks COMMAND …
   bench      measure time and memory of training steps
   chaos      kill the processes of a sweep and compare with an undisturbed one
   sample     draw text from a trained language model
+  video      write a video of a trained radiance field
+  released   evaluate a radiance field that the paper's authors released
   records    commit the runs behind tables, bring them back, check tables against them
   site       build pages to browse: documents, reference, tables down to their runs
 
@@ -32,6 +34,8 @@ COMMANDS = (
     "bench",
     "chaos",
     "sample",
+    "video",
+    "released",
     "records",
     "site",
 )

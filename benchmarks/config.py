@@ -22,7 +22,7 @@ from benchmarks.utils import config_cases
 from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
 from benchmarks.utils.settings import beyond
-from benchmarks.utils.values import check_count, check_name, check_number, expanded_folder
+from benchmarks.utils.values import check_count, check_known, check_name, check_number, expanded_folder
 
 SCALES = (config_cases.PUBLISHED, *config_cases.REDUCED)
 SOURCES = ("real", "stand_in")
@@ -211,19 +211,19 @@ def resolve(config: DictConfig) -> Config:
     Raises:
         ConfigError: a value that is not among the known ones, or one that refers to an option that the task lacks.
     """
-    _one_of("scale", config.scale, SCALES)  # first, since other values depend on it
+    check_known("scale", config.scale, SCALES)  # first, since other values depend on it
     try:
         resolved = OmegaConf.to_object(config)
     except InterpolationKeyError as error:
         raise ConfigError(_misfit(config, str(error))) from None
     assert isinstance(resolved, Config)
     resolved.plugins = list(dict.fromkeys([*own_plugins(), *resolved.plugins]))
-    _one_of("task.source", resolved.task.source, SOURCES)
-    _one_of("trainer.selection", resolved.trainer.selection, ("best", "last"))
-    _one_of("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))
-    _one_of("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
-    _one_of("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
-    _one_of("run.alignment", resolved.run.alignment, ("end", "evaluations"))
+    check_known("task.source", resolved.task.source, SOURCES)
+    check_known("trainer.selection", resolved.trainer.selection, ("best", "last"))
+    check_known("trainer.evaluate_unit", resolved.trainer.evaluate_unit, ("epoch", "step"))
+    check_known("trainer.precision", resolved.trainer.precision, ("float32", "bfloat16"))
+    check_known("run.wandb", resolved.run.wandb, ("offline", "online", "disabled"))
+    check_known("run.alignment", resolved.run.alignment, ("end", "evaluations"))
     _check_values(resolved)
     resolved.run.results_dir = expanded_folder("run.results_dir", resolved.run.results_dir)
     resolved.run.data_dir = expanded_folder("run.data_dir", resolved.run.data_dir)
@@ -253,11 +253,6 @@ def _misfit(config: DictConfig, message: str) -> str:
     if missing is None:
         return message.splitlines()[0]
     return f"model '{config.model.name}' does not fit task '{config.task.name}': there is no {missing[1]}"
-
-
-def _one_of(key: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"unknown {key} '{value}'; known: {', '.join(known)}")
 
 
 def identity(config: Config) -> str:

@@ -17,12 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from benchmarks.__main__ import COMMANDS
 from benchmarks.commands.records import make_parser as make_records_parser
+from benchmarks.commands.released import make_parser as make_released_parser
 from benchmarks.commands.reproduce import make_parser
 from benchmarks.commands.sample import make_parser as make_sample_parser
 from benchmarks.commands.search import make_parser as make_search_parser
 from benchmarks.commands.site import make_parser as make_site_parser
 from benchmarks.commands.status import make_parser as make_status_parser
 from benchmarks.commands.tune import make_parser as make_tuning_parser
+from benchmarks.commands.video import make_parser as make_video_parser
 from benchmarks.config import compose_config, resolve
 from benchmarks.launchers import settings_among
 from benchmarks.registry import FIGURES, MODELS, TASKS
@@ -121,6 +123,9 @@ def test_every_command_exists(line: str, monkeypatch: pytest.MonkeyPatch) -> Non
         _parsed(make_site_parser(), arguments)
     elif program == "sample":
         _parsed(make_sample_parser(), arguments)
+    elif program in ("video", "released"):
+        parser = make_video_parser() if program == "video" else make_released_parser()
+        _check_overrides(_parsed(parser, arguments).overrides)
     elif program in ("fetch", "fetch_data"):
         assert set(arguments) - {"--data-dir"} <= set(known_tasks())
     else:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.commands.options import command_parser, words
+from benchmarks.commands.options import command_parser, positive, seconds, words
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, guarded
 from benchmarks.utils.paths import REPOSITORY
 
@@ -59,9 +59,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     depths = "numbers of blocks for the part memory (default: configs/bench/depth.yaml)"
     add("--depths", type=words, default="", help=depths)
     add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
-    add("--threads", type=int, default=1, help="of every contestant (default: %(default)s)")
-    add("--rounds", type=int, default=11, help="turns of every contestant (default: %(default)s)")
-    add("--seconds", type=float, default=0.3, help="length of a turn (default: %(default)s)")
+    add("--threads", type=positive, default=1, help="of every contestant (default: %(default)s)")
+    add("--rounds", type=positive, default=11, help="turns of every contestant (default: %(default)s)")
+    add("--seconds", type=seconds, default=0.3, help="length of a turn (default: %(default)s)")
     add("--before", type=Path, metavar="FOLDER", help="checkout of other code to compare with in the part latency")
     _add_results(parser)
     parser.set_defaults(run=_models)
@@ -77,8 +77,8 @@ def _models(options: argparse.Namespace) -> int:
 def _add_language(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rules", type=words, default="bp,macro,micro,shallow", help="some of these and torch (default: %(default)s)")
-    add("--columns", type=int, default=8, help="columns of 128 tokens in a step (default: %(default)s)")
-    add("--steps", type=int, default=20, help="of every rule (default: %(default)s)")
+    add("--columns", type=positive, default=8, help="columns of 128 tokens in a step (default: %(default)s)")
+    add("--steps", type=positive, default=20, help="of every rule (default: %(default)s)")
     add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
     add("--precision", default="float32", choices=["float32", "bfloat16"], help="(default: %(default)s)")
     add("--compile", action="store_true", help="run the model through torch.compile")
@@ -98,9 +98,9 @@ def _language(options: argparse.Namespace) -> int:
 def _add_nerf(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", default="nerf", choices=("tiny_nerf", "nerf_release", "nerf"), help="(default: %(default)s)")
-    add("--rays", type=int, default=0, help="per step (default: as configured)")
-    add("--parts", type=int, default=0, help="batches that a step is cut into (default: as configured)")
-    add("--rounds", type=int, default=5, help="timed steps of every rule (default: %(default)s)")
+    add("--rays", type=positive, default=0, help="per step (default: as configured)")
+    add("--parts", type=positive, default=0, help="batches that a step is cut into (default: as configured)")
+    add("--rounds", type=positive, default=5, help="timed steps of every rule (default: %(default)s)")
     add("--device", default="cpu", help="e.g. cuda (default: %(default)s)")
     add("--peer", type=Path, help="folder with the sources of nerf-pytorch; compares the network nerf")
     _add_out(parser)
@@ -119,9 +119,9 @@ def _nerf(options: argparse.Namespace) -> int:
 def _add_click_logs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("part", nargs="*", help="preprocess, memory (12 GB of disk), engines, cells or optimizers (default: all)")
-    add("--rows", type=int, default=2_000_000, help="rows for preprocess (default: %(default)s)")
-    add("--many", type=int, default=20_000_000, help="rows for memory (default: %(default)s)")
-    add("--vocabulary", type=int, default=250_000, help="values in each of the log's large fields")
+    add("--rows", type=positive, default=2_000_000, help="rows for preprocess (default: %(default)s)")
+    add("--many", type=positive, default=20_000_000, help="rows for memory (default: %(default)s)")
+    add("--vocabulary", type=positive, default=250_000, help="values in each of the log's large fields")
     add("--device", default="cpu", help="of cells (default: %(default)s)")
     add("--scratch", type=Path, help="folder for logs and caches (default: temporary)")
     _add_results(parser)

@@ -22,6 +22,7 @@ from benchmarks.utils.exits import (
     one_line,
     report_error,
 )
+from benchmarks.utils.text import name_meant
 
 if TYPE_CHECKING:
     from benchmarks.tables.targets import Plans
@@ -39,7 +40,7 @@ _TAKEN = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks records`."""
     options = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: run(options), resumes=False))
+    sys.exit(guarded(lambda: run(options)))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -59,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.tables.archive import archived_tables
 
     _check_options(options)
-    names = [name.replace("-", "_").lower() for name in options.target] or archived_tables()
+    archived = archived_tables()
+    names = [name_meant(word, archived) for word in options.target] or archived
     actions = {"export": _export, "import": _import, "verify": _verify, "render": _render}
     return actions[options.action](options, names)
 

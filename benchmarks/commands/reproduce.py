@@ -15,7 +15,7 @@ from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, g
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks reproduce`."""
     options = make_parser().parse_args(arguments)
-    sys.exit(guarded(lambda: run(options)))
+    sys.exit(guarded(lambda: run(options), resumes=True))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from benchmarks.utils.paths import config_files
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks search`."""
-    sys.exit(guarded(lambda: run(make_parser().parse_intermixed_args(arguments))))
+    sys.exit(guarded(lambda: run(make_parser().parse_intermixed_args(arguments)), resumes=True))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ def main() -> None:
         print((__doc__ or "").strip())
         sys.exit(EXIT_DONE)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to us instead of Hydra's own report
-    sys.exit(guarded(run))
+    sys.exit(guarded(run, resumes=True))
 
 
 def run() -> int:

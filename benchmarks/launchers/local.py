@@ -14,11 +14,12 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from benchmarks.config import Config, to_dict
-from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.errors import ResultsError
 from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
 from benchmarks.utils.signals import Interrupted, deferred, handle_signals, stop_if_asked
+from benchmarks.utils.values import check_count
 
 _MOST_FAILED_STARTS = 10  # workers in a row that end before they listen, until we stop trying
 
@@ -38,8 +39,7 @@ class Local(Launcher):
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.jobs is not None and self.jobs < 1:
-            raise ConfigError(f"launcher.jobs must be at least 1, got {self.jobs}")
+        check_count("launcher.jobs", self.jobs)
 
     def width(self, device: str) -> int:
         return self.jobs or len(visible_gpus(device)) or (1 if device.startswith("cuda") else cores())

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.config import CIRCUMSTANCES, Config, identity, to_dict
 from benchmarks.utils.settings import flattened, varied
+from benchmarks.utils.text import run_title
 
 
 def choices(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def choices(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_name(config: Config) -> str:
     """Name a run in a few words, as in reports."""
-    return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
+    return run_title(config.task.name, config.model.name, config.rule.name, config.seed)
 
 
 def run_names(configs: Sequence[Config]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, requ
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.utils.paths import REPOSITORY
 from benchmarks.utils.signals import Interrupted, handle_signals
+from benchmarks.utils.values import check_count
 
 _LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
 
@@ -42,8 +43,7 @@ class Ray(Launcher):
 
     def __post_init__(self) -> None:
         required("ray", "ray")
-        if self.jobs < 1:
-            raise ConfigError(f"launcher.jobs must be at least 1, got {self.jobs}")
+        check_count("launcher.jobs", self.jobs)
 
     def check_device(self, device: str) -> None:
         """Do nothing: the devices are elsewhere."""

@@ -9,7 +9,7 @@ from benchmarks.config import Config, identity
 from benchmarks.launchers.names import run_name, run_names
 from benchmarks.run.record_schema import DAMAGED, Record, predicts_constant
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.text import duration
+from benchmarks.utils.text import duration, run_title
 
 Outcome = dict[str, Any]
 """A record; {"busy": True}: another process has the run; {"error": line}: it could not be begun;
@@ -99,7 +99,7 @@ def describe(record: Record, name: str | None = None) -> str:
         record: of a finished run.
         name: the run in a few words; None names task, model, rule and seed.
     """
-    name = name or f"{record['task']} {record['model']} {record['rule']} seed {record['seed']}"
+    name = name or run_title(*(record[part] for part in ("task", "model", "rule", "seed")))
     text = f"{name}: {record['status']}"
     if record["status"] != "done":
         return f"{text}: {record['reason']}"

@@ -23,6 +23,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import EXIT_TERMINATED
 from benchmarks.utils.paths import REPOSITORY
 from benchmarks.utils.signals import SIGNALS, Interrupted, handle_signals, received
+from benchmarks.utils.values import check_count
 
 _LOOK_EVERY, _ASK_QUEUE_EVERY, _SLURM_ENDS_JOBS_IN = 1.0, 20.0, 600.0  # seconds
 _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GONE")
@@ -56,8 +57,7 @@ class Slurm(Launcher):
     def __post_init__(self) -> None:
         required("submitit", "slurm")
         for name in ("jobs", "minutes", "cpus"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"launcher.{name} must be at least 1, got {getattr(self, name)}")
+            check_count(f"launcher.{name}", getattr(self, name))
 
     def check_device(self, device: str) -> None:
         """Do nothing: the devices are elsewhere."""

@@ -121,9 +121,10 @@ class RunFolder:
         """Move a finished run's files to a folder of their own, for it was made with other data or other code.
 
         Returns:
-            The folder, below `superseded` beside `runs`; its name ends with a checksum of that data and code.
+            The folder, below `superseded` beside `runs`; its name ends with a checksum of that data and code, the same
+            for all records that do not name them.
         """
-        made_with = hashlib.sha256(json.dumps(record["inputs"], sort_keys=True).encode()).hexdigest()[:8]
+        made_with = hashlib.sha256(json.dumps(record.get("inputs"), sort_keys=True).encode()).hexdigest()[:8]
         results = self.path.parents[4]
         place = results / "superseded" / self.path.relative_to(results / "runs").with_suffix(f".{made_with}")
         with self._writing():

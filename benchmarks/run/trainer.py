@@ -23,6 +23,7 @@ from benchmarks.run.wandb import WandbCopy
 from benchmarks.task import Task
 from benchmarks.utils.progress import Progress
 from benchmarks.utils.signals import Interrupted, deferred, received
+from benchmarks.utils.text import run_title
 from dfa import Rule
 
 
@@ -200,7 +201,7 @@ class Trainer:
 
     def _title(self) -> str:
         config = self.config
-        return f"{config.task.name} {config.model.name} {config.rule.name} seed {config.seed}"
+        return run_title(config.task.name, config.model.name, config.rule.name, config.seed)
 
     def _between_steps(self) -> None:
         """Save a checkpoint if it is time, or to stop."""

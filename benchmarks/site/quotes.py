@@ -6,8 +6,8 @@ from functools import cache
 
 from benchmarks.errors import ResultsError
 from benchmarks.site.results import TABLES, Result, TableResults, read_table
-from benchmarks.site.tables import mean_and_std, shown
 from benchmarks.tables.published import load_reference
+from benchmarks.tables.render import mean_and_std, shown
 
 _QUOTE = re.compile(r'\[[^\[\]]+\]\(((?:\.\./)+results/tables)/(\w+)\.md#([\w-]+)(?: "(paper|best direct rule)")?\)')
 _PUBLISHED = re.compile(r'\[[^\[\]]+\](\((?:\.\./)+benchmarks/tables/paper\.yaml "(\w+): ([^"]+)"\))')
@@ -37,13 +37,13 @@ def _quoted(match: re.Match[str]) -> str:
     digits = table.spec.metrics[result.metric].decimals
     if kind == "best direct rule":
         result = _best_direct(table, result)
-        words = f"`{result.row}` {mean_and_std(result, digits)}"
+        words = f"`{result.row}` {mean_and_std(result.mean, result.std, digits)}"
     elif kind == "paper":
         if result.paper is None:
             raise ResultsError(f"{name} has no number of the paper's at '{place}'")
         words = shown(result.paper, digits)
     else:
-        words = mean_and_std(result, digits)
+        words = mean_and_std(result.mean, result.std, digits)
     title = f' "{kind}"' if kind else ""
     return f"[{words}]({folder}/{name}.md#{result.anchor}{title})"
 

@@ -14,7 +14,7 @@ from benchmarks.tables.composed import composed_runs, on_every_source
 from benchmarks.tables.render import CSV_COLUMNS
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tables.summary import related, value_per_seed
+from benchmarks.tables.summary import ends_of, related, value_per_seed
 from benchmarks.utils.paths import REPOSITORY
 
 TABLES = REPOSITORY / "results" / "tables"
@@ -194,10 +194,8 @@ def _seeds(
     found, rows = values(cell.row), spec.metrics[metric].relative_to
     if not rows:
         return found
-    start, end = (0.0, mean(rows[0])) if len(rows) == 1 else (mean(rows[0]), mean(rows[1]))
-    if start is None or end is None or start == end:
-        return {}
-    return {seed: related(value, start, end) for seed, value in found.items()}
+    ends = ends_of(rows, mean)
+    return {} if ends is None else {seed: related(value, *ends) for seed, value in found.items()}
 
 
 def _runs_of_cells(spec: TableSpec, archive: Archive) -> dict[str, tuple[ArchivedRun, ...]]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from html import escape
 
 from benchmarks.site.results import Result, TableResults
+from benchmarks.tables.render import BLANK, VERDICTS, mean_and_std, shown, signed
 from benchmarks.tables.schema import Metric
 from benchmarks.utils.text import markdown_page
 
-BLANK = "–"
 SCRIPTS = ("plotly.min.js", "plots.js", "cells.js", "element.js", "run.js")
 """Scripts of a table's page, besides that with its data."""
 
@@ -95,9 +95,10 @@ def _columns(results: Sequence[Result], metrics: Mapping[str, Metric]) -> list[_
         places.append(_Column("Metric", label, filtered=True))
     paper = [
         _Column("Paper", lambda result: shown(result.paper, digits(result)), lambda result: result.paper),
-        _Column("Δ", lambda result: _signed(result.difference, digits(result)), lambda result: result.difference,
+        _Column("Δ", lambda result: signed(result.difference, digits(result)), lambda result: result.difference,
                 "Ours minus the paper's"),
-        _Column("✓/✗", _verdict, lambda result: None if result.within is None else float(result.within),
+        _Column("✓/✗", lambda result: VERDICTS[result.within],
+                lambda result: None if result.within is None else float(result.within),
                 "Whether the tolerance laid down for the table holds"),
     ]  # fmt: skip
     ours = _Column(
@@ -135,27 +136,8 @@ def _filters(results: Sequence[Result], columns: Sequence[_Column]) -> str:
     return f'<div class="filters">{"".join(fields)}<output id="count"></output></div>'
 
 
-def shown(value: float | None, digits: int) -> str:
-    """Format a number as in the committed tables."""
-    return BLANK if value is None else f"{value:.{digits}f}"
-
-
-def mean_and_std(result: Result, digits: int) -> str:
-    """Format a mean with its spread as in the committed tables."""
-    text = shown(result.mean, digits)
-    return text if result.std is None else f"{text} ± {result.std:.{digits}f}"
-
-
 def _ours(result: Result, digits: int) -> str:
-    return result.status if result.mean is None else mean_and_std(result, digits)
-
-
-def _signed(value: float | None, digits: int) -> str:
-    return BLANK if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
-
-
-def _verdict(result: Result) -> str:
-    return {True: "✓", False: "✗", None: BLANK}[result.within]
+    return result.status if result.mean is None else mean_and_std(result.mean, result.std, digits)
 
 
 def _key(value: float | None) -> str:

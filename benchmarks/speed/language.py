@@ -10,7 +10,6 @@ nn.TransformerEncoder.
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.families.language.models import INITIAL_RANGE, Embedding, Transformer
 from benchmarks.run.build import build_rule, find_device
 from benchmarks.run.optim import make_optimizer
-from benchmarks.speed.measure import in_subprocess
+from benchmarks.speed.measure import in_subprocess, seconds_of
 from benchmarks.utils.machine import PeakMemory, device_name, keep_freed_memory, versions
 
 RULES = {
@@ -123,15 +122,13 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
         per second, first and last loss, and peak memory in MB.
 
     Raises:
-        ConfigError: unknown rule or device, or a number out of range.
+        ConfigError: unknown rule or device.
         ResultsError: a process that measures memory was killed.
     """
     if not names or (unknown := [name for name in names if name not in RULES]):
         given = f"unknown rule '{unknown[0]}'" if names else "no rule given"
         raise ConfigError(f"{given}; known: {', '.join(RULES)}")
-    if setting.columns < 1 or steps < 1:
-        raise ConfigError("columns and steps must be at least 1")
-    find_device(setting.device)
+    device = find_device(setting.device)
     keep_freed_memory()
     torch.set_num_threads(1)
     candidates = {name: Candidate(name, setting) for name in names}
@@ -140,9 +137,7 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
     for step in range(steps):
         batch = _batch(setting, step)
         for name, candidate in candidates.items():
-            seconds_before = _clock(setting)
-            losses[name].append(candidate.step(batch))
-            seconds[name].append(_clock(setting) - seconds_before)
+            seconds[name].append(seconds_of(partial(_note_loss, losses[name], candidate, batch), device))
     tokens = setting.columns * setting.window
     median = {name: statistics.median(found[1:] or found) for name, found in seconds.items()}
     rules = {
@@ -157,7 +152,7 @@ def bench(names: Sequence[str], setting: Setting, steps: int, memory: bool = Tru
         }
         for name in names
     }
-    description = {"device": device_name(torch.device(setting.device)), "versions": versions(), "threads": 1}
+    description = {"device": device_name(device), "versions": versions(), "threads": 1}
     expected = expected_first_loss(setting.vocabulary, _configuration("bp").model.options["width"])
     return {**asdict(setting), **description, "steps": steps, "expected_first_loss": expected, "rules": rules}
 
@@ -183,12 +178,8 @@ def _batch(setting: Setting, step: int) -> Tensor:
     return torch.randint(setting.vocabulary, shape, generator=generator).to(setting.device)
 
 
-def _clock(setting: Setting) -> float:
-    """Return CPU seconds of this process, which other processes do not disturb; wall-clock seconds on a GPU."""
-    if setting.device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
+def _note_loss(losses: list[float], candidate: Candidate, batch: Tensor) -> None:
+    losses.append(candidate.step(batch))
 
 
 def peak_memory(name: str, setting: Setting) -> float:

@@ -42,18 +42,25 @@ def time_steps(step: Step, count: int, device: torch.device) -> Timing:
     """Time `count` consecutive steps; the wall-clock time of a GPU is taken from CUDA events."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        stream = torch.cuda.current_stream(device)  # by default events are those of the current device
         torch.cuda.synchronize(device)
         cpu = time.process_time()
-        start.record()
+        start.record(stream)
         for _ in range(count):
             step()
-        end.record()
+        end.record(stream)
         torch.cuda.synchronize(device)
         return Timing(start.elapsed_time(end) / 1e3 / count, (time.process_time() - cpu) / count)
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(count):
         step()
     return Timing((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
+
+
+def seconds_of(step: Step, device: torch.device) -> float:
+    """Return the CPU seconds of a step, which other processes do not disturb; on a GPU its wall-clock seconds."""
+    timing = time_steps(step, 1, device)
+    return timing.cpu if device.type == "cpu" else timing.wall
 
 
 def peak_megabytes(step: Step, device: torch.device) -> float:

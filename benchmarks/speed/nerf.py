@@ -8,7 +8,6 @@ each. On a CPU times are CPU seconds, which other processes hardly disturb. Prin
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,10 @@ from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.task import ViewSynthesis
 from benchmarks.run.build import build_model, build_rule, build_task, find_device, load_components
 from benchmarks.run.optim import make_optimizer
-from benchmarks.speed.measure import in_subprocess
+from benchmarks.speed.measure import Step, in_subprocess, seconds_of
 from benchmarks.speed.nerf_pytorch import nerf_pytorch
 from benchmarks.utils.machine import PeakMemory, commit, device_name, keep_freed_memory, versions
 
-Step = Callable[[], None]
 Make = Callable[[], Step]
 RULES = ("bp", "dfa", "shallow")
 PEER = "nerf-pytorch"
@@ -63,7 +61,7 @@ def bench(
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
-            seconds = _timed(step, device)
+            seconds = seconds_of(step, find_device(device))
             if number:
                 taken[name].append(seconds)
     task = _configured(model, "bp", rays, parts, device)[1]
@@ -125,20 +123,6 @@ def _configured(model: str, rule: str, rays: int, parts: int, device: str) -> tu
     task = build_task(config)
     assert isinstance(task, ViewSynthesis)
     return config, task
-
-
-def _timed(step: Step, device: str) -> float:
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    _synchronize(device)
-    start = clock()
-    step()
-    _synchronize(device)
-    return clock() - start
-
-
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def peak_memory(make: Make, device: str) -> float:

@@ -84,7 +84,7 @@ def steps_text(rows: Sequence[Row]) -> str:
         " (blank where code is compiled; sparse products are not counted). Peak: memory allocated during a step beyond"
         " weights, optimiser and data.",
     ]
-    return markdown_page("One training step", markdown_table(head, body, left=4), *notes, _conditions(rows))
+    return markdown_page("One training step", markdown_table(head, body, left=4), *notes, conditions(rows))
 
 
 def depth_text(rows: Sequence[Row]) -> str:
@@ -104,7 +104,7 @@ def depth_text(rows: Sequence[Row]) -> str:
     ]
     note = "Peak memory of forward and backward beyond weights, their gradients and data."
     table = markdown_table(head, body, left=3)
-    return markdown_page("Activation memory against depth", table, note, _conditions(rows))
+    return markdown_page("Activation memory against depth", table, note, conditions(rows))
 
 
 def overhead_text(rows: Sequence[Row]) -> str:
@@ -114,7 +114,7 @@ def overhead_text(rows: Sequence[Row]) -> str:
         "alignment": "a measurement of alignment / a step of backpropagation",
     }
     body = [(what[row["what"]], _number(row["bare_ms"], 1), _number(row["ratio"], 3)) for row in rows]
-    return markdown_page("Overhead", markdown_table(("what", "ms of the latter", "ratio"), body), _conditions(rows))
+    return markdown_page("Overhead", markdown_table(("what", "ms of the latter", "ratio"), body), conditions(rows))
 
 
 def profile_text(rows: Sequence[Row]) -> str:
@@ -131,7 +131,7 @@ def profile_text(rows: Sequence[Row]) -> str:
     ]
     note = "Self time of each operator in one training step, on the calling thread, by PyTorch's profiler."
     table = markdown_table(head, body, left=2)
-    return markdown_page("Time of a training step by operator", table, note, _conditions(rows))
+    return markdown_page("Time of a training step by operator", table, note, conditions(rows))
 
 
 def latency_text(rows: Sequence[Row]) -> str:
@@ -154,7 +154,7 @@ def latency_text(rows: Sequence[Row]) -> str:
         f" {min(row['load'] for row in rows):.1f} to {max(row['load'] for row in rows):.1f}. Training takes place on"
         " synthetic data at the scale smoke."
     )
-    return markdown_page("How soon commands answer", markdown_table(head, body), note, _conditions(rows))
+    return markdown_page("How soon commands answer", markdown_table(head, body), note, conditions(rows))
 
 
 def steps_figure(rows: Sequence[Row]) -> Figure:
@@ -197,10 +197,11 @@ def depth_figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _conditions(rows: Sequence[Row]) -> str:
+def conditions(rows: Sequence[Row], threads_of: str = "") -> str:
+    """Format on what rows were measured, a line for each combination; `threads_of` says of what the threads are."""
     facts = list(dict.fromkeys((row["hardware"], row["threads"], row["torch"], row["commit"]) for row in rows))
     return "  \n".join(
-        f"{hardware}; {threads} thread(s); PyTorch {torch}; code {commit}."
+        f"{hardware}; {threads} thread(s){threads_of}; PyTorch {torch}; code {commit}."
         for hardware, threads, torch, commit in facts
     )
 

@@ -68,7 +68,7 @@ class Suite:
         """Check names and numbers.
 
         Raises:
-            ConfigError: an unknown part, mode or rule, or a number out of range.
+            ConfigError: an unknown part, mode or rule, or no number of blocks.
         """
         _check("parts", self.parts, PARTS)
         _check("modes", self.modes, MODES)
@@ -76,8 +76,6 @@ class Suite:
         if unknown:
             known = ", ".join(RULES)
             raise ConfigError(f"--rules: unknown '{unknown[0]}'; known: {known}, or package.module:function")
-        if self.threads < 1 or self.rounds < 1:
-            raise ConfigError("--threads and --rounds must be at least 1")
         if not all(word.strip().isdecimal() and int(word) for word in self.depths):
             given = ",".join(self.depths)
             raise ConfigError(f"--depths: numbers of blocks, at least 1 and separated by commas, not '{given}'")

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,10 +132,12 @@ class Archive:
     def restore(self, configs: Iterable[Config]) -> int:
         """Put archived runs back as run folders, where there is no record yet; return how many.
 
+        A run that another process is at work on is left to it.
+
         Raises:
             ResultsError: the results folder cannot be written to.
         """
-        from benchmarks.run.records import RunFolder  # late: archives are read where there is no PyTorch, too
+        from benchmarks.run.records import RunBusy, RunFolder  # late: archives are read where there is no PyTorch, too
 
         restored = 0
         for config in configs:
@@ -142,8 +145,10 @@ class Archive:
             if archived is None or folder.result.exists():
                 continue
             content = {**archived.config, **{key: to_dict(config)[key] for key in CIRCUMSTANCES}}
-            folder.put_back(content, archived.history, {**archived.record, COMMITTED: self.table})
-            restored += 1
+            with suppress(RunBusy), folder.locked(wait=False):
+                if not folder.result.exists():  # another process may have finished it a moment ago
+                    folder.put_back(content, archived.history, {**archived.record, COMMITTED: self.table})
+                    restored += 1
         return restored
 
 

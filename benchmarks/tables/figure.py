@@ -55,14 +55,9 @@ class FigureSpec:
         return self.cost_seconds[scale]
 
 
-def figure_files(folder: Path | None = None) -> dict[str, Path]:
-    """Find the files of figures, name → file: those in `folder`, or by default the suite's and the user's own."""
-    return config_files("figure") if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def known_figures(folder: Path | None = None) -> list[str]:
     """List the names of all figures, sorted."""
-    return list(figure_files(folder))
+    return list(config_files("figure", folder))
 
 
 def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
@@ -73,7 +68,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     """
     if name not in known_figures(folder):
         raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
-    content = read_yaml(figure_files(folder)[name], f"figure file {name}.yaml")
+    content = read_yaml(config_files("figure", folder)[name], f"figure file {name}.yaml")
     try:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
         table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name

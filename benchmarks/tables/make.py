@@ -105,10 +105,14 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
             return record
         return with_metrics_at_steps(record, RunFolder.of(config).history(), keys)
 
-    return [
-        replace(run, record=record_of(run.config), missing=run.missing or reasons.get(identity(run.config), ""))
-        for run in plan.runs
-    ]
+    def found(run: PlannedRun) -> PlannedRun:
+        record = record_of(run.config)
+        reason = run.missing or reasons.get(identity(run.config), "")
+        if record is None and not reason and RunFolder.of(run.config).is_held():
+            reason = "another process is at work on it"
+        return replace(run, record=record, missing=reason)
+
+    return [found(run) for run in plan.runs]
 
 
 def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: str) -> dict[str, str]:

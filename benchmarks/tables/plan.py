@@ -1,6 +1,7 @@
 """Plan of a table or figure: its runs, those already recorded, those whose data are missing, and the cost."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from benchmarks.registry import DATA_CHECKS
 from benchmarks.run.build import load_data_checks
 from benchmarks.run.inputs import inputs_of
 from benchmarks.run.record_schema import DAMAGED, Record
-from benchmarks.run.records import RunFolder
+from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.composed import composed_runs
@@ -78,12 +79,18 @@ class Plan:
         return self.archive.restore(run.config for run in self.runs)
 
     def set_aside_without_weights(self) -> None:
-        """Make room for runs that are done, but without the weights that a figure is drawn from."""
+        """Make room for runs that are done, but without the weights that a figure is drawn from.
+
+        One that another process is at work on is left to it.
+        """
         for run in self.to_do if self.target.weights else ():
             folder = RunFolder.of(run.config)
-            record = folder.read()
-            if record is not None and record["status"] == "done":
-                folder.set_aside(record)
+            if not folder.result.exists():
+                continue
+            with suppress(RunBusy), folder.locked(wait=False):
+                record = folder.read()
+                if record is not None and record["status"] == "done" and not folder.weights("last").exists():
+                    folder.set_aside(record)
 
     @property
     def to_do(self) -> list[PlannedRun]:

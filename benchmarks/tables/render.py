@@ -15,6 +15,8 @@ CSV_COLUMNS = (
     "difference", "within_tolerance", "scale", "data", "status",
 )  # fmt: skip
 BLANK = "–"
+VERDICTS = {True: "✓", False: "✗", None: BLANK}
+"""Whether the tolerance holds, in a sign."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,7 @@ class _Values:
             return [ours]
         paper = _paper(entry, self.reduced)
         difference = None if paper is None or entry.mean is None else entry.mean - paper
-        verdict = {True: "✓", False: "✗", None: BLANK}[entry.within]
-        return [_number(paper, digits), ours, _signed(difference, digits), verdict]
+        return [shown(paper, digits), ours, signed(difference, digits), VERDICTS[entry.within]]
 
 
 def _paper(entry: Entry, reduced: bool) -> float | None:
@@ -194,15 +195,13 @@ def _paper(entry: Entry, reduced: bool) -> float | None:
 def _quoted_values(spec: TableSpec, entry: Entry | None, reduced: bool) -> list[str]:
     if entry is None:
         return [BLANK]
-    return [_number(_paper(entry, reduced), spec.metrics[entry.metric].decimals)]
+    return [shown(_paper(entry, reduced), spec.metrics[entry.metric].decimals)]
 
 
 def _ours(entry: Entry, digits: int) -> str:
     if entry.mean is None:
         return BLANK if entry.status == INCOMPARABLE else entry.status
-    text = f"{entry.mean:.{digits}f}"
-    if entry.std is not None:
-        text += f" ± {entry.std:.{digits}f}"
+    text = mean_and_std(entry.mean, entry.std, digits)
     if entry.status == "done":
         return text
     return f"{text} ({entry.n} of {entry.expected} seeds{'' if entry.status == 'partial' else ', ' + entry.status})"
@@ -250,11 +249,18 @@ def _with_capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _number(value: float | None, digits: int) -> str:
+def shown(value: float | None, digits: int) -> str:
+    """Format a number, `BLANK` where there is none."""
     return BLANK if value is None else f"{value:.{digits}f}"
 
 
-def _signed(value: float | None, digits: int) -> str:
+def mean_and_std(mean: float | None, std: float | None, digits: int) -> str:
+    """Format a mean with its spread, if it has one."""
+    return shown(mean, digits) if std is None else f"{shown(mean, digits)} ± {std:.{digits}f}"
+
+
+def signed(value: float | None, digits: int) -> str:
+    """Format a difference, `BLANK` where there is none."""
     # Adding zero turns the "-0.0" that rounding may leave into "+0.0".
     return BLANK if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
 

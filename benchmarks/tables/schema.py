@@ -185,16 +185,9 @@ class TableFile:
     cost_seconds: dict[str, Any] = MISSING
 
 
-def table_files(folder: Path | None = None) -> dict[str, Path]:
-    """Find the files of tables, name → file: those in `folder`, or by default the suite's and the user's own."""
-    if folder is None:
-        return config_files("table")
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def known_tables(folder: Path | None = None) -> tuple[str, ...]:
     """List the names of the tables that have a file, sorted."""
-    return tuple(table_files(folder))
+    return tuple(config_files("table", folder))
 
 
 def read_table_file(name: str, folder: Path | None = None) -> TableFile:
@@ -203,7 +196,7 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
     Raises:
         ConfigError: no such table (the message lists the known ones), or a file that cannot be used.
     """
-    files = table_files(folder)
+    files = config_files("table", folder)
     if name not in files:
         raise ConfigError(f"unknown table '{name}'; known: {', '.join(files) or 'none'}")
     path = files[name]

@@ -1,5 +1,6 @@
 """Tables: their cells, what has to be run for them, and what they are compared with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from benchmarks.errors import ConfigError
 from benchmarks.tables.cells import Cell, as_pairs, cell_names, cells_of_rule, make_cell, marked_controls
 from benchmarks.tables.chosen import chosen_name, read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
-from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file, table_files
+from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file
+from benchmarks.utils.paths import config_files
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
     for rule in extra_rules:
         added = cells_of_rule(name, file, runnable, rule, control=False)
         runnable += [replace(cell, extra_rule=rule) for cell in added]
-    runnable = _with_chosen(name, file, runnable, table_files(folder)[name].parent)
+    runnable = _with_chosen(name, file, runnable, config_files("table", folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
     return TableSpec(
@@ -205,9 +207,14 @@ def _added_cells(name: str, file: TableFile, own: Sequence[Cell]) -> list[Cell]:
 
 
 def heading(kind: str, name: str) -> str:
-    """Return the printed name of a table or figure: ("Table", "table_a5_reduced") → "Table A5 reduced"."""
-    number, *rest = name.split("_")[1:]
-    return " ".join([kind, number.upper(), *rest])
+    """Return the printed name of a table or figure: ("Table", "table_a5_reduced") → "Table A5 reduced".
+
+    One of the user's own may have any name: ("Table", "my_scores") → "Table my scores".
+    """
+    parts = name.split("_")
+    if parts[0] == kind.lower():
+        del parts[0]
+    return " ".join([kind, *(part.upper() if re.fullmatch(r"[a-z]\d+", part) else part for part in parts)])
 
 
 def _in_order(first: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:

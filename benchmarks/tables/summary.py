@@ -1,6 +1,6 @@
 """Summary of the records of a table's runs: its numbers, and how they compare."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -185,16 +185,26 @@ def _related(spec: TableSpec, entry: Entry, entries: Sequence[Entry]) -> Entry:
         return entry
     place = entry.metric, entry.cell.column
     beside = {other.cell.row: other for other in entries if (other.metric, other.cell.column) == place}
-    means = {row: other.mean for row, other in beside.items()}
-    start, end = (0.0, means.get(rows[0])) if len(rows) == 1 else (means.get(rows[0]), means.get(rows[1]))
-    if start is None or end is None or start == end:
+    ends = ends_of(rows, lambda row: beside[row].mean if row in beside else None)
+    if ends is None:
         return replace(entry, mean=None, std=None, status="missing", reason=f"no {' and '.join(rows)} to relate it to")
     kinds = {entry.data, *(beside[row].data for row in rows)}
     if len(kinds) > 1 or kinds == {MIXED}:
         reason = f"not on the same data as {' and '.join(rows)}"
         return replace(entry, mean=None, std=None, status=INCOMPARABLE, reason=reason)
-    std = None if entry.std is None else entry.std / abs(end - start)
-    return replace(entry, mean=related(entry.mean, start, end), std=std)
+    std = None if entry.std is None else entry.std / abs(ends[1] - ends[0])
+    return replace(entry, mean=related(entry.mean, *ends), std=std)
+
+
+def ends_of(rows: Sequence[str], mean: Callable[[str], float | None]) -> tuple[float, float] | None:
+    """Return what a metric counts from and to, given the rows it relates a value to; None where one has no mean.
+
+    Args:
+        rows: the one that counts as 1, or those that count as 0 and as 1.
+        mean: that of a row.
+    """
+    start, end = (0.0, mean(rows[0])) if len(rows) == 1 else (mean(rows[0]), mean(rows[1]))
+    return None if start is None or end is None or start == end else (start, end)
 
 
 def related(value: float, start: float, end: float) -> float:

@@ -13,6 +13,7 @@ from benchmarks.tables.schema import known_tables, read_table_file
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.exits import USER_ERRORS, one_line
 from benchmarks.utils.overrides import key_of
+from benchmarks.utils.text import name_meant
 
 
 class Plans:
@@ -134,19 +135,22 @@ def _takes_some(plan: Plan) -> bool:
 
 
 def target_names(names: Sequence[str]) -> list[str]:
-    """List tables and figures by name, `all` standing for all but those that have to be asked for.
+    """List tables and figures by name, each once, `all` standing for all but those that have to be asked for.
 
     Raises:
         ConfigError: an unknown name.
     """
     known = [*known_tables(), *known_figures()]
-    if list(names) == ["all"]:
-        return [name for name in known if not _on_request_only(name)]
-    wanted = [name.replace("-", "_").lower() for name in names]
-    for name in wanted:
-        if name not in known:
+    wanted: list[str] = []
+    for word in names:
+        name = name_meant(word, known)
+        if name in known:
+            wanted.append(name)
+        elif name == "all":
+            wanted += [name for name in known if not _on_request_only(name)]
+        else:
             raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
-    return wanted
+    return list(dict.fromkeys(wanted))
 
 
 def _on_request_only(name: str) -> bool:

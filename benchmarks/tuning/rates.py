@@ -17,11 +17,12 @@ from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.chosen import chosen_name, read_chosen, report_name, write_chosen
 from benchmarks.tables.footnotes import describe_rates
-from benchmarks.tables.schema import table_files
+from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tuning.trials import Trial, best, by_cell, make_trials, rates_of, runs_of, taking_part
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table
+from benchmarks.utils.paths import config_files
+from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, name_meant
 
 
 def tune(
@@ -43,7 +44,7 @@ def tune(
         ConfigError: a rule that adds nothing, or see `make_trials`.
         ResultsError: a file that cannot be written.
     """
-    spec = load_spec(table.replace("-", "_").lower(), rules)
+    spec = load_spec(name_meant(table, known_tables()), rules)
     if idle := [rule for rule in rules if all(cell.extra_rule != rule for cell in spec.cells)]:
         raise ConfigError(f"{spec.heading} has all cells of rule {', '.join(idle)} already; leave it out of --rules")
     trials = make_trials(spec, scale, settings)
@@ -78,7 +79,7 @@ def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str, rule: str = 
     whole_row = bool(rates_of(spec).column)
     found = {cell.row if whole_row else cell.name: best(of_cell) for cell, of_cell in by_cell(trials).items()}
     chosen = {name: [f"optimizer.lr={trial.rate:g}"] for name, trial in found.items() if trial is not None}
-    folder = table_files()[spec.name].parent
+    folder = config_files("table")[spec.name].parent
     name = chosen_name(spec.name, rule)
     before = read_chosen(name, folder, [name for cell in spec.cells for name in (cell.name, cell.row)])
     command = f"python -m benchmarks tune {spec.name} --scale {scale}" + f" --rules {rule}" * bool(rule)

@@ -25,6 +25,7 @@ from benchmarks.utils.values import check_count, check_name, is_number
 from benchmarks.utils.yaml_files import read_yaml
 
 _DIGITS = 3  # of a proposed number: more would be noise
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,10 @@ def _is_there(composed: DictConfig, key: str, space: str) -> bool:
     Raises:
         ConfigError: the key is that of a group of values.
     """
-    value = OmegaConf.select(composed, key)
+    value = OmegaConf.select(composed, key, default=_ABSENT)
     if OmegaConf.is_dict(value):
         raise ConfigError(f"search space '{space}': {key} is a group of values; name one of them")
-    return value is not None
+    return value is not _ABSENT
 
 
 def _axis(where: str, axis: Any) -> Axis:
@@ -181,9 +182,10 @@ def _axis(where: str, axis: Any) -> Axis:
 def _configs(
     name: str, number: int, settings: Mapping[str, Any], choice: Sequence[str], effort: Effort
 ) -> list[Config]:
-    """Compose a run of a proposal for every seed."""
-    proposed = [] if number == CONFIGURED else [f"{key}={value}" for key, value in settings.items()]
-    composed = compose_config([*choice, *proposed])
+    """Compose a run of a proposal for every seed; values are set as they are, for an override would be parsed."""
+    composed = compose_config(choice)
+    for key, value in settings.items() if number != CONFIGURED else ():
+        OmegaConf.update(composed, key, value)
     composed.run.wandb_group = f"search {name}"
     configs = []
     for seed in range(effort.seeds):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from omegaconf import OmegaConf
 
 from benchmarks.config import compose_config
 from benchmarks.run.record_schema import Record, first_measured
@@ -116,7 +116,7 @@ def to_markdown(search: Search) -> str:
     body = [
         [
             "configured" if one.number == CONFIGURED else one.number,
-            *one.settings.values(),
+            *map(_shown, one.settings.values()),
             mean_and_spread(one.values),
             len(one.values),
             len(one.records) - len(one.values),
@@ -136,7 +136,9 @@ def to_csv(search: Search) -> str:
         mean = f"{one.mean:.10g}" if one.values else ""
         spread = f"{np.std(one.values, ddof=1):.10g}" if len(one.values) > 1 else ""
         finished = len(one.values)
-        writer.writerow([one.number, *one.settings.values(), mean, spread, finished, len(one.records) - finished])
+        writer.writerow(
+            [one.number, *map(_shown, one.settings.values()), mean, spread, finished, len(one.records) - finished]
+        )
     return stream.getvalue()
 
 
@@ -155,7 +157,11 @@ def to_config(search: Search, chosen: Tried, folder: Path) -> str:
         f"# Best on validation of {len(search.tried)} settings tried, {which} ({search.name}.md):",
         f"#   python -m benchmarks train --config-dir {folder} +chosen={search.name} {' '.join(search.choice)}",
     ]
-    return "\n".join(header) + "\n" + yaml.safe_dump(tree, sort_keys=False)
+    return "\n".join(header) + "\n" + OmegaConf.to_yaml(tree)
+
+
+def _shown(value: Any) -> Any:
+    return "null" if value is None else value
 
 
 def _footer(search: Search) -> list[str]:
@@ -181,7 +187,7 @@ def _footer(search: Search) -> list[str]:
 
 def _described(axis: Axis) -> str:
     if hasattr(axis, "choices"):
-        return f"one of {', '.join(map(str, axis.choices))}"
+        return f"one of {', '.join(str(_shown(choice)) for choice in axis.choices)}"
     stepped = axis.step is not None and axis.step != 1
     how = ", logarithmic" if axis.log else f" in steps of {axis.step}" if stepped else ""
     return f"from {axis.low} to {axis.high}{how}"

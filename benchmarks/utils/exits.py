@@ -1,8 +1,8 @@
 """Exit codes, one-line error messages and signal handling of all commands.
 
 Exit codes: 0 all runs are done; 1 a run failed or diverged, or its record is damaged; 2 the command cannot be carried
-out as given; 130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 the same command
-resumes from the checkpoints.
+out as given; 130 interrupted by Ctrl-C; 143 stopped by SIGTERM, SIGUSR1 or SIGUSR2. After 130 and 143 a command that
+trains resumes from the checkpoints.
 """
 
 import signal
@@ -24,12 +24,12 @@ USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OS
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
-def guarded(command: Callable[[], int], resumes: bool = True) -> int:
+def guarded(command: Callable[[], int], resumes: bool = False) -> int:
     """Run a command; turn `USER_ERRORS` and signals into one line on stderr.
 
     Args:
         command: to run.
-        resumes: whether it trains, so that there is a checkpoint to go on from.
+        resumes: whether it trains runs that are kept, so that there are checkpoints to go on from.
 
     Returns:
         The command's own exit code, or one of those in the module's docstring.

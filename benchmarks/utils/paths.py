@@ -3,9 +3,10 @@
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.errors import ConfigError
+from benchmarks.errors import ConfigError, DataError
 from benchmarks.utils.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,9 +44,15 @@ def add_config_folder(folder: str) -> None:
         os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*config_folders()[1:], path]))
 
 
-def config_files(group: str) -> dict[str, Path]:
-    """Find the configurations of a group, e.g. "table": name → file, sorted by name."""
-    found = {file.stem: file for folder in config_folders() for file in (folder / group).glob("*.yaml")}
+def config_files(group: str, folder: Path | None = None) -> dict[str, Path]:
+    """Find the configurations of a group, e.g. "table": name → file, sorted by name.
+
+    Args:
+        group: of the suite's and the user's own folders.
+        folder: where to look instead of there.
+    """
+    folders = [own / group for own in config_folders()] if folder is None else [folder]
+    found = {file.stem: file for place in folders for file in place.glob("*.yaml")}
     return dict(sorted(found.items()))
 
 
@@ -71,6 +78,28 @@ def _plugins_of(folder: Path) -> list[str]:
 def cache_dir() -> Path:
     """Return the cache folder: $DFA_CACHE_DIR, or ~/.cache/dfa-benchmarks."""
     return Path(os.environ.get("DFA_CACHE_DIR") or Path.home() / ".cache" / "dfa-benchmarks")
+
+
+def data_roots(data_dir: Path) -> tuple[Path, Path]:
+    """Return the folders below which published data are looked for: the data folder, and the cache folder."""
+    return data_dir, cache_dir()
+
+
+def first_writable(folders: Sequence[Path], what: str) -> Path:
+    """Return the first folder that files may be created in.
+
+    Args:
+        folders: in order of preference.
+        what: is to be written, for the message.
+
+    Raises:
+        DataError: there is none.
+    """
+    for folder in folders:
+        if writable(folder):
+            return folder
+    tried = " nor ".join(map(str, folders))
+    raise DataError(f"{what} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder")
 
 
 def writable(folder: Path) -> bool:

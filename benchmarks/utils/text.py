@@ -1,6 +1,6 @@
 """Durations, means and Markdown for people to read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -27,6 +27,23 @@ def markdown_list(lines: Iterable[str]) -> str:
 def markdown_page(title: str, *parts: str) -> str:
     """Join a title and parts, such as paragraphs and tables, to a Markdown page; empty parts are left out."""
     return "\n\n".join(part for part in (f"# {title}", *parts) if part) + "\n"
+
+
+def name_meant(word: str, known: Collection[str]) -> str:
+    """Return the known name that a word stands for: itself, or the one that differs in case or "-" for "_" alone.
+
+    A word that stands for none is returned as it is.
+    """
+
+    def folded(name: str) -> str:
+        return name.replace("-", "_").lower()
+
+    return word if word in known else next((name for name in known if folded(name) == folded(word)), word)
+
+
+def run_title(task: str, model: str, rule: str, seed: int) -> str:
+    """Name a run in a few words, as in reports."""
+    return f"{task} {model} {rule} seed {seed}"
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import ConfigError
@@ -20,6 +21,36 @@ def is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def check_known(key: str, value: str, known: Sequence[str]) -> None:
+    """Check a word that is one of a few.
+
+    Raises:
+        ConfigError: it is not among the known ones.
+    """
+    if value not in known:
+        raise ConfigError(f"unknown {key} '{value}'; known: {', '.join(known)}")
+
+
+def check_least(key: str, value: float, least: float) -> None:
+    """Check a number that has a lower bound.
+
+    Raises:
+        ConfigError: it is below, or not a number.
+    """
+    if not value >= least:
+        raise ConfigError(f"{key} must be at least {least:g}, got {value}")
+
+
+def check_probability(key: str, value: float) -> None:
+    """Check the probability with which something is left out, which is not all.
+
+    Raises:
+        ConfigError: it is not at least 0 and below 1.
+    """
+    if not 0 <= value < 1:
+        raise ConfigError(f"{key} must be at least 0 and below 1, got {value}")
 
 
 def check_count(key: str, value: int | None, most: int = MOST) -> None:

@@ -1,5 +1,6 @@
 """YAML files that a user may have written, or damaged: read, or refused in one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ from benchmarks.utils.files import read_regular
 
 _MOST_BYTES = 2**20
 _MOST_VALUES = 100_000  # more than any configuration has; aliases can make a short file endless
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as the number that Hydra reads it as; in YAML 1.1 it lacks a point, and is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -23,7 +33,7 @@ def read_yaml(path: Path, what: str) -> Any:
         ConfigError: it cannot be read, is not YAML, or is endless.
     """
     try:
-        content = yaml.safe_load(read_regular(path, _MOST_BYTES))
+        content = yaml.load(read_regular(path, _MOST_BYTES), _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{what} is not valid YAML: {_first_line(error)}") from None
     except RecursionError:

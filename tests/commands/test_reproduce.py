@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.commands import reproduce
+from benchmarks.commands import records, reproduce, tune
 from benchmarks.config import Config
 from benchmarks.registry import FIGURES
 from benchmarks.run.records import RunFolder
@@ -172,6 +172,30 @@ def test_bad_requests_are_one_line(toys: Toys, command: Command, arguments: list
     assert not toys.results.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "shown"),
+    [
+        ("mine", "mine", "Table mine"),
+        ("table_my-Own", "table_my-own", "Table my-Own"),
+        ("own_2", "Own-2", "Table own 2"),
+    ],
+)
+def test_a_table_of_ones_own_may_have_any_name(
+    toys: Toys, command: Command, tmp_path: Path, name: str, asked: str, shown: str
+) -> None:
+    folder = tmp_path / "own"
+    (folder / "table").mkdir(parents=True)
+    text = (REPOSITORY / "configs" / "table" / "table_movielens.yaml").read_text()
+    (folder / "table" / f"{name}.yaml").write_text(text.replace("heading:", "# heading:"))
+    own = ["--config-dir", str(folder), "--scale", "smoke", "--results", str(toys.results)]
+    code, out, err = command(reproduce.main, asked, "--dry", *own)
+    assert (code, err) == (0, "") and out.startswith(f"{shown}: scale smoke (as asked)")
+    code, _, err = command(tune.main, asked, "--dry", *own[:4])
+    assert (code, err) == (2, f"error: table file {name}.yaml names no `rates` to try\n")
+    code, _, err = command(records.main, "export", asked, *own)
+    assert code == 2 and err.startswith(f"error: {name}: {shown} has no recorded runs")
+
+
 def test_a_results_folder_that_cannot_be_written(toys: Toys, command: Command) -> None:
     toys.results.write_text("in the way")
     code, _, err = command(reproduce.main, *_arguments(toys))
@@ -217,4 +241,9 @@ def test_what_takes_hours_is_made_only_by_name() -> None:
     assert "table_a5" in target_names(["all"]) and "figure_a1" in target_names(["all"])
     assert not {"table_a5_reduced", "figure_1_reduced", "figure_1_curves"} & set(target_names(["all"]))
     assert target_names(["table-A5-reduced"]) == ["table_a5_reduced"]
+    assert target_names(["table_3", "all", "Table-3", "table_a5_reduced"]) == [
+        "table_3",
+        *(name for name in target_names(["all"]) if name != "table_3"),
+        "table_a5_reduced",
+    ]
     assert load_spec("table_a5_reduced").heading == "Table A5 reduced"

@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_no_part_of_a_run(
     start = f"error: cannot write to the results folder '{tmp_path}/own/runs/"
     assert code == 2 and err.startswith(start) and err.endswith(": No space left on device\n") and err.count("\n") == 1
     files = [path for path in (tmp_path / "own").rglob("*") if path.is_file()]
-    assert sorted(path.name for path in files) == ["config.yaml", "metrics.jsonl", "result.json"]
+    assert sorted(path.name for path in files) == [".lock", "config.yaml", "metrics.jsonl", "result.json"]
     monkeypatch.undo()
     monkeypatch.setattr(archive, "RECORDS", place.parent)
     code, out, _ = command(records.main, "import", TABLE, "--results", str(tmp_path / "own"))

@@ -14,7 +14,7 @@ from benchmarks.families.recommenders.criteo.first_rows import check_first_rows
 from benchmarks.families.recommenders.criteo.load import load_criteo
 from benchmarks.families.recommenders.movielens import MOST_BYTES, read_ratings, unpack
 from benchmarks.families.view_synthesis.scenes.blender import load_blender
-from benchmarks.families.view_synthesis.stand_in import views as stand_in
+from tests.helpers.scenes import write_blender
 
 ROW = "\t".join(["1", *map(str, range(13)), *(f"{number:08x}" for number in range(26))])
 _CRITEO: dict[str, tuple[str | bytes, str]] = {
@@ -122,7 +122,7 @@ def test_an_archive_of_ratings_is_read_with_bounds(tmp_path: Path, kind: str) ->
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "toys"
-    stand_in.write_blender(folder, width=8, views=6)
+    write_blender(folder, width=8, views=6)
     return folder
 
 

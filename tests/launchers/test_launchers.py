@@ -154,7 +154,7 @@ _DRIVER = (
     "from benchmarks.launchers import launch\n"
     "if __name__ == '__main__':\n"
     "    configs = [from_dict(content) for content in json.load(open(sys.argv[1]))]\n"
-    "    sys.exit(guarded(lambda: len(launch(configs, {'name': 'local', 'jobs': 2}))))\n"
+    "    sys.exit(guarded(lambda: len(launch(configs, {'name': 'local', 'jobs': 2})), resumes=True))\n"
 )
 
 

@@ -252,7 +252,6 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
         (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),
         (["--depths", "4,0"], "--depths: numbers of blocks, at least 1 and separated by commas, not '4,0'"),
         (["--parts", "latency", "--before", "configs"], "--before: 'configs' is no checkout of this project"),
-        (["--threads", "0"], "--threads and --rounds must be at least 1"),
     ],
 )
 def test_what_cannot_be_benched(arguments: list[str], message: str, tmp_path: Path, command: Command) -> None:

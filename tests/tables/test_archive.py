@@ -128,6 +128,27 @@ def test_no_path_of_a_machine_gets_into_an_archive(toys: Toys, tmp_path: Path) -
     assert archived.restore([other.config()]) == 0  # nothing is overwritten
 
 
+def test_the_folder_of_a_run_that_another_process_is_at_work_on_is_left_alone(
+    place: Path, toys: Toys, command: Command, tmp_path: Path
+) -> None:
+    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *_arguments(place.parent))
+    busy = next(place.parent.glob("runs/toy/toy_mlp/dfa/seed1-*")).relative_to(place.parent)
+    for results in (place.parent, tmp_path / "elsewhere"):
+        shutil.rmtree(results / "runs", ignore_errors=True)
+        folder = RunFolder(results / busy)
+        with folder.locked():
+            folder.checkpoint.write_bytes(b"of the run that is at work")
+            code, out, _ = command(command_records.main, "import", *_arguments(results))
+            assert code == 0 and "3 of 4 runs put back" in out
+            assert command(reproduce.main, *_arguments(results), "--jobs", "1", "--force")[0] == 0
+            assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint.pt"]
+        told = "(1 of 2 seeds done; another process is at work on it): gcn/dfa:cora"
+        assert told in (results / "tables" / "table_3.md").read_text()
+        assert "1 of 4 runs put back" in command(command_records.main, "import", *_arguments(results))[1]
+        assert not folder.checkpoint.exists() and folder.result.exists()
+
+
 @pytest.mark.parametrize("length", [1, 99, 100, 101, 1234])
 def test_thinned_histories_keep_the_best_and_the_last(length: int) -> None:
     history = [{"step": step} for step in range(1, length + 1)]

@@ -1,5 +1,6 @@
 """Figure files, and drawing without leaving half a picture."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchmarks.commands import reproduce
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.registry import FIGURES
+from benchmarks.run.records import RunFolder
 from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec, draw_figure, known_figures, load_figure
@@ -138,6 +140,21 @@ def test_the_command_runs_the_panels_and_draws(
     code, out, _ = command(reproduce.main, *_figure_2(toys))
     assert code == 0 and "1 runs to do" in out, "a figure of weights was to be drawn without them"
     assert weights.exists() and len(list((toys.results / "superseded").rglob("result.json"))) == 1
+
+    # A record from before data and code were noted; another process may be about to make the weights.
+    weights.unlink()
+    result = weights.with_name("result.json")
+    result.write_text(
+        json.dumps({key: value for key, value in json.loads(result.read_text()).items() if key != "inputs"})
+    )
+    (plan,) = targets.Plans(
+        ["figure_2"], "mini", None, [], [item for item in toys.overrides if item[:4] in ("plug", "run.")]
+    )
+    with RunFolder(result.parent).locked():
+        plan.set_aside_without_weights()
+        assert result.exists()
+    assert command(reproduce.main, *_figure_2(toys))[0] == 0
+    assert weights.exists() and len(list((toys.results / "superseded").rglob("result.json"))) == 2
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     code, _, err = command(reproduce.main, *_figure_2(toys), "--set", "optimizer.lr=0.5")

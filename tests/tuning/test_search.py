@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -122,6 +123,32 @@ def test_configured_settings_that_leave_no_metric_end_the_search(
     code, _, err = _search(command, toys, space, "--trials", "2")
     assert code == 2 and "the settings as configured come to no evaluation: its worker process died" in err
     assert not (toys.results / "search").exists()
+
+
+def test_choices_are_taken_as_they_are(toys: Toys, command: Command, tmp_path: Path) -> None:
+    """Null, text that on the command line would be a number or a sweep, and a number as configuration files have it."""
+    pytest.importorskip("optuna")
+    named = {"name": "toy", "family": None, "source": "stand_in", "options": {"file": "x", "worse": False}}
+    ConfigStore.instance().store(group="task", name="toy_named", node=named)
+    choices = {"trainer.patience": "[null]", "task.options.file": "['1e3', 'a,b', 'None']", "rule.options.seed": "[1]"}
+    (tmp_path / "as_is.yaml").write_text(
+        "".join(f"{key}: {values}\n" for key, values in choices.items())
+        + "task.options.worse: [true]\noptimizer.lr: [1e-3]\n"
+    )
+    code, out, err = _search(command, toys, tmp_path / "as_is.yaml", "task=toy_named", "rule=dfa", "--trials", "9")
+    assert code == 0, err
+    tried = {row["task.options.file"] for row in _rows(toys, "toy-toy_mlp-dfa-paper")}
+    assert tried == {"x", "1e3", "a,b", "None"}, "the sampler tries every choice"
+    configs = [yaml.safe_load(path.read_text()) for path in toys.results.rglob("config.yaml")]
+    assert {config["task"]["options"]["file"] for config in configs} == tried
+    assert {config["trainer"]["patience"] for config in configs} == {None}
+    assert {(type(config["optimizer"]["lr"]), config["optimizer"]["lr"]) for config in configs} == {(float, 0.001)}
+    assert {row["trainer.patience"] for row in _rows(toys, "toy-toy_mlp-dfa-paper")} == {"null"}
+    assert " null |" in out and "trainer.patience one of null" in out
+    (chosen,) = (toys.results / "search" / "chosen").glob("*.yaml")
+    again = [f"hydra.searchpath=[file://{toys.results}/search]", f"+chosen={chosen.stem}"]
+    config = resolve(compose_config([*toys.overrides, "task=toy_named", "rule=dfa", *again]))
+    assert RunFolder.of(config).read() is not None, "its run is one of those recorded"
 
 
 def test_bad_input_is_one_line(

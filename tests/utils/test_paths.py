@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.utils.paths import cache_dir, writable
+from benchmarks.errors import DataError
+from benchmarks.utils.paths import cache_dir, first_writable, writable
 
 
 def test_cache_folder_is_the_one_asked_for_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,3 +31,11 @@ def test_a_folder_marked_read_only_is_left_alone(tmp_path: Path) -> None:
     marked.mkdir(mode=0o555)
     assert not writable(marked) and not writable(marked / "below")
     assert list(marked.iterdir()) == []
+
+
+def test_the_first_of_the_folders_that_can_be_written_to_is_taken(tmp_path: Path) -> None:
+    closed, opened = tmp_path / "closed", tmp_path / "opened"
+    closed.mkdir(mode=0o555)
+    assert first_writable([closed / "a", opened / "a", tmp_path], "it") == opened / "a"
+    with pytest.raises(DataError, match=f"it can be written neither to {closed} nor {closed / 'b'}; set DFA_CACHE_DIR"):
+        first_writable([closed, closed / "b"], "it")

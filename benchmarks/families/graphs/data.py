@@ -16,7 +16,7 @@ from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.published import FOLDERS, find_planetoid, planetoid_folders, raw_files
 from benchmarks.families.graphs.sparse import SparseMatrix
 from benchmarks.utils.download import fetch, sha256_of
-from benchmarks.utils.paths import writable
+from benchmarks.utils.paths import first_writable
 
 MIRRORS = (
     "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/{file}",
@@ -73,14 +73,15 @@ def public_split(data: Data) -> dict[str, torch.Tensor]:
 
 
 def _obtain(name: str, data_dir: Path, download: bool) -> Path:
-    wanted, fallback = planetoid_folders(name, data_dir)
-    missing = [file for file in raw_files(name) if not (wanted / file).is_file()]
+    places = planetoid_folders(name, data_dir)
     if not download:
+        wanted = places[0]
+        missing = [file for file in raw_files(name) if not (wanted / file).is_file()]
         raise DataError(
             f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run"
             f" `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
         )
-    folder = wanted if writable(wanted) else fallback
+    folder = first_writable(places, FOLDERS[name])
     for file, checksum in raw_files(name).items():
         if not (folder / file).is_file():
             fetch([mirror.format(file=file) for mirror in MIRRORS], folder / file, checksum)

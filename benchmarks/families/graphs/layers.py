@@ -17,6 +17,7 @@ from torch_geometric.nn.dense import Linear
 from torch_geometric.nn.inits import uniform, zeros
 from torch_geometric.utils import softmax
 
+from benchmarks.errors import ConfigError
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.sparse import SparseMatrix, pair_products, weighted_sum
 
@@ -148,7 +149,9 @@ class SplineConvolution(nn.Module):
 
         def build() -> list[SparseMatrix]:
             if graph.edge_attr is None:
-                raise ValueError("the spline convolution needs a pseudo-coordinate per edge (edge_attr)")
+                raise ConfigError(
+                    "the spline convolution needs a pseudo-coordinate per edge, which this task's graph lacks"
+                )
             arriving = torch.bincount(graph.edge_index[1], minlength=graph.num_nodes)[graph.edge_index[1]]
             position = graph.edge_attr[:, 0] * (self.kernel_size - 1)
             hats = [(1 - (position - knot).abs()).clamp(min=0) for knot in range(self.kernel_size)]

@@ -16,6 +16,7 @@ from benchmarks.families.graphs.layers import (
     SplineConvolution,
 )
 from benchmarks.registry import MODELS
+from benchmarks.utils.values import check_least, check_probability
 
 
 class TwoLayerNet(nn.Module):
@@ -28,7 +29,8 @@ class TwoLayerNet(nn.Module):
         self, first: nn.Module, second: nn.Module, act: nn.Module, dropout: float, input_dropout: float = 0.0
     ) -> None:
         super().__init__()
-        _check_probabilities(dropout=dropout, input_dropout=input_dropout)
+        check_probability("dropout", dropout)
+        check_probability("input_dropout", input_dropout)
         self.convs = nn.ModuleList([first, second])
         self.act = act
         self.dropout = nn.Dropout(dropout)
@@ -62,7 +64,8 @@ class DynamicNeighbourhoodNet(nn.Module):
         log_softmax: bool,
     ) -> None:
         super().__init__()
-        _check_probabilities(dropout=dropout, attention_dropout=attention_dropout)
+        check_probability("dropout", dropout)
+        check_probability("attention_dropout", attention_dropout)
         self.embed = nn.Linear(in_channels, hidden)
         self.convs = nn.ModuleList(
             NeighbourhoodAggregation(hidden, heads, groups, dropout=attention_dropout) for _ in range(layers)
@@ -108,8 +111,7 @@ def spline(
     input_dropout: float = 0.5,
 ) -> TwoLayerNet:
     """Spline convolutions on one pseudo-coordinate per edge (Fey et al., 2018)."""
-    if kernel_size < 2:
-        raise ConfigError(f"model spline: kernel_size must be at least 2, got {kernel_size}")
+    check_least("model spline: kernel_size", kernel_size, 2)
     first = SplineConvolution(in_channels, hidden, kernel_size)
     second = SplineConvolution(hidden, num_classes, kernel_size)
     return TwoLayerNet(first, second, nn.ELU(), dropout, input_dropout)
@@ -128,7 +130,8 @@ def gat(
     output_attention_dropout: float = 0.6,
 ) -> TwoLayerNet:
     """Graph attention (Veličković et al., 2018), `heads` × `hidden` channels; output heads are averaged."""
-    _check_probabilities(attention_dropout=attention_dropout, output_attention_dropout=output_attention_dropout)
+    check_probability("attention_dropout", attention_dropout)
+    check_probability("output_attention_dropout", output_attention_dropout)
     first = AttentionConvolution(in_channels, hidden, heads, dropout=attention_dropout)
     second = AttentionConvolution(
         heads * hidden, num_classes, output_heads, concat=False, dropout=output_attention_dropout
@@ -163,9 +166,3 @@ def gae(in_channels: int, embedding: int = 16) -> TwoLayerNet:
     """Encoder of the graph autoencoder (Kipf and Welling, 2016): in → 2 · embedding → embedding, no dropout."""
     first, second = GraphConvolution(in_channels, 2 * embedding), GraphConvolution(2 * embedding, embedding)
     return TwoLayerNet(first, second, nn.ReLU(), dropout=0.0)
-
-
-def _check_probabilities(**probabilities: float) -> None:
-    for name, value in probabilities.items():
-        if not 0.0 <= value < 1.0:
-            raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.registry import DATA_CHECKS, DATA_FILES
-from benchmarks.utils.paths import cache_dir
+from benchmarks.utils.paths import data_roots
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 CHECKSUMS = {
@@ -64,7 +64,7 @@ def data_files(name: str, data_dir: Path, options: Mapping[str, Any]) -> list[Pa
 
 def planetoid_folders(name: str, data_dir: Path) -> list[Path]:
     """Return the folders in which the files of a graph are looked for."""
-    return [root / "planetoid" / FOLDERS[name] / "raw" for root in (data_dir, cache_dir())]
+    return [root / "planetoid" / FOLDERS[name] / "raw" for root in data_roots(data_dir)]
 
 
 def find_planetoid(name: str, data_dir: Path) -> Path | None:

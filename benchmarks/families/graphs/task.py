@@ -20,10 +20,13 @@ from benchmarks.families.graphs.links import sample_non_edges, split_links
 from benchmarks.families.graphs.published import FOLDERS
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task, constant_predictions
+from benchmarks.utils.values import check_known
 
 FEATURES = ("normalised", "raw")
 SPLITS = ("public", "folds", "random")
 OUTPUTS = ("logits", "log_probabilities")
+NOT_ONE = 0.1
+"""Distance of a sum of probabilities from one that rounding, to bfloat16 too, does not explain."""
 SAME_SCORE = 1e-6
 """Largest difference between two probabilities of a link that counts as none."""
 
@@ -64,9 +67,9 @@ class NodeClassification(Task):
         nodes: int = 0,
         data_seed: int = 0,
     ) -> None:
-        _one_of("features", features, FEATURES)
-        _one_of("split", split, SPLITS)
-        _one_of("outputs", outputs, OUTPUTS)
+        check_known("task option features", features, FEATURES)
+        check_known("task option split", split, SPLITS)
+        check_known("task option outputs", outputs, OUTPUTS)
         self.outputs = outputs
         if source == "stand_in":
             recipe = _recipe(name, nodes)
@@ -106,6 +109,7 @@ class NodeClassification(Task):
         """Mean cross-entropy over the nodes in `batch`."""
         out = self._forward(model)
         if self.outputs == "log_probabilities":
+            _check_log_probabilities(out[batch])
             return F.nll_loss(out[batch], self.graph.y[batch])
         return F.cross_entropy(out[batch], self.graph.y[batch])
 
@@ -161,7 +165,7 @@ class LinkPrediction(Task):
         nodes: int = 0,
         data_seed: int = 0,
     ) -> None:
-        _one_of("features", features, FEATURES)
+        check_known("task option features", features, FEATURES)
         self.seed = seed
         full_name = f"{name}_links"
         if source == "stand_in":
@@ -225,6 +229,22 @@ def stratified_folds(labels: Tensor, seed: int, shares: tuple[int, int, int] = (
     return {name: torch.cat([next(parts) for _ in range(share)]) for name, share in names}
 
 
+def _check_log_probabilities(out: Tensor) -> None:
+    """Check that the rows of a model's output are logarithms of probabilities; of others the loss has no bound.
+
+    Outputs that are not numbers are left to the training loop.
+
+    Raises:
+        ConfigError: those of a row do not sum to one.
+    """
+    sums = out.detach().float().logsumexp(dim=1).exp()
+    if bool((sums > 1 + NOT_ONE).any() or (sums < 1 - NOT_ONE).any()):
+        raise ConfigError(
+            "task.options.outputs=log_probabilities, but the model returns scores, whose exponentials do not sum to "
+            "one; set model.options.log_softmax=true, or task.options.outputs=logits"
+        )
+
+
 def _recipe(name: str, nodes: int) -> stand_in.Recipe:
     recipe = stand_in.RECIPES[name]
     if nodes == 0:
@@ -240,11 +260,6 @@ def _recipe(name: str, nodes: int) -> stand_in.Recipe:
 
 def _sizes(data: Data) -> dict[str, float | str]:
     return {"nodes": float(data.num_nodes), "edges": float(data.num_edges)}
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"task option {option}: unknown value '{value}'; known: {', '.join(known)}")
 
 
 for _name in FOLDERS:

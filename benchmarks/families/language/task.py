@@ -17,6 +17,7 @@ from benchmarks.families.language.texts import SOURCES, find_text
 from benchmarks.families.language.tokens import tokenised
 from benchmarks.registry import TASKS
 from benchmarks.task import Task, constant_predictions, cut_rows
+from benchmarks.utils.values import check_least
 
 ALIGNMENT_COLUMNS = 4
 
@@ -66,8 +67,7 @@ class LanguageModelling(Task):
         stand_in_seed: int = 0,
     ) -> None:
         for option, value in {"columns": columns, "window": window, "groups": groups}.items():
-            if value < 1:
-                raise ConfigError(f"task option {option} must be at least 1, got {value}")
+            check_least(f"task option {option}", value, 1)
         if columns % groups:
             raise ConfigError(
                 f"task option groups (trainer.accumulate): {columns} columns cannot be divided into {groups} groups"

@@ -9,7 +9,7 @@ from benchmarks.errors import DataError
 from benchmarks.families.language.data import SPLITS
 from benchmarks.utils.download import offline, sha256_of
 from benchmarks.utils.files import atomic_path
-from benchmarks.utils.paths import cache_dir, writable
+from benchmarks.utils.paths import data_roots, first_writable
 
 HUB = "Salesforce/wikitext"
 PLAIN_TEXT = "plain_text"
@@ -127,7 +127,7 @@ def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Pa
 
 
 def _places(name: str, data_dir: Path) -> list[Path]:
-    return [root / PUBLISHED[name].folder for root in (data_dir, cache_dir())]
+    return [root / PUBLISHED[name].folder for root in data_roots(data_dir)]
 
 
 def _file(name: str, split: str) -> str:
@@ -144,13 +144,7 @@ def _fetch(name: str, data_dir: Path) -> dict[str, Path]:
         raise DataError(f"{missing_data(name, data_dir)}; DFA_OFFLINE forbids the download")
     import datasets
 
-    places = _places(name, data_dir)
-    folder = next((place for place in places if writable(place)), None)
-    if folder is None:
-        tried = " nor ".join(map(str, places))
-        raise DataError(
-            f"{PUBLISHED[name].folder} can be written neither to {tried}; set DFA_CACHE_DIR to a writable folder"
-        )
+    folder = first_writable(_places(name, data_dir), PUBLISHED[name].folder)
     written = {split: folder / _file(name, split) for split in SPLITS}
     try:
         splits = datasets.load_dataset(HUB, f"{PUBLISHED[name].folder}-v1")

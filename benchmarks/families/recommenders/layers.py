@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.values import check_least, check_probability
 
 
 class FieldTable(nn.Module):
@@ -33,8 +34,7 @@ class FieldTable(nn.Module):
         sizes = [int(size) for size in field_sizes]
         if not sizes or min(sizes) < 1 or sum(sizes) >= 2**31:
             raise ConfigError("field_sizes must be positive and sum to less than 2**31")
-        if dim < 1:
-            raise ConfigError(f"embedding_dim must be at least 1, got {dim}")
+        check_least("embedding_dim", dim, 1)
         self.table = nn.Embedding(sum(sizes), dim)
         # int32 like the ids, so that a look-up needs no conversion.
         offsets = torch.tensor([0, *np.cumsum(sizes)[:-1]], dtype=torch.int32)
@@ -134,8 +134,7 @@ class CrossNetwork(nn.Module):
 
     def __init__(self, features: int, depth: int) -> None:
         super().__init__()
-        if depth < 1:
-            raise ConfigError(f"cross_layers must be at least 1, got {depth}")
+        check_least("cross_layers", depth, 1)
         self.layers = nn.ModuleList(CrossLayer(features) for _ in range(depth - 1))
         self.last = CrossLayer(features)
 
@@ -166,8 +165,7 @@ class Logarithmic(nn.Module):
 
     def __init__(self, fields: int, neurons: int) -> None:
         super().__init__()
-        if neurons < 1:
-            raise ConfigError(f"neurons must be at least 1, got {neurons}")
+        check_least("neurons", neurons, 1)
         bound = fields**-0.5
         self.weight = nn.Parameter(torch.empty(neurons, fields).uniform_(-bound, bound))
 
@@ -200,8 +198,7 @@ class AttentionStack(nn.Module):
 
     def __init__(self, dim: int, heads: int, depth: int, dropout: float) -> None:
         super().__init__()
-        if depth < 1:
-            raise ConfigError(f"attention_layers must be at least 1, got {depth}")
+        check_least("attention_layers", depth, 1)
         if heads < 1 or dim % heads:
             raise ConfigError(f"attention_dim ({dim}) must be a multiple of heads ({heads})")
         self.layers = nn.ModuleList(SelfAttention(dim, heads, dropout) for _ in range(depth - 1))
@@ -220,13 +217,3 @@ class Attended(nn.Module):
     def forward(self, attended: Tensor, residual: Tensor) -> Tensor:
         """Map two (batch, fields, dim) to (batch, fields * dim)."""
         return torch.relu(attended + residual).flatten(1)
-
-
-def check_probability(name: str, value: float) -> None:
-    """Check that 0 ≤ value < 1.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not 0 <= value < 1:
-        raise ConfigError(f"{name} must be in [0, 1), got {value}")

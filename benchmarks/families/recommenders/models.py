@@ -18,9 +18,9 @@ from benchmarks.families.recommenders.layers import (
     Logarithmic,
     Mlp,
     PairwiseProducts,
-    check_probability,
 )
 from benchmarks.registry import MODELS
+from benchmarks.utils.values import check_probability
 
 
 @MODELS.register("fm")

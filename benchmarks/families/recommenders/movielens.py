@@ -9,6 +9,7 @@ from benchmarks.errors import DataError
 from benchmarks.families.recommenders.data import ClickLog, LoadedLog
 from benchmarks.utils.download import fetch, sha256_of
 from benchmarks.utils.files import atomic_path
+from benchmarks.utils.paths import data_roots, first_writable
 
 CLICK_ABOVE = 3
 MOST_IDS = 10_000_000  # of a field; each becomes a row of the model's embedding
@@ -41,35 +42,44 @@ RELEASES = {
 
 
 def load_movielens(release: str, data_dir: Path, download: bool = False) -> LoadedLog:
-    """Load `ml-100k/u.data` or `ml-1m/ratings.dat` from `data_dir`.
+    """Load `ml-100k/u.data` or `ml-1m/ratings.dat`.
 
     Args:
         release: "100k" or "1m".
-        data_dir: folder of the data sets.
+        data_dir: the file lies below it, or else in the same place in the cache folder.
         download: whether to fetch a missing file.
 
     Raises:
         DataError: the file is missing or malformed, or cannot be downloaded.
     """
     known = RELEASES[release]
-    path = data_dir / known.folder / known.file
-    if missing := missing_movielens(release, data_dir):
+    path = find_movielens(release, data_dir)
+    if path is None:
         if not download:
-            raise DataError(missing)
+            raise DataError(missing_movielens(release, data_dir))
+        path = first_writable([root / known.folder for root in data_roots(data_dir)], known.folder) / known.file
         _download(known, path)
     log = read_ratings(path)
     notes: dict[str, float | str] = {"rows": len(log), "click_rate": round(float(log.labels.mean()), 4)}
     return LoadedLog(log, f"movielens_{release}", {known.file: sha256_of(path)}, notes)
 
 
-def missing_movielens(release: str, data_dir: Path) -> str:
-    """Return why the ratings are not available in `data_dir`, or ""."""
+def find_movielens(release: str, data_dir: Path) -> Path | None:
+    """Return the file of the ratings, or None where there is none."""
     known = RELEASES[release]
-    path = data_dir / known.folder / known.file
-    if path.is_file():
+    places = (root / known.folder / known.file for root in data_roots(data_dir))
+    return next((path for path in places if path.is_file()), None)
+
+
+def missing_movielens(release: str, data_dir: Path) -> str:
+    """Return why the ratings are not available, or ""."""
+    if find_movielens(release, data_dir) is not None:
         return ""
+    known = RELEASES[release]
+    wanted = data_dir / known.folder / known.file
     return (
-        f"MovieLens is not at {path}; run `python -m benchmarks fetch movielens_{release}` or unpack {known.url} there"
+        f"MovieLens is not at {wanted}; run `python -m benchmarks fetch movielens_{release}` or unpack {known.url}"
+        " there"
     )
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.families.recommenders.movielens import RELEASES, missing_movielens
+from benchmarks.families.recommenders.movielens import RELEASES, find_movielens, missing_movielens
 from benchmarks.registry import DATA_CHECKS, DATA_FILES
 
 CRITEO_FILES = ("train.txt", "train.txt.gz")
@@ -24,7 +24,7 @@ def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Pa
     """List the files that a task's real data are read from; empty if they are missing."""
     release = task.removeprefix("movielens_")
     if release in RELEASES:
-        known = [data_dir / RELEASES[release].folder / RELEASES[release].file]
+        known = [path] if (path := find_movielens(release, data_dir)) else []
     elif task == "criteo" and not options.get("hugging_face"):
         known = [data_dir / "criteo" / name for name in (*CRITEO_FILES, CRITEO_SAMPLE)]
     else:

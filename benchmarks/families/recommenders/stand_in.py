@@ -22,10 +22,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.errors import ConfigError
-
-INTEGERS = 13
-CATEGORIES = 26
-FIELDS = INTEGERS + CATEGORIES
+from benchmarks.families.recommenders.criteo.parse import CATEGORIES, FIELDS, INTEGERS
+from benchmarks.utils.values import check_least
 
 # Triples of interacting category fields; `_vocabularies` sets their sizes.
 TRIPLES = ((13, 14, 15), (16, 17, 18), (19, 20, 21), (22, 23, 24))
@@ -74,8 +72,7 @@ class ClickModel:
         third: float = 0.6,
         click_rate: float = 0.25,
     ) -> None:
-        if vocabulary < 10:
-            raise ConfigError(f"vocabulary must be at least 10, got {vocabulary}")
+        check_least("vocabulary", vocabulary, 10)
         if not 0 < click_rate < 1:
             raise ConfigError(f"click_rate must lie between 0 and 1, got {click_rate}")
         self.seed = seed
@@ -96,8 +93,7 @@ class ClickModel:
 
     def chunks(self, rows: int, chunk: int = 250_000) -> Iterator[ClickRows]:
         """Yield `rows` rows in pieces of at most `chunk`, as a function of seed, rows and chunk."""
-        if rows < 1:
-            raise ConfigError(f"rows must be at least 1, got {rows}")
+        check_least("rows", rows, 1)
         for start in range(0, rows, chunk):
             yield self.draw(min(chunk, rows - start), stream=start // chunk)
 
@@ -149,14 +145,13 @@ def expected_auc(probability: NDArray[np.float64], score: NDArray[np.float64] | 
     score = probability if score is None else score
     order = np.argsort(score, kind="stable")
     p, s = probability[order], score[order]
-    _, starts, counts = np.unique(s, return_index=True, return_counts=True)
+    starts = np.unique(s, return_index=True)[1]
     clicks = np.add.reduceat(p, starts)
     others = np.add.reduceat(1 - p, starts)
     both = np.add.reduceat(p * (1 - p), starts)  # to be subtracted: i = j
     below = np.cumsum(others) - others
     wins = np.sum(clicks * below + 0.5 * (clicks * others - both))
     total = p.sum() * (1 - p).sum() - np.sum(p * (1 - p))
-    assert counts.sum() == len(p)
     return float(wins / total)
 
 

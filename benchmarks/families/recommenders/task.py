@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from typing_extensions import Unpack
 
 from benchmarks.errors import ConfigError
 from benchmarks.families.recommenders.criteo.load import (
@@ -131,57 +132,101 @@ def click_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"auc": auc, "log_loss": log_loss, **constant_predictions(logits, SAME_LOGIT)}
 
 
-def _click_task(
-    name: str,
-    load_real: Callable[..., LoadedLog] | None,
+class ClickOptions(TypedDict, total=False):
+    """Options that every task of this family has.
+
+    Attributes:
+        batch_size, evaluation_batch, shuffle, split_seed: see `ClickTask`.
+        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the synthetic log.
+    """
+
+    batch_size: int
+    evaluation_batch: int
+    shuffle: bool
+    split_seed: int
+    stand_in_rows: int
+    stand_in_vocabulary: int
+    stand_in_seed: int
+
+
+@TASKS.register("criteo")
+def criteo(
     *,
     seed: int,
     source: str,
     data_dir: Path,
     download: bool = False,
-    batch_size: int = 2048,
-    evaluation_batch: int = 8192,
-    shuffle: bool = True,
+    hugging_face: str = "",
+    min_count: int = 10,
+    max_malformed: float = 0.001,
+    **options: Unpack[ClickOptions],
+) -> ClickTask:
+    """Build the task of Criteo's log.
+
+    Args:
+        seed: see `ClickTask`.
+        source: "real" or "stand_in".
+        data_dir: folder of the data sets.
+        download: whether to fetch missing data.
+        hugging_face: data set on the Hugging Face hub, or a local folder in its layout, to read instead of the text
+            file.
+        min_count: values that occur less often in a field share its rare id.
+        max_malformed: greatest share of malformed rows.
+        options: see `ClickOptions`.
+    """
+    load = partial(load_criteo, data_dir, hugging_face=hugging_face, min_count=min_count, max_malformed=max_malformed)
+    real = partial(load, download=download) if source == "real" else None
+    return _click_task("criteo", real, seed, min_count, **options)
+
+
+@TASKS.register("click_log")
+def click_log(
+    *,
+    seed: int,
+    source: str,
+    data_dir: Path,
+    download: bool = False,
+    min_count: int = 10,
+    **options: Unpack[ClickOptions],
+) -> ClickTask:
+    """Build the task of the synthetic log, see `criteo`; there are no real data."""
+    return _click_task("click_log", None, seed, min_count, **options)
+
+
+def movielens(
+    size: str,
+    *,
+    seed: int,
+    source: str,
+    data_dir: Path,
+    download: bool = False,
+    **options: Unpack[ClickOptions],
+) -> ClickTask:
+    """Build the task of MovieLens-1M or -100k, whose `size` is "1m" or "100k"; see `criteo`."""
+    real = partial(load_movielens, size, data_dir, download) if source == "real" else None
+    return _click_task(f"movielens_{size}", real, seed, **options)
+
+
+def _click_task(
+    name: str,
+    load_real: Callable[[], LoadedLog] | None,
+    seed: int,
+    min_count: int = 10,
+    *,
     split_seed: int = 42,
     stand_in_rows: int = 150_000,
     stand_in_vocabulary: int = 2000,
     stand_in_seed: int = 0,
-    hugging_face: str = "",
-    min_count: int = 10,
-    max_malformed: float = 0.001,
+    **batching: Any,
 ) -> ClickTask:
-    """Build a task of this family.
-
-    Args:
-        name: name of the task.
-        load_real: loader of the real log; None if there is only the stand-in.
-        seed, batch_size, evaluation_batch, shuffle, split_seed: see `ClickTask`.
-        source: "real" or "stand_in".
-        data_dir: folder of the data sets.
-        download: whether to fetch missing data.
-        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the synthetic log.
-        hugging_face: data set on the Hugging Face hub, or a local folder in its layout, to read instead of the text
-            file of Criteo.
-        min_count: values that occur less often in a field share its rare id.
-        max_malformed: greatest share of malformed rows in a Criteo file.
-    """
-    if source == "stand_in" or load_real is None:
+    """Build a task of a real log or, without `load_real`, of the synthetic one."""
+    if load_real is None:
         loaded = load_stand_in(stand_in_rows, stand_in_vocabulary, stand_in_seed, split_seed, min_count)
-    elif load_real is load_criteo:
-        loaded = load_criteo(
-            data_dir,
-            hugging_face=hugging_face,
-            min_count=min_count,
-            max_malformed=max_malformed,
-            download=download,
-        )
     else:
-        loaded = load_real(data_dir, download)
+        loaded = load_real()
     info = DataInfo(loaded.name or name, "real" if loaded.name else "stand-in", loaded.checksums, loaded.notes)
-    return ClickTask(loaded.log, info, seed, split_seed, batch_size, evaluation_batch, shuffle)
+    return ClickTask(loaded.log, info, seed, split_seed, **batching)
 
 
-TASKS.register("criteo")(partial(_click_task, "criteo", load_criteo))
-TASKS.register("movielens_1m")(partial(_click_task, "movielens_1m", partial(load_movielens, "1m")))
-TASKS.register("movielens_100k")(partial(_click_task, "movielens_100k", partial(load_movielens, "100k")))
-TASKS.register("click_log")(partial(_click_task, "click_log", None))
+for _size in ("1m", "100k"):
+    TASKS.register(f"movielens_{_size}")(partial(movielens, _size))

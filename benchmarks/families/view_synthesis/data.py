@@ -11,7 +11,7 @@ from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
 from benchmarks.families.view_synthesis.scenes.download import download_file, download_scene
 from benchmarks.families.view_synthesis.scenes.scene import Scene
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
-from benchmarks.utils.paths import cache_dir
+from benchmarks.utils.paths import data_roots
 
 BLENDER = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 LLFF = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
@@ -58,6 +58,10 @@ def load_scene(
     """
     if name not in SCENES:
         raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
+    if allow_partial and name not in (*BLENDER, TINY):
+        raise ConfigError(
+            f"task option allow_partial is of NeRF-Synthetic's scenes alone, and '{name}' is none of them"
+        )
     width = width or None
     if source == "stand_in":
         return _stand_in(name, width or stand_in.WIDTH, stand_in_views)
@@ -120,7 +124,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
 
 
 def _find_array(data_dir: Path) -> Path | None:
-    return next((root / tiny.FILE for root in (data_dir, cache_dir()) if (root / tiny.FILE).is_file()), None)
+    return next((root / tiny.FILE for root in data_roots(data_dir) if (root / tiny.FILE).is_file()), None)
 
 
 def _collection(name: str) -> str:
@@ -128,7 +132,7 @@ def _collection(name: str) -> str:
 
 
 def _candidates(name: str, data_dir: Path) -> list[Path]:
-    return [root / _collection(name) / name for root in (data_dir, cache_dir())]
+    return [root / _collection(name) / name for root in data_roots(data_dir)]
 
 
 def _find(name: str, data_dir: Path) -> Path | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.errors import ConfigError
 from benchmarks.registry import MODELS
 
 OUTPUTS = 4
@@ -157,11 +158,11 @@ class RadianceFields(nn.Module):
         """Return the raw outputs of the field `level`, "coarse" or "fine"; see `Field.forward`.
 
         Raises:
-            ValueError: the model has no fine field.
+            ConfigError: the model has no fine field.
         """
         field = {"coarse": self.coarse, "fine": self.fine}[level]
         if field is None:
-            raise ValueError("this model has no fine field; set task.options.fine_samples=0")
+            raise ConfigError("this model has no fine field; set task.options.fine_samples=0")
         out: Tensor = field(positions, directions)
         return out
 

@@ -1,16 +1,6 @@
-"""Evaluation of the models that the paper's authors released.
+"""Evaluation of the models that the paper's authors released; only tensors are read from a checkpoint."""
 
-    python -m benchmarks.families.view_synthesis.released FILE task=blender_lego
-
-FILE is a released checkpoint, e.g. synth_lego_dfa.ckpt; only tensors are read from it. Further arguments are overrides
-of the configuration. The models were trained with rays through the corners of pixels (`task.options.pixel_centre=0`) of
-pictures 800 wide; `+task.options.pixel_step=8` evaluates one pixel in 64.
-"""
-
-import argparse
-import json
 import pickle
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,8 +15,6 @@ from benchmarks.errors import DataError
 from benchmarks.run.build import build_model, build_task, find_device, load_components
 from benchmarks.run.trainer import evaluate
 from benchmarks.utils.download import sha256_of
-from benchmarks.utils.exits import EXIT_DONE, guarded
-from benchmarks.utils.files import write_result
 from benchmarks.utils.machine import commit, device_name, versions
 
 LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
@@ -121,31 +109,3 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         "versions": versions(),
         "commit": commit()[0],
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `python -m benchmarks.families.view_synthesis.released`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.families.view_synthesis.released",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path, help="a released checkpoint")
-    parser.add_argument("overrides", nargs="*", help="task=blender_lego and further overrides")
-    parser.add_argument("--out", type=Path, help="JSON file to write, e.g. results/released/lego_800.json")
-    options = parser.parse_intermixed_args(arguments)
-
-    def command() -> int:
-        found = evaluate_released(options.file, options.overrides)
-        if options.out is not None:
-            write_result(options.out, json.dumps(found, indent=1) + "\n")
-        for name, value in found["metrics"].items():
-            print(f"  {name:19} {value:.4f}")
-        print(f"  {found['seconds']:.0f} s")
-        return EXIT_DONE
-
-    sys.exit(guarded(command))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ from benchmarks.families.view_synthesis.render.rays import Rays, camera_rays
 from benchmarks.families.view_synthesis.render.volume import DENSITIES, Draws, RenderSettings, render_rays
 from benchmarks.registry import TASKS
 from benchmarks.task import DataInfo, Task, constant_predictions, cut_rows
+from benchmarks.utils.values import check_known, check_least
 
 EPOCH_ITERATIONS = 1_000
 """Iterations per epoch; `trainer.steps` sets the length of a run."""
@@ -98,12 +99,13 @@ class ViewSynthesis(Task):
         dual: bool = False,
         pixel_step: int = 1,
     ) -> None:
-        _at_least(1, parts=parts, chunk=chunk)
-        _at_least(3 if fine_samples else 1, coarse_samples=coarse_samples)
-        _at_least(0, width=width, rays=rays, fine_samples=fine_samples, valid_views=valid_views, test_views=test_views)
-        _at_least(0, noise=noise)
-        if density not in DENSITIES:
-            raise ConfigError(f"task option density: unknown value '{density}'; known: {', '.join(DENSITIES)}")
+        for option, value, least in (
+            *(("parts", parts, 1), ("chunk", chunk, 1), ("width", width, 0), ("rays", rays, 0)),
+            *(("coarse_samples", coarse_samples, 3 if fine_samples else 1), ("fine_samples", fine_samples, 0)),
+            *(("valid_views", valid_views, 0), ("test_views", test_views, 0), ("noise", noise, 0)),
+        ):
+            check_least(f"task option {option}", value, least)
+        check_known("task option density", density, tuple(DENSITIES))
         self.seed = seed
         self.scene = load_scene(
             scene,
@@ -238,12 +240,6 @@ def _evenly_spaced(views: int, wanted: int) -> list[int]:
     if wanted == 0 or wanted >= views:
         return list(range(views))
     return [int(view) for view in np.linspace(0, views - 1, wanted + 2)[1:-1].round()]
-
-
-def _at_least(least: int, **options: float) -> None:
-    for option, value in options.items():
-        if value < least:
-            raise ConfigError(f"task option {option} must be at least {least}, got {value}")
 
 
 for _name, _scene in SCENE_OF_TASK.items():

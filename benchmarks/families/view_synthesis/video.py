@@ -1,12 +1,5 @@
-"""Video of a finished run: the scene along a camera path, a circle around it or a spiral in front of it.
+"""Video of a finished run: the scene along a camera path, a circle around it or a spiral in front of it."""
 
-    python -m benchmarks.families.view_synthesis.video lego.gif task=blender_lego model=nerf rule=dfa
-
-An MP4 needs the package imageio-ffmpeg.
-"""
-
-import argparse
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +12,6 @@ from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.figures import restore_views
 from benchmarks.families.view_synthesis.render.image import as_bytes
-from benchmarks.utils.exits import EXIT_DONE, guarded
 from benchmarks.utils.files import atomic_path
 
 FRAMES_PER_SECOND = 20
@@ -55,27 +47,3 @@ def _write(path: Path, suffix: str, frames: np.ndarray) -> None:
         imageio.imwrite(path, frames, extension=".gif", duration=1000 / FRAMES_PER_SECOND, loop=0)
     else:
         imageio.imwrite(path, frames, extension=".mp4", fps=FRAMES_PER_SECOND)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `python -m benchmarks.families.view_synthesis.video`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.families.view_synthesis.video",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path, help="the GIF or MP4 to write")
-    parser.add_argument("overrides", nargs="*", help="those that the run was trained with, task=… model=… rule=… …")
-    options = parser.parse_args(arguments)
-
-    def command() -> int:
-        if "=" in options.file.name:
-            raise ConfigError(f"the first argument is the file to write, got '{options.file}'; see --help")
-        print(f"written: {options.file} ({make_video(options.file, options.overrides)} frames)")
-        return EXIT_DONE
-
-    sys.exit(guarded(command))
-
-
-if __name__ == "__main__":
-    main()

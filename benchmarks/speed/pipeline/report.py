@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.speed.report import conditions
 from benchmarks.speed.workloads import load_settings
 from benchmarks.utils.text import markdown_page, markdown_table
 from dfa.pipeline.timeline import Costs, predict
@@ -67,7 +68,7 @@ def pipeline_text(rows: Sequence[Row]) -> str:
         "Length of a step relative to backpropagation under 1F1B (GPipe's is the same), where a backward pass takes"
         " twice as long as a forward pass under either rule and communication takes no time.",
         _predicted_table(),
-        _conditions(rows),
+        conditions(rows, " a stage"),
     ]
     return markdown_page("Networks in stages", markdown_table(head, body, left=5), *notes)
 
@@ -151,11 +152,3 @@ def _draw_measured(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_title("measured against PyTorch's schedules", fontsize=9)
     axes.set(xlabel="predicted ratio", ylabel="measured ratio")
     axes.legend(fontsize=7)
-
-
-def _conditions(rows: Sequence[Row]) -> str:
-    facts = list(dict.fromkeys((row["hardware"], row["threads"], row["torch"], row["commit"]) for row in rows))
-    return "  \n".join(
-        f"{hardware}; {threads} thread(s) a stage; PyTorch {torch}; code {commit}."
-        for hardware, threads, torch, commit in facts
-    )

@@ -155,6 +155,11 @@ def test_spline_initialisation_bounds() -> None:
     assert layer.bias.abs().max() == 0
 
 
+def test_a_graph_without_pseudo_coordinates_is_refused(graph: Graph) -> None:
+    with pytest.raises(ConfigError, match="needs a pseudo-coordinate per edge"):
+        build("spline")(Graph(graph.x, graph.y, graph.edge_index))
+
+
 @pytest.mark.parametrize("name", sorted(POINTS))
 def test_model_output_and_feedback_points(graph: Graph, name: str) -> None:
     """The modules named as points exist, fire once, in depth order, and carry one row per node."""

@@ -11,10 +11,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 import benchmarks.families.graphs.models  # noqa: F401  (registers the models)
+from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.graphs.graph import Graph
 from benchmarks.families.graphs.task import LinkPrediction, NodeClassification, stratified_folds
 from benchmarks.registry import MODELS, TASKS
+from benchmarks.run.execute import execute
 from tests.families.graphs.test_data import DATA_DIR, needs_data
 
 
@@ -41,6 +43,27 @@ def train(task: Any, model: nn.Module, epochs: int, lr: float, weight_decay: flo
             optimizer.zero_grad()
             task.loss(model, batch).backward()
             optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_are_not_taken_for_log_probabilities(dtype: torch.dtype) -> None:
+    task = build("cora", outputs="log_probabilities")
+    (batch,) = task.train_batches(1)
+    scores = (30 * torch.randn(task.graph.num_nodes, task.num_classes)).to(dtype)
+    fine = (scores, 1e-3 * scores, torch.full_like(scores, float("nan")))
+    assert all(task.loss(Constant(out.log_softmax(1)), batch).dtype == dtype for out in fine)
+    for out in (scores, torch.zeros_like(scores), scores.softmax(1), (scores / 100).log_softmax(1) - 0.2):
+        with pytest.raises(ConfigError, match=r"set model\.options\.log_softmax=true"):
+            task.loss(Constant(out), batch)
+
+
+def test_a_run_whose_model_returns_scores_is_refused_and_not_recorded(tmp_path: Path) -> None:
+    common = ["task=cora", "model=dna", "rule=dfa", "scale=smoke", "task.source=stand_in", "run.wandb=disabled"]
+    where = [f"run.results_dir={tmp_path}", "task.options.outputs=log_probabilities"]
+    with pytest.raises(ConfigError, match="the model returns scores"):
+        execute(resolve(compose_config([*common, *where])))
+    assert not list(tmp_path.rglob("result.json"))
+    assert execute(resolve(compose_config([*common, *where, "model.options.log_softmax=true"])))["status"] == "done"
 
 
 @pytest.mark.parametrize("name", ["cora", "citeseer", "pubmed"])

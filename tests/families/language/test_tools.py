@@ -169,7 +169,7 @@ def test_the_bench_measures_every_rule_and_pytorchs_own_layers(monkeypatch: pyte
         (["--rules", "bp,nope"], "unknown rule 'nope'; known: torch, bp, macro, micro, shallow"),
         (["--rules", ","], "no rule given; known: torch"),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
-        (["--steps", "0"], "columns and steps must be at least 1"),
+        (["--steps", "0"], "argument --steps: must be from 1 to"),
     ],
 )
 def test_what_cannot_be_benched(arguments: list[str], message: str, tmp_path: Path, command: Command) -> None:

@@ -1,6 +1,7 @@
 """Logs in memory, splits, the order of batches, and the small loaders."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch.utils.data import TensorDataset
 
 from benchmarks.errors import ConfigError, DataError
+from benchmarks.families.recommenders import movielens
 from benchmarks.families.recommenders.data import ClickLog, batches, epoch_order, random_split, storage_groups
 from benchmarks.families.recommenders.movielens import load_movielens, read_ratings
+from benchmarks.families.recommenders.published import data_files, missing_data
 
 
 @pytest.fixture
@@ -111,6 +114,27 @@ def test_movielens_100k_has_its_published_shape() -> None:
 def test_missing_movielens_says_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ml-1m/ratings\.dat.*python -m benchmarks fetch movielens_1m"):
         load_movielens("1m", tmp_path)
+
+
+def test_movielens_goes_to_the_cache_where_the_data_folder_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(urls: list[str], target: Path, sha256: str) -> Path:
+        assert urls == ["https://files.grouplens.org/datasets/movielens/ml-1m.zip"]
+        with zipfile.ZipFile(target, "w") as packed:
+            packed.writestr("ml-1m/ratings.dat", "1::1193::5::978300760\n2::661::3::978302109\n")
+        return target
+
+    monkeypatch.setattr(movielens, "fetch", fetched)
+    monkeypatch.setenv("DFA_CACHE_DIR", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    data.mkdir(mode=0o555)
+    assert missing_data("movielens_1m", data) and data_files("movielens_1m", data, {}) == []
+    loaded = load_movielens("1m", data, download=True)
+    assert loaded.log.labels.tolist() == [1, 0] and not list(data.iterdir())
+    file = tmp_path / "cache" / "ml-1m" / "ratings.dat"
+    assert missing_data("movielens_1m", data) == "" and data_files("movielens_1m", data, {}) == [file]
+    assert load_movielens("1m", data).checksums == loaded.checksums
 
 
 def test_hugging_face_folder_equals_the_text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,19 @@ def test_every_name_has_a_stand_in(name: str) -> None:
     assert {"bayes_auc", "bayes_log_loss"} <= set(built.info.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *((f"movielens_{size}", option) for size in ("1m", "100k") for option in ("min_count", "hugging_face")),
+        *((name, "max_malformed") for name in ("movielens_1m", "click_log")),
+        ("click_log", "hugging_face"),
+    ],
+)
+def test_an_option_of_another_source_is_refused(name: str, option: str) -> None:
+    with pytest.raises(dfa.registry.OptionError, match=f"task '{name}' has no option '{option}'; known: batch_size, "):
+        build(name, **{option: 1})
+
+
 def test_metrics_equal_scikit_learns(task: ClickTask) -> None:
     values = task.evaluate(FirstField(), "test")
     ids, labels = task.log.take(task.split.test)

@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes.blender import has_frame_lists, is_complete, load_blender
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
+from tests.helpers.scenes import write_blender
 
 LEGO = Path(os.environ.get("DFA_DATA_DIR", "")) / "nerf_synthetic" / "lego"
 needs_lego = pytest.mark.skipif(
@@ -26,7 +27,7 @@ needs_lego = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blender") / "toys"
-    stand_in.write_blender(folder, width=16, views=10)
+    write_blender(folder, width=16, views=10)
     return folder
 
 

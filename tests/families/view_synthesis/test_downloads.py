@@ -16,9 +16,9 @@ from benchmarks.families.view_synthesis.data import load_scene, missing_data
 from benchmarks.families.view_synthesis.scenes import download as downloads
 from benchmarks.families.view_synthesis.scenes.blender import is_complete, load_blender
 from benchmarks.families.view_synthesis.scenes.download import ARCHIVES, Archive, download_scene
-from benchmarks.families.view_synthesis.stand_in import views as stand_in
 from tests.conftest import Command
 from tests.families.view_synthesis.packing import collection, members_of, written, zipped
+from tests.helpers.scenes import write_blender
 
 FILES: dict[str, bytes] = {}
 """What the server serves, by path; a path that ends in "short" breaks off half way."""
@@ -130,7 +130,7 @@ def test_a_part_of_a_scene_is_completed_by_a_download(
     scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "nerf_synthetic" / "lego"
-    stand_in.write_blender(folder, width=8, views=9)
+    write_blender(folder, width=8, views=9)
     (folder / "train" / "r_0.png").unlink()
     serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/a.zip"))
     partial = load_scene("lego", data_dir=tmp_path, download=True, allow_partial=True)
@@ -160,7 +160,7 @@ def test_read_only_data_folder_sends_downloads_to_the_cache(
 def test_array_of_tiny_nerf_is_preferred_then_the_blender_scene(
     scenes: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in.write_blender(tmp_path / "nerf_synthetic" / "lego", width=8, views=9)
+    write_blender(tmp_path / "nerf_synthetic" / "lego", width=8, views=9)
     assert "in place of" in str(load_scene("tiny_lego", data_dir=tmp_path, width=4).notes["pictures"])
     monkeypatch.setitem(downloads.FILES, "tiny_nerf_data.npz", (f"{server}/tiny.npz",))
     assert "in place of" in str(load_scene("tiny_lego", data_dir=tmp_path, width=4, download=True).notes["pictures"])
@@ -176,7 +176,7 @@ def test_array_of_tiny_nerf_is_preferred_then_the_blender_scene(
 def test_the_command_for_data_fetches_a_task(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    stand_in.write_blender(tmp_path / "source", width=32, views=9)
+    write_blender(tmp_path / "source", width=32, views=9)
     FILES["/ship.zip"] = zipped(members_of(tmp_path / "source", "ship/"))
     serve(monkeypatch, "nerf_synthetic", Archive(f"{server}/{{scene}}.zip"))
     code, out, _ = command(fetch_data, "blender_ship", "--data-dir", str(tmp_path / "data"))

@@ -14,8 +14,8 @@ from benchmarks.families.view_synthesis.scenes.images import (
     prepare,
     read_picture,
     scaled_size,
-    write_picture,
 )
+from tests.helpers.scenes import write_picture
 
 
 def random_picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:

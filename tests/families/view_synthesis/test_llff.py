@@ -14,6 +14,7 @@ from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes.cameras import average_pose
 from benchmarks.families.view_synthesis.scenes.llff import is_complete, load_llff, read_capture, split_views
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
+from tests.helpers.scenes import write_llff
 
 FERN = Path(os.environ.get("DFA_DATA_DIR", "")) / "nerf_llff_data" / "fern"
 needs_fern = pytest.mark.skipif(
@@ -24,7 +25,7 @@ needs_fern = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llff") / "toys"
-    stand_in.write_llff(folder, width=32, views=17)
+    write_llff(folder, width=32, views=17)
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.models import Encoding, Field, Layer, TinyField
 from benchmarks.registry import MODELS
 
@@ -115,7 +116,7 @@ def test_gradients_reach_no_positions() -> None:
 
 
 def test_a_level_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="this model has no fine field"):
+    with pytest.raises(ConfigError, match="this model has no fine field"):
         MODELS.build("tiny_nerf")("fine", torch.zeros(1, 1, 3), torch.zeros(1, 3))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import benchmarks.families.view_synthesis.models  # noqa: F401  (registers the models)
+from benchmarks.commands import released as released_command
 from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis import released
 from benchmarks.registry import MODELS
@@ -102,12 +103,14 @@ def test_the_command(tmp_path: Path, command: Command) -> None:
     file, written = tmp_path / "lego.ckpt", tmp_path / "out" / "lego.json"
     torch.save(a_release(), file)
     stand_in = ["task=blender_lego", "scale=smoke", "task.source=stand_in", "model.options.width=128"]
-    code, out, err = command(released.main, str(file), *stand_in, "task.options.dual=true", "--out", str(written))
+    code, out, err = command(
+        released_command.main, str(file), *stand_in, "task.options.dual=true", "--out", str(written)
+    )
     assert (code, err) == (0, "") and "test/psnr " in out and "test/psnr_dual" in out
     found = json.loads(written.read_text())
     assert f"test/psnr           {found['metrics']['test/psnr']:.4f}" in out
     assert found["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and found["data"]["kind"] == "stand-in"
-    code, _, err = command(released.main)
-    assert code == 2 and "the following arguments are required: file" in err
-    code, _, err = command(released.main, str(tmp_path / "none.ckpt"), *stand_in)
+    code, _, err = command(released_command.main)
+    assert code == 2 and err.startswith("error: the following arguments are required: file") and err.count("\n") == 1
+    code, _, err = command(released_command.main, str(tmp_path / "none.ckpt"), *stand_in)
     assert code == 2 and err.startswith("error: ") and "cannot be read" in err

@@ -33,7 +33,7 @@ def test_a_slab_of_constant_density_lets_exp_minus_density_times_thickness_throu
                 render = volume_render(raw, depths, straight_rays(1, speed).directions, white)
                 expected = (1 - through) * np.array([0.2, 0.5, 0.9]) + through * white
                 assert render.colors[0].numpy() == pytest.approx(expected, abs=1e-12)
-                assert render.opacity.item() == pytest.approx(1 - through)
+                assert render.weights.sum().item() == pytest.approx(1 - through)
 
 
 def test_density_at_the_last_sample_is_an_opaque_wall() -> None:
@@ -68,8 +68,8 @@ def test_a_ball_is_seen_through_the_length_of_its_chords() -> None:
     for fine in (0, 4000):
         renders = render_rays(Ball(1.0, 0.7), rays, RenderSettings(2.0, 6.0, False, 200, fine))
         render = renders["fine" if fine else "coarse"]
-        errors[fine] = (render.opacity - exact).abs().max().item()
-        assert torch.allclose(render.colors, 0.5 * render.opacity[:, None].expand(-1, 3))
+        errors[fine] = (render.weights.sum(dim=1) - exact).abs().max().item()
+        assert torch.allclose(render.colors, 0.5 * render.weights.sum(dim=1, keepdim=True).expand(-1, 3))
     assert errors[0] < 0.7 * 4 / 199 * 1.01, "an end of the chord is off by at most one gap"
     assert errors[4000] < 0.7 * 4 / 199 * 0.51, "fine samples fill the half gap around every coarse one that saw it"
 
@@ -114,7 +114,7 @@ def test_a_softplus_density_is_nowhere_zero_and_leaves_the_background_visible() 
     for ray in range(3):
         expected = numpy_render(raw[ray].detach().numpy(), depths[ray].numpy(), directions[ray].numpy(), True, True)
         assert render.colors[ray].detach().numpy() == pytest.approx(expected, rel=1e-10)
-    assert (render.opacity < 0.5).all()
+    assert (render.weights.sum(dim=1) < 0.5).all()
     (gradient,) = torch.autograd.grad(render.colors.sum(), raw)
     assert (gradient[..., 3] != 0).all()
 

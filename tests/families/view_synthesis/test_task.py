@@ -190,6 +190,12 @@ def test_impossible_options_are_told(options: dict[str, Any], message: str) -> N
         build(**options)
 
 
+def test_a_scene_of_which_nothing_is_left_out_takes_no_option_for_it() -> None:
+    with pytest.raises(ConfigError, match="allow_partial is of NeRF-Synthetic's scenes alone, and 'fern' is none of"):
+        build("llff_fern", allow_partial=True)
+    assert build("blender_lego", allow_partial=True).info.name == "blender_lego"
+
+
 def overrides(rule: str, place: Path, *more: str) -> list[str]:
     chosen = ["task=tiny_nerf_lego", "model=tiny_nerf", f"rule={rule}", "scale=mini", "task.source=stand_in"]
     size = ["task.options.width=16", "task.options.coarse_samples=16", "task.options.parts=1"]

@@ -11,7 +11,7 @@ from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis.scenes.blender import load_blender
 from benchmarks.families.view_synthesis.scenes.cameras import turntable
 from benchmarks.families.view_synthesis.scenes.tiny import load_tiny, load_tiny_from_blender
-from benchmarks.families.view_synthesis.stand_in import views as stand_in
+from tests.helpers.scenes import write_blender
 
 
 def arrays() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_broken_files_are_named_and_nothing_is_unpickled(tmp_path: Path, damage:
 
 
 def test_a_blender_scene_takes_its_place_and_says_so(tmp_path: Path) -> None:
-    stand_in.write_blender(tmp_path / "toys", width=16, views=10)
+    write_blender(tmp_path / "toys", width=16, views=10)
     scene = load_tiny_from_blender("tiny_lego", tmp_path / "toys", width=8, allow_partial=False)
     blender = load_blender("toys", tmp_path / "toys", width=8, allow_partial=False, white_background=False)
     assert {split: len(views) for split, views in scene.splits.items()} == {"train": 10, "valid": 2, "test": 1}

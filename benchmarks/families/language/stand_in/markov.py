@@ -83,15 +83,6 @@ class MarkovSource:
             state = next_state[state][word]
         return words
 
-    def losses(self, words: NDArray[np.integer]) -> Floats:
-        """Return −log p of each word given all words before it; the text begins with a sentence."""
-        losses = np.empty(len(words))
-        state = 0
-        for index, word in enumerate(words.tolist()):
-            losses[index] = -np.log(self.probabilities[state, word])
-            state = self.next_state[state, word]
-        return losses
-
     def window_losses(self, windows: NDArray[np.integer]) -> Floats:
         """Return −log p of each word but the first of each window given the words before it in the window.
 

@@ -101,11 +101,6 @@ class Render:
     depths: Tensor
 
     @property
-    def opacity(self) -> Tensor:
-        """Opacity of each ray, (rays,): 1 hides the background."""
-        return self.weights.sum(dim=-1)
-
-    @property
     def depth(self) -> Tensor:
         """Expected depth of each ray, (rays,); 0 for an empty ray."""
         return (self.weights * self.depths).sum(dim=-1)

@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis.scenes import blender, llff, tiny
 from benchmarks.utils.download import fetch, offline
-from benchmarks.utils.paths import cache_dir, writable
+from benchmarks.utils.paths import data_roots, first_writable
 
 _AUTHORS = "https://cseweb.ucsd.edu/~viscomp/projects/LF/papers/ECCV20/nerf"
 _DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
@@ -99,9 +99,9 @@ def download_scene(collection: str, scene: str, data_dir: Path) -> Path:
         The scene's folder.
 
     Raises:
-        DataError: every archive failed, or DFA_OFFLINE is set.
+        DataError: every archive failed, DFA_OFFLINE is set, or no folder can be written to.
     """
-    root = _root(data_dir, collection) / collection
+    root = first_writable([root / collection for root in data_roots(data_dir)], collection)
     if offline():
         raise DataError(f"{scene} is missing and DFA_OFFLINE forbids the download; place it in {root / scene}")
     layout = _FORMATS[collection]
@@ -125,13 +125,9 @@ def download_file(name: str, data_dir: Path) -> Path:
     """Download a file of `FILES` to `data_dir`, or to the cache folder if that is read-only.
 
     Raises:
-        DataError: every mirror failed, or DFA_OFFLINE is set.
+        DataError: every mirror failed, DFA_OFFLINE is set, or no folder can be written to.
     """
-    return fetch(FILES[name], _root(data_dir, ".") / name, None)
-
-
-def _root(data_dir: Path, below: str) -> Path:
-    return data_dir if writable(data_dir / below) else cache_dir()
+    return fetch(FILES[name], first_writable(data_roots(data_dir), name) / name, None)
 
 
 def unpack_scene(archive: Path, scene: str, target: Path, marker: str, is_complete: Callable[[Path], bool]) -> Path:

@@ -1,4 +1,4 @@
-"""Picture files: reading and writing, compositing on a background, reduction by an area filter."""
+"""Picture files: reading, compositing on a background, reduction by an area filter."""
 
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,6 @@ def picture_size(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-
-
-def write_picture(path: Path, picture: Pictures) -> None:
-    """Write (height, width, 3) RGB or (height, width, 4) RGBA as PNG."""
-    Image.fromarray(picture).save(path, format="PNG")
 
 
 def prepare(picture: Pictures, height: int, width: int, white_background: bool) -> Pictures:

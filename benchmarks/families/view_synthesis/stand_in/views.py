@@ -1,11 +1,9 @@
 """Stand-in: synthetic scenes, seen from a hemisphere (like the Blender scenes) or the front (like the LLFF scenes).
 
-Cameras, pictures and splits depend on the requested size only, not on a run's seed. The scenes can be written to disk
-in either format.
+Cameras, pictures and splits depend on the requested size only, not on a run's seed.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.families.view_synthesis.scenes.blender import SPLITS, blender_scene, list_file
+from benchmarks.families.view_synthesis.scenes.blender import blender_scene
 from benchmarks.families.view_synthesis.scenes.cache import cached, in_parallel
 from benchmarks.families.view_synthesis.scenes.cameras import Array, hemisphere, look_at
-from benchmarks.families.view_synthesis.scenes.images import prepare, write_picture
-from benchmarks.families.view_synthesis.scenes.llff import CAMERAS, Capture, forward_scene, split_views
+from benchmarks.families.view_synthesis.scenes.images import prepare
+from benchmarks.families.view_synthesis.scenes.llff import Capture, forward_scene, split_views
 from benchmarks.families.view_synthesis.scenes.scene import Pictures, Scene, Views
 from benchmarks.families.view_synthesis.stand_in.raytracer import Shape, depth_map, render
 from benchmarks.families.view_synthesis.stand_in.still_life import furnished_room, still_life
@@ -29,9 +27,11 @@ WIDTH = 50
 VIEWS = 40
 """Number of training views; validation and test have a fifth as many each."""
 
+ANGLE = 0.6911112070083618
+"""Horizontal angle of view of the Blender scenes, in radians."""
+
 Floats = NDArray[np.floating[Any]]
 
-_ANGLE = 0.6911112070083618  # horizontal angle of view of the Blender scenes, in radians
 _RADIUS = 4.0
 _FRONT_FOCAL = 1.15  # focal length over width
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
@@ -52,7 +52,7 @@ def load_surround(name: str, width: int = WIDTH, views: int = VIEWS, white_backg
     for split, poses in surround_poses(views).items():
         images = _pictures(shapes, poses, (width, width), surround_focal(width), white_background)
         splits[split] = Views(images, torch.from_numpy(poses.astype(np.float32)))
-    return blender_scene(name, "stand-in", splits, _ANGLE, white_background, {}, _notes(width, width))
+    return blender_scene(name, "stand-in", splits, ANGLE, white_background, {}, _notes(width, width))
 
 
 def load_front(name: str, width: int = WIDTH, views: int = VIEWS) -> Scene:
@@ -96,39 +96,10 @@ def front_capture(width: int, views: int) -> Capture:
 
 def surround_focal(width: int) -> float:
     """Return the focal length of `load_surround` in pixels."""
-    return 0.5 * width / math.tan(0.5 * _ANGLE)
+    return 0.5 * width / math.tan(0.5 * ANGLE)
 
 
-def write_blender(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
-    """Write the scene of `load_surround` in Blender format: RGBA pictures and lists of frames."""
-    for split, poses in surround_poses(views).items():
-        (folder / SPLITS[split]).mkdir(parents=True)
-        frames = []
-        for number, pose in enumerate(poses):
-            name = f"./{SPLITS[split]}/r_{number}"
-            picture = render(still_life(), pose, width, width, surround_focal(width), _samples(width)).rgba()
-            write_picture(folder / f"{name}.png", picture)
-            matrix = [*pose.tolist(), [0.0, 0.0, 0.0, 1.0]]
-            frames.append({"file_path": name, "transform_matrix": matrix})
-        content = {"camera_angle_x": _ANGLE, "frames": frames}
-        list_file(folder, split).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def write_llff(folder: Path, width: int = WIDTH, views: int = VIEWS) -> None:
-    """Write the scene of `load_front` in LLFF format: full-size pictures and `poses_bounds.npy`."""
-    capture = front_capture(width, views)
-    height = round(capture.height)
-    (folder / "images").mkdir(parents=True)
-    for number, pose in enumerate(capture.poses):
-        picture = render(furnished_room(), pose, height, width, capture.focal, _samples(width)).rgba()
-        write_picture(folder / "images" / f"view_{number:03}.png", picture[..., :3])
-    right, up, backwards, position = (capture.poses[:, :, column] for column in range(4))
-    sizes = np.broadcast_to(np.array([height, width, capture.focal]), right.shape)
-    matrices = np.stack([-up, right, backwards, position, sizes], axis=2)
-    np.save(folder / CAMERAS, np.concatenate([matrices.reshape(views, 15), capture.bounds], axis=1))
-
-
-def _samples(width: int) -> int:
+def samples_along(width: int) -> int:
     """Return the number of rays along a pixel's side; small pictures need more."""
     return max(2, min(4, 300 // width))
 
@@ -147,7 +118,7 @@ def _pictures(
 
     def paint(pictures: Pictures) -> None:
         def view(index: int) -> None:
-            seen = render(shapes, poses[index], height, width, focal, _samples(width))
+            seen = render(shapes, poses[index], height, width, focal, samples_along(width))
             # Rounded with its alpha channel first, so that a scene read from files has the same pictures.
             pictures[index] = prepare(seen.rgba(), height, width, white_background)
 
