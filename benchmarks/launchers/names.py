@@ -24,7 +24,10 @@ def run_name(config: Config) -> str:
 
 
 def run_names(configs: Sequence[Config]) -> dict[str, str]:
-    """Name runs by identity; those of one task, model and rule also by the settings in which they differ."""
+    """Name runs by identity; those of one task, model and rule also by the settings in which they differ.
+
+    A setting that a run has not, or that is null or empty, is left out: that the others have it tells them apart.
+    """
     groups: dict[tuple[str, str, str], list[Config]] = {}
     for config in configs:
         groups.setdefault((config.task.name, config.model.name, config.rule.name), []).append(config)
@@ -33,6 +36,6 @@ def run_names(configs: Sequence[Config]) -> dict[str, str]:
         settings = [choices(to_dict(config)) for config in members]
         keys = varied(settings)
         for config, chosen in zip(members, settings, strict=True):
-            words = [f"{key}={chosen.get(key)}" for key in keys]
+            words = [f"{key}={chosen[key]}" for key in keys if chosen.get(key) not in (None, {})]
             names[identity(config)] = ", ".join([run_name(config), *words])
     return names

@@ -24,6 +24,16 @@ def test_runs_are_named_by_what_distinguishes_them_from_others_of_their_kind() -
     ]
 
 
+def test_settings_that_only_the_others_have_are_left_out() -> None:
+    configs = [
+        composed("model=gcn", "trainer.patience=null", "schedule=constant"),
+        composed("model=gcn", "trainer.patience=5", "schedule=noam"),
+    ]
+    first, second = run_names(configs).values()
+    assert first == "cora gcn dfa seed 0, schedule.name=constant"
+    assert "schedule.name=noam" in second and "trainer.patience=5" in second and "schedule.options." in second
+
+
 def test_a_run_with_constant_predictions_is_not_just_done() -> None:
     record = {"task": "cora", "model": "gcn", "rule": "dfa", "seed": 0, "status": "done", "metrics": {}}
     assert describe(record) == "cora gcn dfa seed 0: done"
