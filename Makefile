@@ -51,7 +51,7 @@ data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. mak
 reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; 6, 6-wikitext2, 6-long (ours)
 	$(RUN) -m benchmarks reproduce table_$* $(OPTIONS)
 
-reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth, 6-long (ours)
+reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth, 6-long, 6-long-post (ours)
 	$(RUN) -m benchmarks reproduce figure_$* $(OPTIONS)
 
 tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
