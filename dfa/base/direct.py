@@ -158,7 +158,7 @@ class DirectRule(Rule):
         raise NotImplementedError
 
     def warn_once(self, what: str) -> None:
-        """Warn, the first time, of what makes this rule another than its name says."""
+        """Warn, the first time, that in this model the rule is not what its name says."""
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(f"rule '{self.name}': {what}", UserWarning, stacklevel=3)

@@ -47,7 +47,7 @@ class SequentialRule(Rule):
         replaced: names of the weights that the last `backward` went through.
 
     Raises:
-        PointError: no parameter matches, or one is no plain tensor (FSDP2) has no shape yet (lazy modules) or no
+        PointError: no parameter matches, or one is no plain tensor (FSDP2), has no shape yet (lazy modules) or no
             numbers (device meta); in a forward pass, inside torch.compile.
     """
 

@@ -74,7 +74,8 @@ def detach_all(output: Any, owner: str) -> Any:
     """Return the output with every tensor in it detached.
 
     Raises:
-        PointError: an object in it holds a tensor that has a gradient; the message begins with `owner`.
+        PointError: an object in it holds a tensor that has a gradient, or a container holds itself; the message begins
+            with `owner`.
     """
 
     def refuse(value: Any) -> Any:
@@ -85,7 +86,12 @@ def detach_all(output: Any, owner: str) -> Any:
             )
         return value
 
-    return map_tensors(output, Tensor.detach, refuse)
+    try:
+        return map_tensors(output, Tensor.detach, refuse)
+    except RecursionError:
+        raise PointError(
+            f"{owner}: its module returns a container that holds itself: return its tensors in a tuple"
+        ) from None
 
 
 def map_tensors(

@@ -1,10 +1,8 @@
 """Outputs as libraries have them, and rows that must match: the error tensor that was meant, or one refusal."""
 
 import warnings
-from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dfa
-from dfa.hooks.outputs import detach_all
 from tests.dfa.reference import backpropagated
 from tests.dfa.refusals import assert_right_or_refused, one_step
 
@@ -186,110 +183,3 @@ def test_loss_on_the_second_of_two_heads_trains_the_trunk_or_is_refused(name: st
         return
     trained = model.get_parameter("trunk.0.weight").grad
     assert trained is not None and trained.abs().max() > 0
-
-
-class Slotted:
-    """A state of the user's own."""
-
-    __slots__ = ("memory",)
-
-    def __init__(self, memory: Tensor) -> None:
-        self.memory = memory
-
-
-class Remembering(nn.Module):
-    """Returns its output and, in an object beside it, its memory."""
-
-    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.layer, self._wrap = nn.Linear(5, 8), wrap
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
-        hidden = self.layer(x).tanh()
-        return hidden, self._wrap(hidden)
-
-
-class Reading(nn.Module):
-    """Goes on from the memory alone."""
-
-    def __init__(self, wrap: Callable[[Tensor], Any], read: Callable[[Any], Tensor]) -> None:
-        super().__init__()
-        self.body, self.head, self._read = Remembering(wrap), nn.Linear(8, 3), read
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden, state = self.body(x)
-        scores: Tensor = self.head(hidden + self._read(state))
-        return scores
-
-
-OBJECTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
-    "namespace": (lambda h: SimpleNamespace(memory=h), lambda state: state.memory),
-    "slots": (Slotted, lambda state: state.memory),
-    "nested": (lambda h: {"state": deque([SimpleNamespace(memory=[h])])}, lambda state: state["state"][0].memory[0]),
-    "mapping": (lambda h: UserDict(memory=h), lambda state: state["memory"]),
-    "distribution": (lambda h: torch.distributions.Normal(h, 1.0), lambda state: state.loc),
-}
-
-
-@pytest.mark.parametrize("silent", [False, True])
-@pytest.mark.parametrize("kind", OBJECTS)
-@pytest.mark.parametrize("name", ["shallow", "dfa"])
-def test_gradient_in_an_object_beside_the_first_tensor(name: str, kind: str, silent: bool, batch: Batch) -> None:
-    """It would get past the cut; detached, it may go on."""
-    wrap, read = OBJECTS[kind]
-    for detached in (False, True):
-        inner = Reading((lambda h, wrap=wrap: wrap(h.detach())) if detached else wrap, read)  # type: ignore[misc]
-        model = nn.Sequential(nn.Linear(5, 5), inner).double()
-        with dfa.RULES.build(name, model, "0" if silent else "1.body", silent="1.body" if silent else ()) as rule:
-            if not detached:
-                with pytest.raises(
-                    dfa.PointError, match=r"'1\.body': its module returns a \w+ that holds a tensor with"
-                ):
-                    model(batch[0])
-                continue
-            found = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))  # noqa: B023
-            assert ("1.body.layer.weight" in found) == (name == "dfa" and not silent)
-
-
-@dataclass(frozen=True)
-class State:
-    """Keeps more than it has fields for."""
-
-    memory: Tensor
-    twice: Tensor = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "twice", 2 * self.memory)
-        object.__setattr__(self, "thrice", 3 * self.memory)
-
-
-class Attributed(dict[str, Tensor]):
-    """As outputs of transformers: what has a key is an attribute as well."""
-
-    def __init__(self, memory: Tensor) -> None:
-        super().__init__(memory=memory)
-        self.memory = memory
-
-
-CUT: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
-    "keys that are no strings": (lambda h: OrderedDict({0: h}), lambda state: state[0]),
-    "field of a dataclass": (State, lambda state: state.twice),
-    "attribute of a dataclass": (State, lambda state: state.thrice),
-    "item of a dictionary": (Attributed, lambda state: state["memory"]),
-    "attribute of a dictionary": (Attributed, lambda state: state.memory),
-}
-
-
-@pytest.mark.parametrize("kind", CUT)
-def test_no_gradient_through_a_container_beside_the_first_tensor(kind: str, batch: Batch) -> None:
-    wrap, read = CUT[kind]
-    model = Reading(wrap, read).double()
-    plain = model(batch[0])
-    kept = Attributed(plain)
-    with dfa.RULES.build("shallow", model, "body") as rule:
-        assert torch.equal(model(batch[0]), plain)
-        rule.discard()
-        found = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))
-    assert set(found) == {"head.weight", "head.bias"}
-    cut = detach_all(kept, "")
-    assert type(cut) is Attributed and cut.memory is cut["memory"] and kept.memory is plain
