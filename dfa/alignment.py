@@ -10,6 +10,7 @@ from torch.nn.functional import hardshrink
 from dfa.base.direct import DirectRule
 from dfa.errors import PointError
 from dfa.feedback.matrices import as_rows
+from dfa.precision import at_least_single
 
 NEGLIGIBLE = 1e-8
 """Components at most this large count as zero (Launay et al., 2020)."""
@@ -52,7 +53,7 @@ def row_cosines(signal: Tensor, reference: Tensor) -> Tensor:
 
 
 def _without_negligible(rows: Tensor) -> Tensor:
-    return hardshrink(rows.to(torch.promote_types(rows.dtype, torch.float32)), NEGLIGIBLE)
+    return hardshrink(at_least_single(rows), NEGLIGIBLE)
 
 
 def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str, PointAlignment]:

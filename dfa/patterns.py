@@ -74,10 +74,21 @@ def inner_model(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+        elif (inner := wrapped_module(model)) is not None:
             model = inner
         else:
             return model
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has wrapped a module, or taken its place inside it (`module.compile()`)."""
+    return wrapped_module(module) is not None or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def wrapped_module(module: nn.Module) -> nn.Module | None:
+    """Return the module that torch.compile has wrapped in this one; None where it has not."""
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def candidates(pattern: str, names: list[str]) -> str:

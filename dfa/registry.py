@@ -95,7 +95,7 @@ class Registry(Generic[Factory]):
             UnknownNameError: no such factory.
         """
         known: dict[str, Any] = {}
-        for key, parameter in inspect.signature(self[name]).parameters.items():
+        for key, parameter in _signature(self[name]).parameters.items():
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
                 known[key] = parameter.annotation
             elif get_origin(parameter.annotation) in UNPACK:
@@ -118,10 +118,16 @@ class Registry(Generic[Factory]):
         return self[name](*arguments, **options)
 
 
+def _signature(factory: Callable[..., Any]) -> inspect.Signature:
+    """Return a signature; its annotations are types also where a module postpones them, if they can be evaluated."""
+    try:
+        return inspect.signature(factory, eval_str=True)
+    except NameError:  # of a type that was imported for type checkers alone
+        return inspect.signature(factory)
+
+
 def _check_type(owner: str, key: str, value: Any, annotation: Any) -> None:
     """Raise OptionError where a value is not of the annotated type, as in `dropout=high` or `layers=2.5`."""
-    if isinstance(annotation, str):
-        annotation = {"int": int, "float": float, "bool": bool, "str": str}.get(annotation, Any)
     if not _fits(value, annotation):
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         raise OptionError(f"{owner}: option '{key}' must be of type {kind}, got {value!r}")

@@ -7,6 +7,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dfa.errors import PointError
+from dfa.patterns import wrapped_module
 
 
 def agree(changes: Sequence[Tensor], model: nn.Module, rule: str) -> bool:
@@ -29,7 +30,7 @@ def agree(changes: Sequence[Tensor], model: nn.Module, rule: str) -> bool:
 
 
 def _group_of(model: nn.Module, rule: str) -> distributed.ProcessGroup | None:
-    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+    while (inner := wrapped_module(model)) is not None:
         model = inner
     if isinstance(model, DistributedDataParallel):
         return model.process_group

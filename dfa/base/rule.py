@@ -1,21 +1,25 @@
 """The contract of a training rule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, SupportsIndex, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, SupportsIndex, TypeVar, get_args
 
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.feedback.states import check_entries
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.targets import Patterns, Points, find_error_tensors, patterns_of
+from dfa.hooks.targets import Patterns, Points, error_patterns, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import find_modules
 from dfa.registry import Registry
+from dfa.values import check_choice, check_count
 
 Self = TypeVar("Self", bound="Rule")
+ForwardWeights = Literal["none", "gains", "signs", "all"]
+State = Literal["none", "fixed feedback", "learned feedback"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,22 @@ class Uses:
         bp_batches: share of the batches, from 0 to 1, trained by exact backpropagation.
         extra_forwards: work beyond the forward pass, in forward passes per batch.
         state: kept from batch to batch: "none", "fixed feedback" or "learned feedback".
+
+    Raises:
+        ValueError: another word, or a number of waves below 0.
     """
 
-    forward_weights: str = "none"
+    forward_weights: ForwardWeights = "none"
     sequential: bool = False
     waves: int = 0
     bp_batches: float = 0.0
     extra_forwards: float = 0.0
-    state: str = "none"
+    state: State = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("forward_weights", self.forward_weights, get_args(ForwardWeights))
+        check_count("waves", self.waves, 0)
+        check_choice("state", self.state, get_args(State))
 
 
 class Rule(ABC):
@@ -116,7 +128,7 @@ class Rule(ABC):
         """Replace the state by a saved one, which is copied; one that is refused leaves everything as it was.
 
         Raises:
-            ValueError: see `check_state_dict`.
+            FeedbackError: see `check_state_dict`.
         """
         self.check_state_dict(state)
         self._take_up(state)
@@ -125,9 +137,9 @@ class Rule(ABC):
         """Check that a saved state is one of this rule's.
 
         Raises:
-            ValueError: it has other entries, or tensors of other shapes.
+            FeedbackError: it has other entries, or tensors of other shapes.
         """
-        check_state(self.name, state, [])
+        check_entries(self.name, state, [])
 
     def _take_up(self, state: dict[str, Any]) -> None:  # noqa: B027  (some rules keep nothing)
         """Replace the state by a copy of a saved one, which has been checked."""
@@ -156,15 +168,25 @@ class Rule(ABC):
 
 
 def hooks_without_points(model: nn.Module, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
-    """Make the hooks of a rule that cuts nothing; patterns are checked, so that every rule reports a typo.
+    """Make the hooks of a rule that cuts nothing.
 
     Raises:
-        PointError: a pattern matches nothing.
+        PointError: see `check_placement`.
+    """
+    check_placement(model, points, error_at, silent)
+    return FeedbackHooks(model, (), None)
+
+
+def check_placement(model: nn.Module, points: Points, error_at: Patterns, silent: Patterns) -> None:
+    """Check the names of points and error tensors, which some rules leave unused, so that every rule reports a typo.
+
+    Raises:
+        PointError: a pattern matches nothing, error tensors are named twice, or a point belongs to two of them.
     """
     find_modules(model, patterns_of(points))
-    find_error_tensors(model, error_at)
+    find_targets(model, points)
+    find_error_tensors(model, error_patterns(points, error_at))
     find_modules(model, silent)
-    return FeedbackHooks(model, (), None)
 
 
 def check_some_points(name: str, points: Points) -> None:
@@ -175,18 +197,6 @@ def check_some_points(name: str, points: Points) -> None:
     """
     if not patterns_of(points) and points != "":
         raise PointError(f"rule '{name}' without feedback points would be backpropagation: name some in points")
-
-
-def check_state(name: str, state: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Check that a saved state has the entries that a rule saves.
-
-    Raises:
-        ValueError: others.
-    """
-    if state.keys() != set(keys):
-        raise ValueError(
-            f"rule '{name}' saves {', '.join(keys) or 'nothing'}, but was given {', '.join(sorted(state))}"
-        )
 
 
 def check_differentiable(loss: Tensor) -> None:

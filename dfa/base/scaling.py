@@ -29,9 +29,9 @@ def may_be_scaled(loss: Tensor) -> bool:
     return any(factor is not None for factor in factors_of(loss))
 
 
-def _factors(loss: Any) -> Iterator[Tensor | None]:
-    """Go down from a loss through sums and multiples, all of which are single numbers, as the loss is."""
-    waiting = [loss]
+def _factors(node: Any) -> Iterator[Tensor | None]:
+    """Go down from the node of a loss through sums and multiples, all of which are single numbers, as the loss is."""
+    waiting = [node]
     while waiting:
         node = waiting.pop()
         below = [] if node is None else [before for before, _ in node.next_functions if before is not None]

@@ -1,19 +1,20 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
 import re
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_state, hooks_without_points
+from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.distributions import seed_of
+from dfa.feedback.states import check_entries, check_tensor
 from dfa.hooks.graphs import next_node_number, nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
@@ -45,16 +46,19 @@ class SequentialRule(Rule):
 
     Attributes:
         replaced: names of the weights that the last `backward` went through.
+        takes_complex: whether weights may be complex.
 
     Raises:
         PointError: no parameter matches, or one is no plain tensor (FSDP2), has no shape yet (lazy modules) or no
-            numbers (device meta); in a forward pass, inside torch.compile.
+            numbers (device meta), or is complex where that has no meaning; in a forward pass, inside torch.compile.
     """
+
+    takes_complex: ClassVar[bool] = True
 
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,
@@ -78,11 +82,13 @@ class SequentialRule(Rule):
             if type(weight.data) is not Tensor:
                 kind = type(weight.data).__name__
                 raise PointError(f"rule '{self.name}' needs whole weights, but '{name}' is a {kind} (FSDP2): use DDP")
+            if weight.is_complex() and not self.takes_complex:
+                raise PointError(f"rule '{self.name}' is one for real weights, and '{name}' is complex")
         self._others = [parameter for name, parameter in named.items() if name not in self.weights]
         super().__init__(model, points, error_at, silent)
         self.replaced: set[str] = set()
         self._running = False
-        self._paused: deque[range] = deque(maxlen=16)  # numbers of nodes made in pauses; of several, one tells
+        self._paused: list[range] = []  # numbers of the nodes made in pauses, in order
         self._uncompiled = ExitStack()
         self._handles = self._attach()
 
@@ -133,7 +139,14 @@ class SequentialRule(Rule):
                 yield
         finally:
             if made := range(start, next_node_number()):
+                while self._paused and self._paused[-1].start >= start:  # pauses within this one
+                    self._paused.pop()
                 self._paused.append(made)
+
+    def _was_paused(self, node: int) -> bool:
+        """Whether a node of the graph, by its number, was made in a pause."""
+        later = bisect_right(self._paused, node, key=lambda made: made.start)
+        return later > 0 and node in self._paused[later - 1]
 
     def exchange(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = ()) -> list[str]:
         """Let `feedback_weight` take the place of every weight that autograd keeps in a graph.
@@ -156,8 +169,7 @@ class SequentialRule(Rule):
                 )
         if self._paused:
             for node in nodes_below([output.grad_fn for output in outputs]):
-                number = node._sequence_nr()
-                if any(number in made for made in self._paused):
+                if self._was_paused(node._sequence_nr()):
                     raise PointError(
                         f"a part of the loss was computed in rule.paused(), where gradients are exact, and rule"
                         f" '{self.name}' cannot leave it out: call backward() on that part by itself"
@@ -203,12 +215,9 @@ class SequentialRule(Rule):
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
         stored = self._stored()
-        check_state(self.name, state, stored)
+        check_entries(self.name, state, stored)
         for name, tensor in stored.items():
-            if state[name].shape != tensor.shape:
-                raise ValueError(
-                    f"the saved state of '{name}' has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-                )
+            check_tensor(name, state[name], tensor.shape)
 
     def _take_up(self, state: dict[str, Any]) -> None:
         for name in self._stored():
@@ -253,6 +262,7 @@ def gaussian_like(weights: dict[str, nn.Parameter], seed: int) -> dict[str, Tens
     for name, weight in weights.items():
         spread = weight.detach().std().item() if weight.numel() > 1 else 0.0
         generator = torch.Generator().manual_seed(seed_of(seed, name))
-        values = torch.randn(weight.shape, generator=generator) * (spread or weight[0].numel() ** -0.5)
+        kind = torch.cfloat if weight.is_complex() else torch.float
+        values = torch.randn(weight.shape, generator=generator, dtype=kind) * (spread or weight[0].numel() ** -0.5)
         drawn[name] = torch.empty_like(weight, requires_grad=False).copy_(values)
     return drawn

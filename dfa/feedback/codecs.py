@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dfa.errors import FeedbackError
+from dfa.precision import at_least_single
 
 Codec = Callable[[Tensor], Tensor]
 
@@ -66,7 +67,7 @@ def parse_codec(text: str | None) -> Codec | None:
     if text is None:
         return None
     if text == "sign":
-        return lambda error: sign(_single(error))
+        return lambda error: sign(at_least_single(error))
     name, _, number = text.partition(":")
     if name in _WITH_NUMBER:
         function, takes = _WITH_NUMBER[name]
@@ -75,10 +76,6 @@ def parse_codec(text: str | None) -> Codec | None:
         except ValueError:
             value = inf
         if takes(value):
-            return lambda error: function(_single(error), value)
+            return lambda error: function(at_least_single(error), value)
     known = "sign, ternary:<threshold>, bits:<2 to 64>, noise:<level>"
     raise FeedbackError(f"unknown codec '{text}'; known: {known}")
-
-
-def _single(error: Tensor) -> Tensor:
-    return error.to(torch.promote_types(error.dtype, torch.float32))

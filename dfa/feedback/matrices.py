@@ -16,6 +16,7 @@ from dfa.feedback.order import RowOrder, check_samples
 from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
+from dfa.precision import at_least_single, without_autocast
 from dfa.values import check_choice, check_count, check_number, check_seed
 
 Sharing = Literal["shared", "per_point"]
@@ -136,11 +137,6 @@ class FeedbackMatrices:
             else:
                 self.drawn[key] = saved.clone()
 
-    def to(self, dtype: torch.dtype) -> "FeedbackMatrices":
-        """Convert the matrices drawn so far to another data type."""
-        self.drawn = {key: matrix.to(dtype) for key, matrix in self.drawn.items()}
-        return self
-
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         """Compute the signal of each point: the error's rows times its matrix, in the activation's shape and type.
 
@@ -173,8 +169,8 @@ class FeedbackMatrices:
         repeats: Sequence[int],
         widths: Sequence[int],
     ) -> Iterator[Tensor]:
-        exact = torch.promote_types(error_rows.dtype, torch.float32)
-        error_rows = error_rows.to(exact)
+        error_rows = at_least_single(error_rows)
+        exact = error_rows.dtype
         projected: dict[tuple[str, int, torch.dtype], Tensor] = {}
         for point, repeat, width in zip(points, repeats, widths, strict=True):
             if self.sharing == "per_point":
@@ -231,13 +227,12 @@ class FeedbackMatrices:
         transpose of the way in which `signals` repeats an error.
         """
         batch_dims = self._batch_dims(error)
-        error_rows, rows = self.rows(error), as_rows(values, batch_dims)
+        error_rows, rows = at_least_single(self.rows(error)), as_rows(values, batch_dims)
         repeats = count_repeats(len(rows), len(error_rows), name)
         if repeats > 1:
             rows = rows.unflatten(0, (-1, repeats)).sum(1) / sqrt(repeats)
-        dtype = torch.promote_types(error.dtype, torch.float32)
-        with torch.autocast(error.device.type, enabled=False):
-            return error_rows.to(dtype).T @ rows.to(dtype)
+        with without_autocast(error):
+            return error_rows.T @ rows.to(error_rows.dtype)
 
     def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
         """Key of each point's matrix, which is drawn if this is the first time."""

@@ -1,7 +1,9 @@
 """Names of feedback matrices in saved states, and whether a state is one of this rule's."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from dfa.errors import FeedbackError
@@ -17,7 +19,45 @@ def matrix_keys(error_names: Sequence[str], points: Sequence[str], shared: bool)
     return [matrix_key(error, point) for error in error_names for point in (["shared"] if shared else points)]
 
 
-def check_matrices(state: Mapping[str, Tensor], keys: Iterable[str]) -> None:
+def check_entries(rule: str, state: Any, keys: Iterable[str]) -> None:
+    """Check that a saved state has the entries that a rule saves, and no others.
+
+    Raises:
+        FeedbackError: it has not, or is no mapping.
+    """
+    _check_mapping(state)
+    keys = list(keys)
+    if state.keys() != set(keys):
+        given = ", ".join(sorted(map(str, state))) or "nothing"
+        raise FeedbackError(f"rule '{rule}' saves {', '.join(keys) or 'nothing'}, but was given {given}")
+
+
+def check_tensor(key: str, value: Any, shape: Sequence[int]) -> None:
+    """Check that an entry of a saved state is a tensor of a shape.
+
+    Raises:
+        FeedbackError: it is not.
+    """
+    if not isinstance(value, Tensor):
+        raise FeedbackError(f"the saved state of '{key}' is no tensor but of type {type(value).__name__}")
+    if value.shape != torch.Size(shape):
+        raise FeedbackError(f"the saved state of '{key}' has shape {tuple(value.shape)}, not {tuple(shape)}")
+
+
+def check_counter(key: str, value: Any) -> None:
+    """Check that an entry of a saved state is a whole number, plain or in a tensor, not below 0.
+
+    Raises:
+        FeedbackError: it is not.
+    """
+    if isinstance(value, Tensor):
+        check_tensor(key, value, ())
+        value = value.item()
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise FeedbackError(f"the saved state of '{key}' must be a whole number, not below 0, got {value!r}")
+
+
+def check_matrices(state: Any, keys: Iterable[str]) -> None:
     """Check that a saved state holds matrices, and under no other keys.
 
     Raises:
@@ -29,14 +69,20 @@ def check_matrices(state: Mapping[str, Tensor], keys: Iterable[str]) -> None:
             raise FeedbackError(f"the saved state has something else in the place of matrix '{key}'")
 
 
-def check_known(state: Iterable[str], keys: Iterable[str]) -> None:
+def check_known(state: Any, keys: Iterable[str]) -> None:
     """Check that a saved state has no other entries than some.
 
     Raises:
-        FeedbackError: it has.
+        FeedbackError: it has, or is no mapping.
     """
-    if others := sorted(set(state) - set(keys)):
+    _check_mapping(state)
+    if others := sorted(map(str, set(state) - set(keys))):
         raise FeedbackError(f"the saved state has {', '.join(map(repr, others))}, which this rule has not")
+
+
+def _check_mapping(state: Any) -> None:
+    if not isinstance(state, Mapping):
+        raise FeedbackError(f"a saved state maps names to values, but this one is of type {type(state).__name__}")
 
 
 def _part(name: str) -> str:

@@ -1,7 +1,7 @@
 """What running a segment again would get wrong: arguments that it changes, and results that it leaves behind."""
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
-from dfa.hooks.outputs import PLAIN, fields_of, tensors_in
+from dfa.hooks.outputs import PLAIN, parts_of, tensors_in
+from dfa.patterns import is_compiled
 
 _LARGEST = 2000
 """Parts of an argument that are looked at."""
@@ -66,9 +67,7 @@ def state_of(value: Any) -> list[Any]:
             state.append(part)
         elif id(part) not in seen and not isinstance(part, (nn.Module, type)) and not callable(part):
             seen.add(id(part))
-            held = list(part) if isinstance(part, (list, tuple, set, frozenset)) else []
-            held += list(part.values()) if isinstance(part, Mapping) else list(fields_of(part).values())
-            held += list(getattr(part, "__dict__", {}).values())
+            held = parts_of(part)
             state.append((type(part).__name__, len(held)))
             waiting += held
     return state
@@ -93,7 +92,7 @@ class InnerOutputs:
         self._seen: list[tuple[str, weakref.ref[Tensor]]] = []
         self._handles: list[RemovableHandle] = []
         inner = {name: part for name, part in module.named_modules() if part is not module}
-        if any(_is_compiled(part) for part in [module, *inner.values()]):
+        if any(is_compiled(part) for part in [module, *inner.values()]):
             return  # hooks that come and go would have it compiled anew
         for name, part in inner.items():
             self._handles.append(part.register_forward_hook(self._hook(name), prepend=True))
@@ -126,9 +125,3 @@ class InnerOutputs:
                 self._seen += [(name, weakref.ref(tensor)) for tensor in tensors_in(output)]
 
         return see
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether torch.compile has wrapped a module, or taken its place inside it."""
-    wrapped = isinstance(getattr(module, "_orig_mod", None), nn.Module)
-    return wrapped or getattr(module, "_compiled_call_impl", None) is not None

@@ -104,12 +104,9 @@ def send_down(points: Sequence[Point], signals: Sequence[Tensor], error: Tensor)
             [point.above for point in linked],
             [*signals, error],
             retain_graph=True,
-            allow_unused=True,
+            materialize_grads=True,
         )
-    return [
-        torch.zeros_like(point.above) if arriving is None else arriving
-        for point, arriving in zip(linked, received, strict=True)
-    ]
+    return list(received)
 
 
 @contextmanager

@@ -139,11 +139,16 @@ def _holds_gradient(value: Any) -> bool:
                 return True
         elif id(part) not in seen and not isinstance(part, (*PLAIN, nn.Module, type)) and not callable(part):
             seen.add(id(part))
-            waiting += part.values() if isinstance(part, Mapping) else ()
-            waiting += part if isinstance(part, (list, tuple, set, frozenset, deque)) else ()
-            waiting += getattr(part, "__dict__", {}).values()
-            waiting += [getattr(part, name, None) for kind in type(part).__mro__ for name in _slots(kind)]
+            waiting += parts_of(part)
     return False
+
+
+def parts_of(value: Any) -> list[Any]:
+    """List what an object holds: the items of a container, values of a mapping, attributes."""
+    parts = list(value.values()) if isinstance(value, Mapping) else []
+    parts += value if isinstance(value, (list, tuple, set, frozenset, deque)) else ()
+    parts += getattr(value, "__dict__", {}).values()
+    return parts + [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
 
 
 def _slots(kind: type) -> tuple[str, ...]:

@@ -139,8 +139,7 @@ def _acting_rows(
     outputs, arriving = [error], [numbers]
     acting: dict[int, Any] = {}
     for point, entry in reversed(entries):
-        (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, allow_unused=True)
-        received = torch.zeros_like(entry) if received is None else received
+        (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, materialize_grads=True)
         acting[id(point)] = as_rows(received, leading).ne(0).any(1)
         if point.activation.requires_grad:
             outputs, arriving = [*outputs, point.activation], [*arriving, received]

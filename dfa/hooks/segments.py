@@ -16,7 +16,7 @@ from dfa.hooks.parts import outside_of_calls
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.targets import find_error_tensors
-from dfa.patterns import find_modules, inner_model
+from dfa.patterns import find_modules, inner_model, wrapped_module
 
 PREVIOUS_OUTPUT = torch.empty(0)
 """Stands in a call's arguments for the output of the call before it."""
@@ -115,7 +115,7 @@ def find_segments(
         PointError: a pattern matches nothing, a segment holds no point, a point lies in no segment, an error tensor
             lies inside a segment, or the model is compiled as a whole.
     """
-    if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+    if wrapped_module(model) is not None:
         raise PointError("memory='recompute' runs segments one by one: compile the segments, not the whole model")
     point_modules = find_modules(model, points)
     if patterns is not None:

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from dfa.errors import PointError
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
+from dfa.patterns import is_compiled, wrapped_module
 
 Translate = Callable[[Exception, Callable[[], Any]], Exception | None]
 
@@ -80,9 +81,9 @@ def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
     Raises:
         PointError: in a forward pass, from within such a checkpoint.
     """
-    learning = {name: module for name, module in model.named_modules() if any(_learning(module))}
-    if any(isinstance(getattr(module, "_orig_mod", None), nn.Module) for module in model.modules()):
+    if any(_is_compiled(module) for module in model.modules()):
         return []
+    learning = {name: module for name, module in model.named_modules() if any(_learning(module))}
     return [module.register_forward_hook(Hook(partial(_refuse_cut, name))) for name, module in learning.items()]
 
 
@@ -121,6 +122,11 @@ class GuardedCalls:
         self._before = model.__dict__.get("_compiled_call_impl")
         model.__dict__["_compiled_call_impl"] = self._call
 
+    @property
+    def replaces_compiled(self) -> bool:
+        """Whether the guarded calls are those of a model that torch.compile has compiled in place."""
+        return self._before is not None
+
     def remove(self) -> None:
         """End it."""
         if self._model.__dict__.get("_compiled_call_impl") == self._call:
@@ -135,6 +141,13 @@ class GuardedCalls:
             if other is None:
                 raise
             raise other from error
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    guard = getattr(module.__dict__.get("_compiled_call_impl"), "__self__", None)
+    if isinstance(guard, GuardedCalls):  # which is there for another reason
+        return guard.replaces_compiled or wrapped_module(module) is not None
+    return is_compiled(module)
 
 
 def innermost_module(model: nn.Module, trace: TracebackType | None) -> str:

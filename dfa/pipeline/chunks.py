@@ -16,6 +16,7 @@ from dfa.hooks.outputs import first_tensor, map_tensors, replace_first
 from dfa.hooks.points import Point, check_trainable
 from dfa.pipeline.parts import Part
 from dfa.pipeline.signals import Neighbours, StageView, stage_signals
+from dfa.precision import without_autocast
 from dfa.rules.highway import Highway
 
 
@@ -100,7 +101,7 @@ class ChunkRecorder:
         """Train what lies above the error tensor, and find the error of the chunk; in the last stage."""
         if chunk.loss is None or not chunk.loss.requires_grad:
             raise PointError("the last stage needs a target, and a loss that has a gradient")
-        with _plain(chunk.loss):
+        with without_autocast(chunk.loss):
             (chunk.loss * share).backward()
             if self.needs_error:
                 if chunk.leaf is None or chunk.leaf.grad is None:
@@ -119,7 +120,7 @@ class ChunkRecorder:
         every = [point for points in shapes for point in points]
         later = [point for points in shapes[self._part.number + 1 :] for point in points]
         view = StageView(chunk.points, every, later, chunk.entry, chunk.error_tensor, neighbours)
-        with _plain(chunk.encoded):
+        with without_autocast(chunk.encoded):
             signals = list(self._signals(self._rule, self._error_name, chunk.encoded, view))
             roots = [point.activation for point in chunk.points]
             if chunk.error_tensor is not None and chunk.error_tensor.requires_grad:
@@ -156,8 +157,3 @@ def _hands_on(tensor: Tensor, points: Sequence[Point]) -> bool:
     topmost = points[-1] if points else None
     before = None if tensor.grad_fn is None else tensor.grad_fn.next_functions[0][0]
     return isinstance(topmost, LinkedPoint) and getattr(before, "variable", None) is topmost.above
-
-
-def _plain(tensor: Tensor) -> torch.autocast:
-    """Return a block without autocast, which is for forward passes."""
-    return torch.autocast(tensor.device.type, enabled=False)

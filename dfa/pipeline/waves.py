@@ -38,9 +38,5 @@ def send_down_in_stage(
         outputs, sent = [*outputs, error_tensor], [*sent, error]
     if not inputs:
         return None, []
-    arriving = torch.autograd.grad(outputs, inputs, sent, retain_graph=True, allow_unused=True)
-    received = [
-        torch.zeros_like(tensor) if gradient is None else gradient
-        for tensor, gradient in zip(inputs, arriving, strict=True)
-    ]
+    received = list(torch.autograd.grad(outputs, inputs, sent, retain_graph=True, materialize_grads=True))
     return (None, received) if entry is None else (received[0], received[1:])

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_state
+from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable
 from dfa.errors import PointError
+from dfa.feedback.states import check_counter, check_entries
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
@@ -171,7 +172,7 @@ class Calibrated(Rule):
     def paused(self) -> Iterator[None]:
         before, self._paused = self._paused, True
         try:
-            with super().paused():
+            with self.inner.paused():
                 yield
         finally:
             self._paused = before
@@ -183,7 +184,8 @@ class Calibrated(Rule):
         return {"batches": torch.tensor(self.batches), "inner": self.inner.state_dict()}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        check_state(self.name, state, ["batches", "inner"])
+        check_entries(self.name, state, ["batches", "inner"])
+        check_counter("batches", state["batches"])
         self.inner.check_state_dict(state["inner"])
 
     def _take_up(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing_extensions import Unpack
 
 from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points
-from dfa.feedback.states import check_known
+from dfa.errors import FeedbackError
+from dfa.feedback.states import check_known, check_tensor, matrix_key
 from dfa.hooks.points import Point, Recorder
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 from dfa.values import check_choice, check_number
@@ -94,8 +95,24 @@ class DirectKolenPollack(LearnedFeedback):
         return {"optimizers": {**self._saved, **made}}
 
     def _check_learning_state(self, state: dict[str, Any]) -> None:
-        keys = [f"{error}:{point}" for error in self.hooks.error_names for point in self.hooks.points]
-        check_known(state["optimizers"], keys)
+        matrices = {
+            f"{error}:{point}": matrix_key(error, point)
+            for error in self.hooks.error_names
+            for point in self.hooks.points
+        }
+        check_known(state["optimizers"], matrices)
+        for key, saved in state["optimizers"].items():
+            optimizer = self._kind([torch.empty(0)], **self._settings)
+            try:
+                optimizer.load_state_dict(saved)
+                held = [value for values in optimizer.state.values() for value in values.values()]
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise FeedbackError(
+                    f"the saved state of the optimiser of '{key}' is none of this optimizer's"
+                ) from None
+            for value in held:
+                if isinstance(value, Tensor) and value.ndim:
+                    check_tensor(key, value, state["feedback"][matrices[key]].shape)
 
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         self._optimizers, self._saved = {}, deepcopy(dict(state["optimizers"]))

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.base.agreement import agree
-from dfa.base.rule import check_state
 from dfa.errors import PointError
+from dfa.feedback.states import check_counter, check_entries
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.placing import Hook
 from dfa.patterns import inner_model
+from dfa.precision import at_least_single, without_autocast
 from dfa.rules.between_blocks import LearnedFromZeroBetweenBlocks
 
 RIDGE = 0.01
@@ -37,8 +38,11 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
         every: fit in every n-th batch.
 
     Raises:
-        PointError: in a backward pass, a weight that is not that of an `nn.Linear`, or of one that is not called.
+        PointError: a complex weight; in a backward pass, one that is not that of an `nn.Linear`, or of one that is not
+            called.
     """
+
+    takes_complex = False
 
     def __init__(self, model: nn.Module, hooks: FeedbackHooks, every: int) -> None:
         self._moments = _InputMoments(hooks)
@@ -86,7 +90,8 @@ class FittedBetweenBlocks(LearnedFromZeroBetweenBlocks):
         return {"differences": super().state_dict(), "batches": self._batches}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        check_state(self.name, state, ["differences", "batches"])
+        check_entries(self.name, state, ["differences", "batches"])
+        check_counter("batches", state["batches"])
         super().check_state_dict(state["differences"])
 
     def _take_up(self, state: dict[str, Any]) -> None:
@@ -124,9 +129,9 @@ class _InputMoments:
 
         def see(layer: nn.Linear, arguments: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
             if self.wanted and self._hooks.mode == "cut" and output.requires_grad:
-                rows = (arguments[0] if arguments else named["input"]).detach().reshape(-1, layer.in_features)
-                rows = rows if rows.dtype == torch.float64 else rows.float()
-                with torch.autocast(rows.device.type, enabled=False):
+                taken_in = (arguments[0] if arguments else named["input"]).detach()
+                rows = at_least_single(taken_in.reshape(-1, layer.in_features))
+                with without_autocast(rows):
                     moment = rows.T @ rows
                 output.register_hook(partial(self._add, name, [moment]))
 

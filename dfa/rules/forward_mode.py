@@ -18,6 +18,7 @@ from dfa.base.agreement import agree
 from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
+from dfa.feedback.states import check_counter
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import GuardedCalls, innermost_module
 from dfa.patterns import inner_model
@@ -122,6 +123,9 @@ class ForwardModeFeedback(LearnedFeedback):
     def _learning_state(self) -> dict[str, Any]:
         return {"forwards": torch.tensor(self._recorder.forwards)}
 
+    def _check_learning_state(self, state: dict[str, Any]) -> None:
+        check_counter("forwards", state["forwards"])
+
     def _load_learning_state(self, state: dict[str, Any]) -> None:
         self._recorder.forwards = int(state["forwards"])
 
@@ -181,6 +185,7 @@ class PerturbingRecorder(Recorder):
         )
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        self._rule.check_real([activation])
         if not self._perturbing:
             return super().at_point(name, activation)
         primal, tangent = forward_ad.unpack_dual(activation)

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Points, Uses, check_state
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.base.scaling import may_be_scaled
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback.matrices import MatrixOptions
+from dfa.feedback.states import check_entries
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.neighbours import LinkingRecorder, exchange_between, send_down
 from dfa.hooks.points import Point, Recorder
@@ -194,10 +195,10 @@ class Highway(IdentityFeedback):
         return {"matrices": super().state_dict(), "between": between}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        check_state(self.name, state, ["matrices", "between"])
+        check_entries(self.name, state, ["matrices", "between"])
         super().check_state_dict(state["matrices"])
         if self.between is None:
-            check_state(self.name, state["between"], [])
+            check_entries(self.name, state["between"], [])
         else:
             self.between.check_state_dict(state["between"])
 

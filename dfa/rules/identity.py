@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.base.rule import RULES, ForwardWeights, Patterns, Points, State, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import PassedNorm, Point
 from dfa.hooks.targets import find_targets
 from dfa.patterns import checked_names, find_modules
+from dfa.precision import at_least_single
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
 from dfa.values import check_choice, check_number
 
@@ -99,8 +100,8 @@ class IdentityFeedback(DirectFeedbackAlignment):
 
     @property
     def uses(self) -> Uses:
-        held = "fixed feedback" if self.feedback.shapes else "none"
-        weights = "gains" if self._norm_handles else "none"
+        held: State = "fixed feedback" if self.feedback.shapes else "none"
+        weights: ForwardWeights = "gains" if self._norm_handles else "none"
         return Uses(forward_weights=weights, extra_forwards=super().uses.extra_forwards, state=held)
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
@@ -157,8 +158,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
             return
         self._check_path(name, pending)
         assert isinstance(module, nn.LayerNorm)
-        total = arguments[0].detach()
-        total = total.to(torch.promote_types(total.dtype, torch.float32))
+        total = at_least_single(arguments[0].detach())
         variance, mean = torch.var_mean(total, -1, correction=0, keepdim=True)
         inverse = torch.rsqrt(variance + module.eps)
         gains = torch.ones(module.normalized_shape, device=total.device) if module.weight is None else module.weight

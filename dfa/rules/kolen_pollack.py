@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.base.agreement import agree
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.base.scaling import may_be_scaled
 from dfa.base.sequential import SequentialRule, gaussian_like
 from dfa.hooks.placing import Hook
@@ -43,7 +43,7 @@ class KolenPollack(SequentialRule):
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import Patterns, Points, Uses, check_state
-from dfa.errors import PointError
+from dfa.base.rule import Patterns, Points, Uses
+from dfa.errors import FeedbackError, PointError
+from dfa.feedback.states import check_entries
 from dfa.hooks.points import Point
 from dfa.rules.dfa import DirectFeedbackAlignment
 
@@ -83,10 +84,20 @@ class LearnedFeedback(DirectFeedbackAlignment):
 
     def training_signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         error = self.arriving(error, points)
+        self.check_real([error, *(point.activation for point in points)])
         signals = list(self.signals(error_name, error, points))
         with torch.no_grad():
             self.learn(error_name, error, points)
         return signals
+
+    def check_real(self, tensors: Sequence[Tensor]) -> None:
+        """Check that matrices can learn from tensors.
+
+        Raises:
+            FeedbackError: one is complex.
+        """
+        if any(tensor.is_complex() for tensor in tensors):
+            raise FeedbackError(f"rule '{self.name}' learns from real numbers only, and here are complex ones")
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         raise PointError(f"rule '{self.name}' cannot learn from within a compiled graph; compile parts of the model")
@@ -95,7 +106,7 @@ class LearnedFeedback(DirectFeedbackAlignment):
         return {"feedback": super().state_dict(), **self._learning_state()}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        check_state(self.name, state, ["feedback", *self._learning_state()])
+        check_entries(self.name, state, ["feedback", *self._learning_state()])
         super().check_state_dict(state["feedback"])
         self._check_learning_state(state)
 

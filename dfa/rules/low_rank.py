@@ -13,6 +13,7 @@ from dfa.errors import FeedbackError
 from dfa.feedback.distributions import seed_of
 from dfa.feedback.states import check_matrices
 from dfa.hooks.points import Point
+from dfa.precision import at_least_single, without_autocast
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 from dfa.values import check_count, check_number
 
@@ -60,7 +61,7 @@ class LowRankFeedback(LearnedFeedback):
 
     def projected(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterable[Tensor]:
         rows = self._rows(error)
-        with torch.autocast(error.device.type, enabled=False):
+        with without_autocast(error):
             sent = rows @ self._channel(error_name, rows)
         leading = min(self.feedback.batch_dims or error.ndim, error.ndim - 1)
         width = sent.shape[1] if leading else -1  # not -1 with no rows, where any width would do
@@ -70,15 +71,15 @@ class LowRankFeedback(LearnedFeedback):
         rows = self._rows(error)
         channel = self._channel(error_name, rows)
         total = rows.square().sum()
-        with torch.autocast(error.device.type, enabled=False):
+        with without_autocast(error):
             sent = rows @ channel
             change = rows.T @ sent - channel @ (sent.T @ sent)
         if agree([change, total], self.model, self.name):
             channel += self.lr * torch.where(total > 0, change / total, torch.zeros_like(change))
 
     def _rows(self, error: Tensor) -> Tensor:
-        """Reshape the error to (rows, width), in float32 where it has less: squares of small errors would be 0."""
-        return self.feedback.rows(error).to(torch.promote_types(error.dtype, torch.float32))
+        """Reshape the error to (rows, width)."""
+        return at_least_single(self.feedback.rows(error))
 
     def _channel(self, error_name: str, rows: Tensor) -> Tensor:
         """Return P of an error tensor, drawn if this is the first time."""

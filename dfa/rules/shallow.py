@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from dfa.base.rule import RULES, Patterns, Points, Rule, check_differentiable, check_some_points
+from dfa.base.rule import RULES, Patterns, Points, Rule, check_differentiable, check_placement, check_some_points
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.targets import find_error_tensors
 
 
 @RULES.register("shallow")
@@ -22,7 +21,7 @@ class Shallow(Rule):
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         check_some_points(self.name, points)
-        find_error_tensors(self.model, error_at)  # unused, but every rule reports a typo
+        check_placement(self.model, points, error_at, silent)
         return FeedbackHooks(self.model, points, None, silent)
 
     def backward(self, loss: Tensor) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dfa.base.rule import RULES, Patterns, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.base.sequential import SequentialRule, gaussian_like
 from dfa.values import check_choice, check_seed
 
@@ -31,11 +31,12 @@ class SignSymmetry(SequentialRule):
     """
 
     name = "sign_symmetry"
+    takes_complex = False  # as they have no sign
 
     def __init__(
         self,
         model: nn.Module,
-        points: Patterns = (),
+        points: Points = (),
         error_at: Patterns = "",
         silent: Patterns = (),
         *,

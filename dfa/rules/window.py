@@ -31,8 +31,9 @@ class Window(Rule):
     learn, beside the layers above the topmost point.
 
     Points are counted in the order of their modules in the model, those inside a module before it; a model that runs
-    them in another order, so that a frozen one would come after one that learns, is refused; so is one that runs a
-    point again on what came out of it, as a block of shared weights, which could not be frozen below and learn above.
+    them in another order, so that a frozen one comes after one that learns and would leave it without gradient, is
+    refused; so is one that runs a point again on what came out of it, as a block of shared weights, which could not be
+    frozen below and learn above. A point that is skipped in a pass, as in layer drop, is no obstacle.
 
     Args:
         model, points, error_at, silent: see `Rule`.
@@ -41,8 +42,8 @@ class Window(Rule):
 
     Raises:
         ValueError: a fraction or number out of range.
-        PointError: no points; in `backward`, points that run in another order than the model has them in; in a forward
-            pass, one that runs again above one that learns.
+        PointError: no points; in a forward pass, a frozen point that runs after one that learns, or one that runs again
+            above one that learns.
     """
 
     name = "window"
@@ -66,7 +67,6 @@ class Window(Rule):
             count = ceil(Fraction(str(fraction)) * len(group)) if layers is None else min(layers, len(group))
             self._groups.append((group[: len(group) - count], group[len(group) - count :]))
         super().__init__(model, points, error_at, silent)
-        self._order: dict[str, int] = {}
         self._runs: dict[str, list[Any]] = {}  # nodes that the points' outputs come from, in a forward pass
         self._in_pass = False
         self._run_again: set[str] = set()
@@ -88,16 +88,10 @@ class Window(Rule):
         return FeedbackHooks(self.model, [name for frozen, _ in self._groups for name in frozen], None, silent)
 
     def backward(self, loss: Tensor) -> None:
-        for frozen, learning in self._groups:
-            first = min((self._order.get(name, 0) for name in learning), default=0)
-            if late := [name for name in frozen if learning and self._order.get(name, 0) > first]:
-                raise PointError(
-                    f"rule '{self.name}' takes points in the order of their modules, but '{late[0]}', to be frozen, ran"
-                    f" after {', '.join(learning)}"
-                )
         self.hooks.check_all_reached()
         check_differentiable(loss)
         loss.backward()
+        self._runs = {}
 
     def close(self) -> None:
         for handle in self._handles:
@@ -109,25 +103,33 @@ class Window(Rule):
             self._in_pass, self._runs = entered, {}
 
     def _at_point(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not (self.hooks.mode == "cut" and torch.is_grad_enabled()):
             return
-        self._order.setdefault(name, len(self._order))
-        if self._in_pass and self.hooks.mode == "cut" and torch.is_grad_enabled():
-            if name in self._runs and name not in self._run_again:
-                self._run_again.add(name)  # once is enough: the next pass will be alike
-                self._check_again(name, tensors_in(output))
-            self._runs.setdefault(name, []).extend(tensor.grad_fn for tensor in tensors_in(output)[:1])
+        outputs = tensors_in(output)
+        again = name in self._runs
+        if not (again and name in self._run_again):  # once is enough: the next pass will be alike
+            self._check_below(name, outputs, again)
+            if again:
+                self._run_again.add(name)
+        # The nodes of parts that are called by themselves are not kept, for nothing tells when they end.
+        self._runs.setdefault(name, []).extend(tensor.grad_fn for tensor in outputs[: self._in_pass])
 
-    def _check_again(self, name: str, outputs: list[Tensor]) -> None:
-        """Check the second run of a point: the rows of a batch may come in pieces, or in pairs."""
+    def _check_below(self, name: str, outputs: list[Tensor], again: bool) -> None:
+        """Check that what learns is not below this point: the rows of a batch may come in pieces, or in pairs."""
         for frozen, learning in self._groups:
             below = {name} if name in learning else set(learning) if name in frozen else set()
-            passed = {node for other in below for node in self._runs.get(other, []) if node is not None}
-            if passed and any(node in passed for node in nodes_below([output.grad_fn for output in outputs])):
-                self._run_again.discard(name)
+            ran = [other for other in learning if other in below and other in self._runs]
+            passed = {node for other in ran for node in self._runs[other] if node is not None}
+            above = bool(passed) and any(node in passed for node in nodes_below([output.grad_fn for output in outputs]))
+            if ran and again and above:
                 raise PointError(
                     f"rule '{self.name}' freezes points or lets them learn, but '{name}' runs again above what learns,"
                     " and would be both: take points that run once (in a copy of the shared module, say)"
+                )
+            if ran and not again and (above or not self._in_pass):
+                raise PointError(
+                    f"rule '{self.name}' takes points in the order of their modules, but '{name}', to be frozen, ran"
+                    f" after {', '.join(ran)}"
                 )
 
 

@@ -1,7 +1,7 @@
 """Mistakes a user can make, each answered with one clear sentence."""
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -53,6 +53,25 @@ def test_pattern_that_matches_nothing(name: str, where: str, mlp: nn.Sequential)
     with pytest.raises(dfa.PointError, match=r"pattern 'encodr\.1' matches no module; candidates: .*encoder\.1"):
         dfa.RULES.build(name, model, **{"points": "decoder", where: ["decoder", "encodr.1"]})
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", list(dfa.RULES))
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"points": {"0": "nosuch.module"}}, "'nosuch.module' matches no module"),
+        ({"points": {"nosuch.module": "3"}}, "'nosuch.module' matches no module"),
+        ({"points": {"0": "2", "[01]": "3"}}, "'0' belongs to two error tensors: '2', '3'"),
+        ({"points": {"0": "3"}, "error_at": "3"}, "leave nothing for error_at to say"),
+        ({"points": "0", "error_at": "nosuch.module"}, "'nosuch.module' matches no module"),
+        ({"points": "0", "silent": "nosuch.module"}, "'nosuch.module' matches no module"),
+    ],
+)
+def test_every_rule_reports_a_wrong_place(name: str, where: dict[str, Any], said: str, mlp: nn.Sequential) -> None:
+    """Also those that cut nothing, so that a comparison of rules does not hide a typo."""
+    with pytest.raises(dfa.PointError, match=said):
+        dfa.RULES.build(name, mlp, **where)
+    dfa.RULES.build("bp", mlp).close()
 
 
 def test_model_without_parts() -> None:
@@ -209,3 +228,17 @@ def test_missing_option() -> None:
     assert registry.build("graph", nodes=3) == 3
     with pytest.raises(OptionError, match="task 'graph': missing a required argument: 'nodes'"):
         registry.build("graph", kind="b")
+
+
+def test_postponed_annotations_are_types_too() -> None:
+    """As in a module that begins with `from __future__ import annotations`."""
+    registry: Registry[Any] = Registry("thing")
+
+    @registry.register("one")
+    def make(layers: "int | None" = None, kind: "Literal['a', 'b']" = "a") -> None:
+        pass
+
+    registry.check_options("one", {"layers": None, "kind": "b"})
+    for options in ({"layers": "high"}, {"kind": "c"}):
+        with pytest.raises(OptionError, match=r"thing 'one': option '.*' must be of type"):
+            registry.check_options("one", options)

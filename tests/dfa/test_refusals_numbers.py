@@ -146,6 +146,31 @@ def test_an_imaginary_part_that_would_be_lost_is_refused(mlp: nn.Sequential, bat
         rule.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dkp", {}), ("low_rank", {"rank": 2}), ("fdfa", {}), ("grape", {}), ("sign_symmetry", {})]
+    + [("highway", {"feedback": feedback}) for feedback in ("sign", "fitted")],
+)
+def test_rules_for_real_numbers_refuse_complex_ones(name: str, options: dict[str, Any]) -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4, dtype=torch.cdouble) for _ in range(3)))
+    with pytest.raises((dfa.FeedbackError, dfa.PointError), match=r"real (numbers|weights).* complex"):
+        dfa.RULES.build(name, model, ["0", "1"], **options).backward(
+            model(torch.randn(3, 4, dtype=torch.cdouble)).abs().square().mean()
+        )
+
+
+def test_complex_feedback_weights() -> None:
+    """FA sends δ through conj(B), as autograd sends it through conj(W)."""
+    model = nn.Sequential(nn.Linear(4, 5, dtype=torch.cdouble), nn.Linear(5, 3, dtype=torch.cdouble))
+    x = torch.randn(6, 4, dtype=torch.cdouble)
+    rule = dfa.FeedbackAlignment(model)
+    feedback = rule.state_dict()["1.weight"]
+    assert feedback.imag.abs().min() > 0
+    rule.backward(model(x).abs().square().sum())
+    sent = 2 * model(x).detach() @ feedback.conj()
+    torch.testing.assert_close(model[0].weight.grad, sent.T @ x.conj())
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_batch_without_rows(name: str, mlp: nn.Sequential, batch: Batch) -> None:
     with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:

@@ -1,6 +1,8 @@
 """`memory="recompute"` on models that keep something between calls: the gradients of `keep`, or one refusal."""
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +28,19 @@ class Cache:
         return self.keys
 
 
+class Slotted:
+    """A cache without a dictionary of attributes, whose keys are in a queue."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self) -> None:
+        self.keys: deque[Tensor] = deque()
+
+    def update(self, keys: Tensor) -> Tensor:
+        self.keys.append(keys.clone())
+        return torch.cat(list(self.keys))
+
+
 class Reading(nn.Module):
     """Every row looks at the keys of all rows that its cache has."""
 
@@ -41,15 +56,16 @@ class Reading(nn.Module):
 class Cached(nn.Module):
     """Makes a new cache in every forward pass and hands it to its blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: type = Cache) -> None:
         super().__init__()
+        self.cache = cache
         self.embed, self.blocks = nn.Linear(5, 6), nn.ModuleList(Reading() for _ in range(2))
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
         for block in self.blocks:
-            x = block(x, cache=Cache())
+            x = block(x, cache=self.cache())
         return self.head(x)
 
 
@@ -101,6 +117,7 @@ class Experts(nn.Module):
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], list[str], list[str]]] = {
     "a cache": (Cached, ["blocks.*"], ["head"]),
+    "a cache in slots": (partial(Cached, Slotted), ["blocks.*"], ["head"]),
     "an encoder and a decoder": (Translating, ["encoder.block", "decoder.*"], ["encoder.norm", "head"]),
     "a loss from within": (Experts, ["blocks.*"], ["head"]),
 }
@@ -108,6 +125,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str], list[str]]] = {
 
 REFUSED = {
     "a cache": r"segment 'blocks\.0' changes its argument 'cache' \(Cache\) .* use_cache=False",
+    "a cache in slots": r"segment 'blocks\.0' changes its argument 'cache' \(Slotted\) .* use_cache=False",
     "a loss from within": r"segment 'blocks\.0': the output of 'gate' is kept beyond the segment",
 }
 

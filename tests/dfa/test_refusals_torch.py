@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 import dfa
+from dfa.hooks.surroundings import refuse_cut_checkpoints
 from tests.dfa.reference import assert_same, backpropagated
 from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step
 
@@ -159,6 +160,16 @@ def test_checkpointing(name: str, points: str, reentrant: bool, batch: Batch) ->
         return one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))
 
     assert_right_or_refused(lambda: train(reentrant), train(None))
+
+
+@pytest.mark.parametrize("name", ["dfa", "fdfa"])
+def test_a_model_compiled_in_parts_gets_no_hooks_that_come_and_go(name: str) -> None:
+    """They would have it compiled anew."""
+    model = Checkpointed(None).double()
+    with dfa.RULES.build(name, model, POINTS["below"]):
+        assert len(refuse_cut_checkpoints(model)) > 0
+        model.blocks[0].compile(backend="eager")
+        assert refuse_cut_checkpoints(model) == []
 
 
 class TrainedInCheckpoints(nn.Module):

@@ -49,6 +49,76 @@ def test_a_refused_state_leaves_the_rule_as_it_was(name: str, options: dict[str,
     assert_equal(rule.state_dict(), changed(before))
 
 
+DAMAGE: dict[str, Any] = {
+    "nothing": None,
+    "a word": "x",
+    "a number below 0": -4,
+    "a fraction": 0.5,
+    "a list": [1, 2],
+    "other names": {"w": 3.0},
+    "a tensor": torch.ones(7, 1, 2),
+}
+STATES: dict[str, dict[str, Any]] = {
+    "dfa": {},
+    "dkp": {},
+    "low_rank": {"rank": 2},
+    "fdfa": {},
+    "grape": {},
+    "fa": {},
+    "kolen_pollack": {},
+    "sign_symmetry": {},
+    "calibrate": {"rule": "dkp", "every": 2},
+    "highway": {"feedback": "fitted"},
+}
+
+
+def places(state: Any) -> list[tuple[str, ...]]:
+    """The paths of all entries of a state."""
+    found: list[tuple[str, ...]] = [()]
+    for key, value in state.items() if isinstance(state, dict) else ():
+        found += [(key, *rest) for rest in places(value)]
+    return found
+
+
+def damaged(state: Any, path: tuple[str, ...], value: Any) -> Any:
+    """A copy of a state with `value` at a path."""
+    if not path:
+        return value
+    return {key: damaged(held, path[1:], value) if key == path[0] else held for key, held in state.items()}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", STATES)
+def test_a_damaged_state_is_refused_and_changes_nothing(name: str, damage: str, batch: Batch) -> None:
+    model = residual_network()
+    rule = dfa.RULES.build(name, model, POINTS, LAST, **STATES[name])
+    for _ in range(3):
+        step(rule, model, batch)
+    before = deepcopy(rule.state_dict())
+    for path in places(before):
+        if "state" in path or "param_groups" in path:  # of an optimiser, which torch saves
+            continue
+        with pytest.raises(dfa.FeedbackError) as caught:
+            rule.load_state_dict(damaged(deepcopy(before), path, DAMAGE[damage]))
+        assert "\n" not in str(caught.value)
+        assert_equal(rule.state_dict(), before)
+
+
+def test_the_state_of_another_optimiser_is_refused(batch: Batch) -> None:
+    model = residual_network()
+    with dfa.DirectKolenPollack(model, POINTS, LAST, optimizer="adam") as rule:
+        step(rule, model, batch)
+        state = deepcopy(rule.state_dict())
+        key, saved = next(iter(state["optimizers"].items()))
+        for moments in saved["state"].values():
+            moments["exp_avg"] = moments["exp_avg"][:1]
+        with pytest.raises(dfa.FeedbackError, match=f"saved state of '{key}' has shape"):
+            rule.load_state_dict(state)
+        saved["param_groups"] = []
+        with pytest.raises(dfa.FeedbackError, match="none of this optimizer's"):
+            rule.load_state_dict(state)
+
+
 def test_a_channel_of_another_rank_is_refused(batch: Batch) -> None:
     model = residual_network()
     with dfa.LowRankFeedback(model, POINTS, LAST, rank=2) as rule:

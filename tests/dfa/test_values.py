@@ -109,3 +109,17 @@ def test_refused(name: str, options: dict[str, Any], message: str, mlp: nn.Seque
 )
 def test_taken(name: str, options: dict[str, Any], mlp: nn.Sequential) -> None:
     dfa.RULES[name](mlp, ["1", "3"], **options).close()
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"forward_weights": "some"}, "unknown forward_weights 'some'; known: none, gains, signs, all"),
+        ({"state": "matrices"}, "unknown state 'matrices'; known: none, fixed feedback, learned feedback"),
+        ({"waves": -1}, "waves must be at least 0"),
+        ({"waves": "x"}, "waves must be a whole number"),
+    ],
+)
+def test_uses_that_no_table_could_show(held: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        dfa.Uses(**held)

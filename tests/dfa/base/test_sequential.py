@@ -224,6 +224,37 @@ def test_pauses_within_a_loss_are_refused(key: str, mlp: nn.Sequential, batch: B
         assert_same(step(rule, mlp, batch), alone, tolerance=0)
 
 
+@pytest.mark.parametrize("pauses", [1, 40])
+@pytest.mark.parametrize("name", ["fa", "calibrate"])
+def test_a_pause_is_remembered(name: str, pauses: int, mlp: nn.Sequential, batch: Batch) -> None:
+    """Also of the rule inside another one, and however many came after it."""
+    options = {"rule": "fa", "every": 1000} if name == "calibrate" else {}
+    rule = dfa.RULES.build(name, mlp, ["1"], **options)
+    step(rule, mlp, batch)  # under calibrate, the exact one
+    with rule.paused():
+        with rule.paused():
+            mlp(batch[0])
+        penalty = cross_entropy(mlp(-batch[0]), batch[1])
+    for _ in range(pauses):
+        with rule.paused():
+            mlp(batch[0])
+    with pytest.raises(dfa.PointError, match=r"paused\(\).*by itself"):
+        rule.backward(cross_entropy(mlp(batch[0]), batch[1]) + penalty)
+
+
+def test_a_pass_between_pauses_is_none_of_them(mlp: nn.Sequential, batch: Batch) -> None:
+    with dfa.FeedbackAlignment(mlp) as rule:
+        alone = step(rule, mlp, batch)
+        mlp.zero_grad()
+        with rule.paused():
+            mlp(batch[0])
+        loss = cross_entropy(mlp(batch[0]), batch[1])
+        with rule.paused():
+            mlp(batch[0])
+        rule.backward(loss)
+        assert_same(gradients(mlp), alone, tolerance=0)
+
+
 @pytest.mark.parametrize("key", SEQUENTIAL)
 def test_weights_without_a_shape_are_refused(key: str) -> None:
     """Later they would be weights that the rule knows nothing of."""

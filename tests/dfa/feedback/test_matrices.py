@@ -167,19 +167,6 @@ def test_rules_without_matrices_refuse_a_state(mlp: nn.Sequential) -> None:
         rule.load_state_dict({"(output):shared": torch.zeros(2, 2)})
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_moving_to_another_type(dtype: torch.dtype) -> None:
-    matrices = dfa.FeedbackMatrices()
-    wanted = points(p0=torch.zeros(4, 6))
-    error = torch.randn(4, 3)
-    (before,) = matrices.signals("", error, wanted)
-    matrices.to(dtype)
-    (after,) = matrices.signals("", error, wanted)
-    assert next(iter(matrices.drawn.values())).dtype == dtype
-    assert after.dtype == torch.float32
-    torch.testing.assert_close(after, before, atol=1e-2, rtol=0)
-
-
 def test_half_precision_errors_are_projected_in_single() -> None:
     error = torch.randn(4, 300).bfloat16()
     matrices = dfa.FeedbackMatrices()

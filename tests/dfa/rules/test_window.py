@@ -109,6 +109,35 @@ def test_another_order_of_running_is_refused(batch: Batch) -> None:
         step(rule, model, batch)
 
 
+class Dropping(nn.Sequential):
+    """Leaves out blocks, as layer drop does."""
+
+    dropped: tuple[str, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, module in self.named_children():
+            x = x if name in self.dropped else module(x)
+        return x
+
+
+@pytest.mark.parametrize("order", [[("1",), ()], [(), ("0",), ("1",), ()]])
+def test_a_block_that_is_left_out_of_a_pass_is_no_obstacle(order: list[tuple[str, ...]], batch: Batch) -> None:
+    model = Dropping(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)).double()
+    with dfa.Window(model, ["0", "1"], layers=1) as rule:
+        for model.dropped in order:
+            learned = {name[0] for name in step(rule, model, batch)}
+            assert learned == {"1", "2"} - set(model.dropped)
+
+
+def test_parts_that_are_called_by_themselves_have_an_order_too(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)).double()
+    with dfa.Window(model, ["0", "1"], layers=1) as rule:
+        for _ in range(2):
+            rule.backward(cross_entropy(model[2](model[1](model[0](batch[0]))), batch[1]))
+        with pytest.raises(dfa.PointError, match="'0', to be frozen, ran after 1"):
+            model[2](model[0](model[1](batch[0])))
+
+
 class Applied(nn.ModuleList):
     """Runs its modules in the order of `path`, on every part of a batch."""
 
