@@ -50,17 +50,20 @@ class Encoding(nn.Module):
 
 
 class Layer(nn.Module):
-    """Linear layer and ReLU on one input, or on the concatenation of two without copying them together.
+    """Linear layer and ReLU on one input, or on the concatenation of two.
 
     Args:
         inputs: width of the first input.
         outputs: width of the output.
         extra: width of the second input; 0 for none.
+        joined: copy two inputs together, which takes longer, so that the linear layer is called; a rule that looks at
+            what layers take in needs that.
     """
 
-    def __init__(self, inputs: int, outputs: int, extra: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int, extra: int = 0, joined: bool = False) -> None:
         super().__init__()
         self.inputs = inputs
+        self.joined = joined
         self.linear = nn.Linear(inputs + extra, outputs)
         # In place on the output of the linear layer, never on a view of it, which autograd would copy.
         self.act = nn.ReLU(inplace=True)
@@ -72,6 +75,9 @@ class Layer(nn.Module):
         """
         if extra is None:
             return self.act(self.linear(x))
+        if self.joined:
+            extra = extra.repeat_interleave(len(x) // len(extra), dim=0)
+            return self.act(self.linear(torch.cat((x, extra.to(x.dtype)), dim=1)))
         weight, more = self.linear.weight.split((self.inputs, extra.shape[1]), dim=1)
         hidden = F.linear(x, weight, self.linear.bias)
         if len(extra) == len(x):
@@ -89,23 +95,30 @@ class Field(nn.Module):
         depth, width: layers of the trunk, which sees the position only, and their width.
         skip: number of the layer (from 1) after which the encoded position is concatenated again; 0 for none.
         position_frequencies, direction_frequencies: L of the encodings.
+        joined: see `Layer`.
     """
 
     def __init__(
-        self, depth: int, width: int, skip: int, position_frequencies: int = 10, direction_frequencies: int = 4
+        self,
+        depth: int,
+        width: int,
+        skip: int,
+        position_frequencies: int = 10,
+        direction_frequencies: int = 4,
+        joined: bool = False,
     ) -> None:
         super().__init__()
         self.encode_position = Encoding(position_frequencies)
         self.encode_direction = Encoding(direction_frequencies)
         encoded = self.encode_position.width
         layers = [Layer(encoded, width)]
-        layers += [Layer(width, width, encoded if number == skip else 0) for number in range(1, depth)]
+        layers += [Layer(width, width, encoded if number == skip else 0, joined) for number in range(1, depth)]
         self.trunk = nn.ModuleList(layers)
         self.skip = skip
         self.density = nn.Linear(width, 1)
         nn.init.constant_(self.density.bias, INITIAL_DENSITY)
         self.feature = Layer(width, width)
-        self.view = Layer(width, width // 2, self.encode_direction.width)
+        self.view = Layer(width, width // 2, self.encode_direction.width, joined)
         self.color = nn.Linear(width // 2, 3)
 
     def forward(self, positions: Tensor, directions: Tensor) -> Tensor:
@@ -168,9 +181,16 @@ class RadianceFields(nn.Module):
 
 
 @MODELS.register("nerf")
-def nerf(depth: int = 8, width: int = 256, fine_width: int | None = None, skip: int = 5) -> nn.Module:
-    """Build NeRF (Mildenhall et al., 2020); `fine_width` is the width of the fine network if it differs."""
-    return RadianceFields(Field(depth, width, skip), Field(depth, fine_width or width, skip))
+def nerf(
+    depth: int = 8, width: int = 256, fine_width: int | None = None, skip: int = 5, joined: bool = False
+) -> nn.Module:
+    """Build NeRF (Mildenhall et al., 2020).
+
+    Args:
+        depth, width, skip, joined: see `Field`.
+        fine_width: width of the fine network if it differs.
+    """
+    return RadianceFields(*(Field(depth, each, skip, joined=joined) for each in (width, fine_width or width)))
 
 
 # The network in the paper's released code, 4 layers of 128, and its NeRF-XL, with a wider fine network.

@@ -44,19 +44,24 @@ def test_the_encoding_is_sines_and_cosines_of_doubling_frequency(frequencies: in
     assert Encoding(frequencies)(torch.from_numpy(x).float()).numpy() == pytest.approx(expected, abs=2 * rounded)
 
 
-def test_a_layer_with_a_further_input_is_the_layer_of_the_concatenation() -> None:
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_layer_with_a_further_input_is_the_layer_of_the_concatenation(joined: bool) -> None:
     torch.manual_seed(0)
-    layer = Layer(5, 4, 3)
+    layer = Layer(5, 4, 3, joined)
+    calls: list[Tensor] = []
+    layer.linear.register_forward_hook(lambda _, arguments, output: calls.append(output))
     x = torch.randn(6, 5, requires_grad=True)
     by_row, by_ray = torch.randn(6, 3), torch.randn(2, 3)
     for extra, repeated in ((by_row, by_row), (by_ray, by_ray.repeat_interleave(3, dim=0))):
         out = layer(x, extra)
+        assert len(calls) == joined
         expected = torch.relu(layer.linear(torch.cat((x, repeated), dim=1)))
         assert torch.allclose(out, expected, atol=1e-6)
         weights = torch.randn_like(out)
         found = torch.autograd.grad((out * weights).sum(), (x, layer.linear.weight))
         wanted = torch.autograd.grad((expected * weights).sum(), (x, layer.linear.weight))
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+        calls.clear()
 
 
 def trunk(field: Field) -> Iterator[Layer]:
