@@ -105,6 +105,7 @@ class DirectRule(Rule):
         self.parallel = parallel
         self._codec = parse_codec(codec)
         self._warned: set[str] = set()
+        self._trainable: set[str] = set()  # points with something below them that has learned
         check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 
@@ -236,7 +237,7 @@ class DirectRule(Rule):
         check_differentiable(loss)
         for record in records:
             if not isinstance(record, SegmentedRecord):
-                check_trainable(record.points)
+                check_trainable(record.points, self._trainable)
         return records
 
     def forget_trained(self, records: Sequence[ForwardRecord]) -> None:

@@ -1,14 +1,15 @@
 """Which of the modules whose output is cut have run, and whether those that have not are still there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from dfa.errors import PointError
+from dfa.patterns import find_modules
 
 
 class Cuts:
-    """Keeps account of the modules whose output is cut: feedback points and silent ones.
+    """Keeps account of modules that a rule changes something at: feedback points and silent ones, whose output is cut.
 
     A forward pass may leave some out, as layer drop does. But one whose module has been replaced would let through a
     gradient from then on.
@@ -17,9 +18,20 @@ class Cuts:
         model: which the modules are part of.
         points: feedback points, by name.
         silent: silent modules, by name.
+        kind: what the points are, for messages.
+        done: what is done at them.
     """
 
-    def __init__(self, model: nn.Module, points: Mapping[str, nn.Module], silent: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        points: Mapping[str, nn.Module],
+        silent: Mapping[str, nn.Module],
+        *,
+        kind: str = "feedback point(s)",
+        done: str = "cut",
+    ) -> None:
+        self._kind, self._done = kind, done
         modules = {**silent, **points}
         self._names, self._points = list(modules), list(points)
         # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
@@ -56,11 +68,41 @@ class Cuts:
                 been taken out of the model.
         """
         if missing := [name for name, reached in self.reached.items() if not reached]:
-            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
+            raise PointError(f"{self._kind} never reached by a forward pass: {', '.join(missing)}")
         left_out = [name for name in self._names if name in self._left_out or not self._ran[name]]
         self._ran, self._left_out = dict.fromkeys(self._names, False), {}
         if left_out and (gone := self._gone(left_out)):
             raise PointError(
-                f"no longer part of the model, in whose place nothing is cut: {', '.join(gone)}; close() the rule and"
+                f"no longer part of the model, in whose place nothing is {self._done}: {', '.join(gone)}; close() the"
+                " rule and make it anew on the model as it is"
+            )
+
+
+class AddedPoints:
+    """Looks for modules that have come into a model since its rule was made, and that the rule's patterns name.
+
+    Args:
+        model: which they may come into.
+        patterns: of the feedback points.
+    """
+
+    def __init__(self, model: nn.Module, patterns: str | Sequence[str]) -> None:
+        # Behind functions, as above.
+        self._count = lambda: sum(1 for _ in model.modules())
+        self._find = lambda: list(find_modules(model, patterns))
+        self._known, self._seen = set(self._find()), self._count()
+
+    def check(self) -> None:
+        """Check that there are none.
+
+        Raises:
+            PointError: there are: nothing is cut at them.
+        """
+        if (count := self._count()) == self._seen:
+            return
+        if added := [name for name in self._find() if name not in self._known]:
+            raise PointError(
+                f"added after the rule was made, so that nothing is cut there: {', '.join(added)}; close() the rule and"
                 " make it anew on the model as it is"
             )
+        self._seen = count

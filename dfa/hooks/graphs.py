@@ -48,3 +48,8 @@ def leaves_below(tensor: Tensor) -> Iterator[Tensor]:
 def next_node_number() -> int:
     """Return the number of the node that this thread adds next to a graph; autograd counts them as they are made."""
     return int(torch._C._autograd._get_sequence_nr())
+
+
+def runs_again() -> bool:
+    """Whether this runs in the middle of a backward pass, as when a checkpoint runs its part again."""
+    return torch._C._current_graph_task_id() != -1

@@ -1,16 +1,17 @@
 """What running a segment again would get wrong: arguments that it changes, and results that it leaves behind."""
 
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from dfa.errors import PointError
-from dfa.hooks.outputs import PLAIN, parts_of, tensors_in
+from dfa.hooks.outputs import PLAIN, parts_of, reachable, tensors_in
 from dfa.patterns import is_compiled
 
 _LARGEST = 2000
@@ -57,51 +58,64 @@ class MutableArguments:
 def state_of(value: Any) -> list[Any]:
     """List what an object holds: plain values, tensors by identity and version, containers by their length."""
     state: list[Any] = []
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting and len(state) < _LARGEST:
-        part = waiting.pop()
+    for part in islice(reachable(value), _LARGEST):
         if isinstance(part, Tensor):
             state.append((id(part), part._version))
-        elif isinstance(part, PLAIN):
-            state.append(part)
-        elif id(part) not in seen and not isinstance(part, (nn.Module, type)) and not callable(part):
-            seen.add(id(part))
-            held = parts_of(part)
-            state.append((type(part).__name__, len(held)))
-            waiting += held
+        else:
+            state.append(part if isinstance(part, PLAIN) else (type(part).__name__, len(parts_of(part))))
     return state
 
 
-class InnerOutputs:
-    """What the modules inside a segment put out, to see whether any of it is alive when the segment has ended.
+class InnerResults(TorchFunctionMode):
+    """What is computed inside a segment, to see whether any of it is alive when the segment has ended.
 
     Run without a graph, such a tensor has no gradient. A loss that is computed from it, as one that balances experts,
-    would teach the segment nothing.
+    would teach the segment nothing. What depends on nothing that learns, and what has been detached, may be kept.
 
     Args:
         segment: its name.
-        module: whose submodules are watched until `stop`.
+        module: that is watched from `start` to `stop`.
         arguments: of the module; they outlive it rightly.
     """
 
     def __init__(self, segment: str, module: nn.Module, arguments: Any) -> None:
-        self._segment = segment
-        self._outside = {id(tensor) for tensor in tensors_in(arguments)}
-        self._outside |= {id(tensor) for tensor in [*module.parameters(), *module.buffers()]}
-        self._seen: list[tuple[str, weakref.ref[Tensor]]] = []
-        self._handles: list[RemovableHandle] = []
-        inner = {name: part for name, part in module.named_modules() if part is not module}
-        if any(is_compiled(part) for part in [module, *inner.values()]):
-            return  # hooks that come and go would have it compiled anew
-        for name, part in inner.items():
-            self._handles.append(part.register_forward_hook(self._hook(name), prepend=True))
+        super().__init__()
+        self._segment, self._module = segment, module
+        self._arguments = arguments
+        given = tensors_in(arguments)
+        self._outside = {id(tensor) for tensor in [*given, *module.parameters(), *module.buffers()]}
+        self._depending = WeakIdKeyDictionary()
+        for tensor in given:
+            self._depending[tensor] = ""
+        # The compiler knows no such modes, and would compile anew.
+        self._watches = not any(is_compiled(part) for part in module.modules())
+        self._running = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        if self._watches:
+            self._running = True
+            self.__enter__()
 
     def stop(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """End it."""
+        if self._running:
+            self._running = False
+            self.__exit__(None, None, None)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        passes_on = func not in _DETACHING and any(map(self._depends, [*_tensors_among(args), *_tensors_among(kwargs)]))
+        result = func(*args, **(kwargs or {}))
+        if passes_on:
+            for tensor in _tensors_among(result):
+                if (tensor.is_floating_point() or tensor.is_complex()) and not tensor.is_meta:
+                    self._depending[tensor] = getattr(func, "__name__", "")
+        return result
+
+    def _depends(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad or tensor in self._depending
 
     def check(self, output: Any) -> None:
         """Check that nothing is alive but the segment's output.
@@ -109,19 +123,37 @@ class InnerOutputs:
         Raises:
             PointError: something is.
         """
-        self._outside |= {id(tensor) for tensor in tensors_in(output)}
-        for name, reference in self._seen:
-            tensor = reference()
-            if tensor is not None and id(tensor) not in self._outside:
+        # What objects among the arguments hold is for `MutableArguments`.
+        self._outside |= {id(part) for part in reachable(self._arguments)}
+        self._outside |= {id(tensor) for tensor in [*tensors_in(output), *_computed_weights(self._module)]}
+        for tensor, made_by in self._depending.items():
+            if id(tensor) not in self._outside:
                 raise PointError(
-                    f"segment '{self._segment}': the output of '{name}' is kept beyond the segment, where"
-                    " memory='recompute' has no gradient for a loss that is computed from it: keep it detached, do"
-                    " without the cache that it may be for, or take memory='keep'"
+                    f"segment '{self._segment}': a tensor of shape {tuple(tensor.shape)}, computed by '{made_by}', is"
+                    " kept beyond the segment, where memory='recompute' has no gradient for a loss that is computed"
+                    " from it: keep it detached, do without the cache that it may be for, or take memory='keep'"
                 )
 
-    def _hook(self, name: str) -> Any:
-        def see(module: nn.Module, arguments: Any, output: Any) -> None:
-            if not torch.compiler.is_compiling():
-                self._seen += [(name, weakref.ref(tensor)) for tensor in tensors_in(output)]
 
-        return see
+def _computed_weights(module: nn.Module) -> list[Any]:
+    """List what PyTorch's older hooks compute from parameters before every call (weight_norm, pruning, …)."""
+    endings = ("_orig", "_v")
+    return [
+        getattr(part, name.removesuffix(ending), None)
+        for part in module.modules()
+        for name in part._parameters
+        for ending in endings
+        if name.endswith(ending)
+    ]
+
+
+_DETACHING = (Tensor.detach, Tensor.detach_, torch.detach, Tensor.data.__get__)  # type: ignore[attr-defined]
+
+
+def _tensors_among(values: Any) -> list[Tensor]:
+    """List the tensors that a function of torch takes or returns: alone, or in tuples, lists and dictionaries."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = list(values.values())
+    return [tensor for value in values for tensor in _tensors_among(value)] if isinstance(values, (tuple, list)) else []

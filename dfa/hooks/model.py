@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
-from dfa.hooks.cuts import Cuts
+from dfa.hooks.cuts import AddedPoints, Cuts
+from dfa.hooks.graphs import runs_again
 from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
 from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_calls
@@ -78,8 +79,8 @@ class FeedbackHooks:
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
         self._targets = find_targets(model, points)
-        by_name = ({name: module for module, name in names.items()} for names in (point_names, silent_names))
-        self._cuts = Cuts(model, *by_name)
+        self._added = AddedPoints(model, patterns_of(points))
+        self._cuts = Cuts(model, find_modules(model, patterns_of(points)), find_modules(model, silent))
         occupy(model)
         self._vacate = lambda: vacate(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
@@ -153,8 +154,9 @@ class FeedbackHooks:
         self.discard()
 
     def check_all_reached(self) -> None:
-        """See `Cuts.check`."""
+        """See `Cuts.check` and `AddedPoints.check`."""
         self._cuts.check()
+        self._added.check()
 
     def check_backward(self) -> bool:
         """Warn, once, where a backward pass was not begun by the rule; return whether it was."""
@@ -236,7 +238,7 @@ class FeedbackHooks:
             lone = LonePoint(kept, self)
             self._lone_points.add(lone)
             handed_on = mark(lone, handed_on)
-        elif self.error_names:
+        elif self.error_names and (self.mode == "recompute" or torch.compiler.is_compiling() or not runs_again()):
             self._passes.pending.append(kept)
         if self.mode != "observe":
             # Or gradient would leak past the point through the other tensors.
@@ -275,7 +277,7 @@ class FeedbackHooks:
             return False
         if torch.compiler.is_compiling():
             raise outside_of_calls(name, "torch.compile")
-        if torch._C._current_graph_task_id() == -1:  # or a checkpoint runs a part again: as it was run before
+        if not runs_again():
             self._by_parts = True
             if self.mode == "cut":
                 self._recorder.check_alone(name)

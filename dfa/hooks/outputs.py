@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -130,17 +130,21 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 def _holds_gradient(value: Any) -> bool:
     """Whether an object holds a tensor that was computed with a gradient, in attributes or containers."""
+    return any(isinstance(part, Tensor) and part.grad_fn is not None for part in reachable(value))
+
+
+def reachable(value: Any) -> Iterator[Any]:
+    """Iterate over an object and all that it holds, by items and attributes; not into modules and functions."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, Tensor):
-            if part.grad_fn is not None:
-                return True
-        elif id(part) not in seen and not isinstance(part, (*PLAIN, nn.Module, type)) and not callable(part):
+        if isinstance(part, (Tensor, *PLAIN)):
+            yield part
+        elif id(part) not in seen and not isinstance(part, (nn.Module, type)) and not callable(part):
             seen.add(id(part))
+            yield part
             waiting += parts_of(part)
-    return False
 
 
 def parts_of(value: Any) -> list[Any]:

@@ -100,7 +100,7 @@ class _BroadcastError(torch.autograd.Function):
         ctx: Any, source: SignalSource, record: ForwardRecord, points: list[Point], output: Tensor, *activations: Tensor
     ) -> Tensor:
         ctx.sending = source, record, points
-        return output.view_as(output)
+        return output.detach()  # a view could not be written to
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
@@ -198,12 +198,19 @@ class Recorder:
         return record, passed_on
 
 
-def check_trainable(points: Sequence[Point]) -> None:
+def check_trainable(points: Sequence[Point], known: set[str] | None = None) -> None:
     """Check that every signal reaches something that learns.
+
+    Args:
+        points: of a forward pass.
+        known: names of points with something trainable below them in an earlier pass, as a block may be skipped in this
+            one; those of this pass are added.
 
     Raises:
         PointError: a point has no trainable parameter below it.
     """
+    known = set() if known is None else known
+    known.update(point.name for point in points if point.activation.requires_grad)
     for point in points:
-        if not point.activation.requires_grad:
+        if not (point.activation.requires_grad or point.name in known):
             raise PointError(f"feedback point '{point.name}' has nothing below it that could learn")

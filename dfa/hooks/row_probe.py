@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from dfa.errors import FeedbackError
 from dfa.feedback.order import counts_neighbours
 from dfa.feedback.rows import as_rows
+from dfa.hooks.graphs import runs_again
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import is_sharded
 
@@ -34,7 +35,7 @@ class ProbingRecorder(Recorder):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._probing = False
+        self._probing = self._probing_pass = False  # in the next pass; in the one under way, or the last
         self._settled: set[str] = set()
         self._entries: list[tuple[Point, Tensor]] = []
 
@@ -46,6 +47,7 @@ class ProbingRecorder(Recorder):
         return self._recorder.needs_gradients()
 
     def start(self) -> None:
+        self._probing_pass = self._probing
         self._recorder.start()
 
     def reset(self) -> None:
@@ -57,10 +59,14 @@ class ProbingRecorder(Recorder):
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         point, handed_on = self._recorder.at_point(name, activation)
-        if not self._probing or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return point, handed_on
+        again = runs_again()  # a checkpoint, which must find what it found in the pass itself
+        if not (self._probing_pass if again else self._probing):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
-        self._entries.append((point, entry))
+        if not again:
+            self._entries.append((point, entry))
         return point, entry.clone()  # which may be written to further up
 
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
@@ -83,7 +89,7 @@ class ProbingRecorder(Recorder):
             for point in points
             if point.name not in self._settled and counts_neighbours(point.activation.shape, error.shape)
         ]
-        if not open_ones:
+        if not open_ones or _inside_checkpoint():
             return
         probed = [point for point in open_ones if any(point is other for other, _ in self._entries)]
         self._probing = len(probed) < len(open_ones)  # in the next pass
@@ -144,3 +150,10 @@ def _acting_rows(
         if point.activation.requires_grad:
             outputs, arriving = [*outputs, point.activation], [*arriving, received]
     return acting
+
+
+def _inside_checkpoint() -> bool:
+    """Whether this is part of a checkpoint, which cannot go backward before it has ended."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # not in older versions
+    hooks = (top(True) if top is not None else None) or [None]
+    return getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
-from dfa.hooks.leaks import InnerOutputs
+from dfa.hooks.leaks import InnerResults
 from dfa.hooks.module_state import ModuleState
 from dfa.hooks.outputs import first_tensor, map_tensors
 from dfa.hooks.parts import outside_of_calls
@@ -89,7 +89,7 @@ class _HoldRecord(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, record: SegmentedRecord, leaf: Tensor) -> Tensor:
         ctx.record = record
-        return leaf.view_as(leaf)
+        return leaf.detach()  # a view could not be written to
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> Any:
@@ -176,7 +176,7 @@ class SegmentRecorder(Recorder):
         self._previous: Tensor | None = None
         self._previous_version = 0
         self._inspected: set[nn.Module] = set()
-        self._inner: InnerOutputs | None = None
+        self._inner: InnerResults | None = None
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -236,7 +236,8 @@ class SegmentRecorder(Recorder):
             raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
         if not (self._running or module in self._inspected):
             self._inspected.add(module)
-            self._inner = InnerOutputs(segment.name, module, (args, kwargs))
+            self._inner = InnerResults(segment.name, module, (args, kwargs))
+            self._inner.start()
         self._running.append(module)
         torch.set_grad_enabled(False)
 

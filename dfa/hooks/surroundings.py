@@ -83,7 +83,8 @@ def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
     """
     if any(_is_compiled(module) for module in model.modules()):
         return []
-    learning = {name: module for name, module in model.named_modules() if any(_learning(module))}
+    # Without the model itself: a hook that comes and goes there would change what torch iterates over.
+    learning = {name: module for name, module in model.named_modules() if name and any(_learning(module))}
     return [module.register_forward_hook(Hook(partial(_refuse_cut, name))) for name, module in learning.items()]
 
 

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Unpack
 
@@ -130,6 +131,16 @@ class ForwardModeFeedback(LearnedFeedback):
         self._recorder.forwards = int(state["forwards"])
 
 
+class _NoTangentsWithoutGrad(TorchFunctionMode):
+    """Leaves tangents out of what runs under `torch.no_grad()`, as the backward pass leaves it out."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with nullcontext() if torch.is_grad_enabled() else forward_ad._set_fwd_grad_enabled(False):
+            return func(*args, **(kwargs or {}))
+
+
 class PerturbingRecorder(Recorder):
     """Adds a random tangent to the output of each point, and hands the error tensor's to the rule.
 
@@ -142,7 +153,7 @@ class PerturbingRecorder(Recorder):
         self._rule = rule
         self._dual_level = ExitStack()
         self._perturbing = self._perturbed = self._under_way = False
-        self._perturbations: list[Tensor] = []
+        self._perturbations: dict[int, Tensor] = {}  # by the identity of their point
         self.forwards = 0
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
@@ -162,11 +173,12 @@ class PerturbingRecorder(Recorder):
         if self._perturbing:
             enter_uncompiled(self._dual_level, self._rule.name)
             self._dual_level.enter_context(forward_ad.dual_level())
+            self._dual_level.enter_context(_NoTangentsWithoutGrad())
             self._dual_level.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only one with a forward mode
 
     def reset(self) -> None:
         self._dual_level.close()
-        self._perturbing, self._under_way, self._perturbations = False, False, []
+        self._perturbing, self._under_way, self._perturbations = False, False, {}
 
     def _translate(self, error: Exception, call: Callable[[], Any]) -> PointError | None:
         """Tell an error of forward mode, of which torch has many, from one of the model's own."""
@@ -190,10 +202,11 @@ class PerturbingRecorder(Recorder):
             return super().at_point(name, activation)
         primal, tangent = forward_ad.unpack_dual(activation)
         perturbation = torch.randn_like(primal, requires_grad=False)
-        self._perturbations.append(perturbation)
+        point = Point(name, primal)
+        self._perturbations[id(point)] = perturbation
         if tangent is not None:  # which some modules return in another precision than the primal
             perturbation = perturbation + tangent.detach().to(perturbation.dtype)
-        return Point(name, primal), forward_ad.make_dual(primal.detach(), perturbation)
+        return point, forward_ad.make_dual(primal.detach(), perturbation)
 
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         if self._perturbing:
@@ -203,7 +216,7 @@ class PerturbingRecorder(Recorder):
                     f"rule '{self._rule.name}' learns from how error tensor '{name or 'model output'}' responds to its"
                     " points, but nothing of them arrives there: something between detaches it"
                 )
+            perturbations = [self._perturbations.pop(id(point)) for point in points]
             if response is not None:
-                self._rule.observe(name, response.detach(), points, self._perturbations)
-            self._perturbations = []
+                self._rule.observe(name, response.detach(), points, perturbations)
         return super().at_error(name, tensor, points)

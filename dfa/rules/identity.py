@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, ForwardWeights, Patterns, Points, State, Uses
 from dfa.errors import FeedbackError, PointError
+from dfa.hooks.cuts import Cuts
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import PassedNorm, Point
 from dfa.hooks.targets import find_targets
@@ -85,10 +86,12 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self.otherwise = otherwise
         # Before the hooks of a point on the same module: the norm belongs to the point below it.
         self._norm_handles = [
-            module.register_forward_hook(Hook(partial(self._keep_norm, name)), prepend=True)
+            module.register_forward_hook(Hook(partial(self._keep_norm, name)), prepend=True, with_kwargs=True)
             for name, module in on_path.items()
             if isinstance(module, nn.LayerNorm)
         ]
+        norms_that_run = {name: module for name, module in on_path.items() if isinstance(module, nn.LayerNorm)}
+        self._norms = Cuts(model, norms_that_run, {}, kind="normalisation(s) on the path", done="normalised")
         self._targets = find_targets(model, points)
         if self._norm_handles:
             self.hooks.need_whole_calls("norms")
@@ -118,6 +121,10 @@ class IdentityFeedback(DirectFeedbackAlignment):
         straight, random = iter(self._straight(error, points)), iter(random)
         for point in points:
             yield next(straight) if point.activation.shape == error.shape else next(random)
+
+    def backward(self, loss: Tensor) -> None:
+        self._norms.check()
+        super().backward(loss)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         if self.otherwise == "dfa":
@@ -152,13 +159,18 @@ class IdentityFeedback(DirectFeedbackAlignment):
             signal = norm.send_down(signal)
         return signal
 
-    def _keep_norm(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _keep_norm(
+        self, name: str, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        if not self.hooks.is_training_pass():
+            return
+        self._norms.note(name)
         pending = self.hooks.pending_points()
-        if not (pending and self.hooks.is_training_pass()):
+        if not pending:
             return
         self._check_path(name, pending)
         assert isinstance(module, nn.LayerNorm)
-        total = at_least_single(arguments[0].detach())
+        total = at_least_single((arguments[0] if arguments else named["input"]).detach())
         variance, mean = torch.var_mean(total, -1, correction=0, keepdim=True)
         inverse = torch.rsqrt(variance + module.eps)
         gains = torch.ones(module.normalized_shape, device=total.device) if module.weight is None else module.weight

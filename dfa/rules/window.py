@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
+from dfa.hooks.cuts import AddedPoints
 from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
@@ -68,6 +69,8 @@ class Window(Rule):
             self._groups.append((group[: len(group) - count], group[len(group) - count :]))
         super().__init__(model, points, error_at, silent)
         self._runs: dict[str, list[Any]] = {}  # nodes that the points' outputs come from, in a forward pass
+        self._ever: set[str] = set()
+        self._added = AddedPoints(model, patterns_of(points))
         self._in_pass = False
         self._run_again: set[str] = set()
         self._handles: list[RemovableHandle] = [
@@ -89,6 +92,9 @@ class Window(Rule):
 
     def backward(self, loss: Tensor) -> None:
         self.hooks.check_all_reached()
+        self._added.check()
+        if missing := [name for _, learning in self._groups for name in learning if name not in self._ever]:
+            raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(missing)}")
         check_differentiable(loss)
         loss.backward()
         self._runs = {}
@@ -105,6 +111,7 @@ class Window(Rule):
     def _at_point(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or not (self.hooks.mode == "cut" and torch.is_grad_enabled()):
             return
+        self._ever.add(name)
         outputs = tensors_in(output)
         again = name in self._runs
         if not (again and name in self._run_again):  # once is enough: the next pass will be alike

@@ -97,6 +97,15 @@ class Routed(nn.Module):
         return x * self.gate(x).softmax(1)
 
 
+class Balanced(Routed):
+    """Keeps a loss of its own, which is the output of no module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.gate(x).softmax(1)
+        self.loss = shares.mean(0).square().sum()
+        return x * shares
+
+
 class Experts(nn.Module):
     """Notes how its blocks routed, for a loss that balances experts."""
 
@@ -120,13 +129,15 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], list[str], list[str]]] = {
     "a cache in slots": (partial(Cached, Slotted), ["blocks.*"], ["head"]),
     "an encoder and a decoder": (Translating, ["encoder.block", "decoder.*"], ["encoder.norm", "head"]),
     "a loss from within": (Experts, ["blocks.*"], ["head"]),
+    "a loss of a block": (lambda: nn.Sequential(Balanced(), Balanced(), nn.Linear(5, 3)), ["0", "1"], ["2"]),
 }
 
 
 REFUSED = {
     "a cache": r"segment 'blocks\.0' changes its argument 'cache' \(Cache\) .* use_cache=False",
     "a cache in slots": r"segment 'blocks\.0' changes its argument 'cache' \(Slotted\) .* use_cache=False",
-    "a loss from within": r"segment 'blocks\.0': the output of 'gate' is kept beyond the segment",
+    "a loss of a block": r"segment '0': a tensor of shape \(\), computed by 'sum', is kept beyond the segment",
+    "a loss from within": r"segment 'blocks\.0': a tensor of shape .* computed by 'linear', is kept beyond the segment",
 }
 
 

@@ -195,3 +195,42 @@ def test_a_norm_is_that_of_its_own_network_or_refused(in_turn: bool, rule: str) 
         (signal,) = torch.autograd.grad(upper.norm(total).pow(3).sum(), total)
         (expected,) = torch.autograd.grad(below, network.get_parameter("0.branch.0.weight"), signal)
         torch.testing.assert_close(found[f"{name}.0.branch.0.weight"], expected)
+
+
+class Normed(nn.Module):
+    """A residual block whose normalisation is called in one of several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer, self.norm, self.how = nn.Linear(5, 5), nn.LayerNorm(5), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x + torch.tanh(self.layer(x))
+        if self.how == "function":
+            return nn.functional.layer_norm(total, (5,), self.norm.weight, self.norm.bias)
+        if self.how == "forward":
+            return self.norm.forward(total)
+        normed: Tensor = self.norm(input=total) if self.how == "by keyword" else self.norm(total)
+        return normed
+
+
+@pytest.mark.parametrize("name", ["identity", "highway"])
+@pytest.mark.parametrize("how", ["called", "by keyword", "function", "forward", "replaced"])
+def test_norms_that_are_not_met_are_refused(how: str, name: str, batch: Batch) -> None:
+    """The signal would be that of a path without them."""
+
+    def train(how: str) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 5), Normed(how), Normed(how)).double()
+        with dfa.RULES.build(name, model, ["0", "1"], norms=["*.norm"]) as rule:
+            if how == "replaced":
+                model[1].norm = nn.LayerNorm(5).double()
+            rule.backward((model(batch[0]) - 1).square().mean())
+        return gradients(model)
+
+    expected = train("called")
+    if how in ("called", "by keyword"):
+        assert_same(train(how), expected, tolerance=0)
+    else:
+        with pytest.raises(dfa.PointError, match=r"normalisation\(s\) on the path never reached.*: 1\.norm"):
+            train(how)

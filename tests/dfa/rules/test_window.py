@@ -120,13 +120,21 @@ class Dropping(nn.Sequential):
         return x
 
 
-@pytest.mark.parametrize("order", [[("1",), ()], [(), ("0",), ("1",), ()]])
-def test_a_block_that_is_left_out_of_a_pass_is_no_obstacle(order: list[tuple[str, ...]], batch: Batch) -> None:
+def test_a_block_that_is_left_out_of_a_pass_is_no_obstacle(batch: Batch) -> None:
     model = Dropping(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)).double()
     with dfa.Window(model, ["0", "1"], layers=1) as rule:
-        for model.dropped in order:
+        for model.dropped in [(), ("0",), ("1",), ()]:
             learned = {name[0] for name in step(rule, model, batch)}
             assert learned == {"1", "2"} - set(model.dropped)
+
+
+@pytest.mark.parametrize("points", [["1", "3"], ["0", "1", "3"]])
+def test_a_window_that_never_runs_is_refused(points: list[str], batch: Batch) -> None:
+    """It would be the frozen control."""
+    model = Dropping(*(nn.Linear(5, 5) for _ in range(2)), nn.Linear(5, 3), nn.Linear(5, 5)).double()
+    model.dropped = ("3",)
+    with dfa.Window(model, points, layers=1) as rule, pytest.raises(dfa.PointError, match=r"never reached .*: 3"):
+        step(rule, model, batch)
 
 
 def test_parts_that_are_called_by_themselves_have_an_order_too(batch: Batch) -> None:
