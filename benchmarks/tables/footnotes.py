@@ -225,13 +225,13 @@ _TRANSPORTED = {
     "signs": "the signs of the forward weights",
     "gains": "the gains of the normalisations",
 }
-"""`Uses.forward_weights` in words."""
+"""`Uses.forward_weights` in words; records of other versions may hold other values, which are shown as they are."""
 
 
 def _uses(uses: Mapping[str, Any]) -> str:
     parts = []
-    if uses["forward_weights"] != "none":
-        parts.append(_TRANSPORTED[uses["forward_weights"]])
+    if (transported := uses["forward_weights"]) != "none":
+        parts.append(_TRANSPORTED.get(transported, f"the forward weights ({transported})"))
     if uses["sequential"]:
         parts.append("a sequential backward pass")
     if waves := uses.get("waves"):
