@@ -11,7 +11,7 @@ from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, CellOutcome, Entry, Record
 from benchmarks.utils.overrides import without
-from benchmarks.utils.text import duration
+from benchmarks.utils.text import code_title, duration
 
 _LISTED = 6  # cells of a row that are listed one by one at most
 
@@ -172,8 +172,7 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
     if not records:
         return []
     commits = dict.fromkeys(
-        f"{record.get('commit') or 'unknown'}{' with uncommitted changes' if record.get('git_dirty') else ''}"
-        for record in records
+        code_title(record.get("commit") or "unknown", bool(record.get("git_dirty"))) for record in records
     )
     versions = dict.fromkeys(
         f"{name} {version}" for record in records for name, version in record.get("versions", {}).items()

@@ -4,8 +4,6 @@ The runs that decide are recorded like any others, so a search that was ended go
 scores are not looked at.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from benchmarks.launchers import launch, make_launcher, settings_among
 from benchmarks.launchers.report import Problem
 from benchmarks.run.record_schema import first_measured
 from benchmarks.tables.chosen import chosen_name, read_chosen, report_name, write_chosen
+from benchmarks.tables.files import write_texts
 from benchmarks.tables.footnotes import describe_rates
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
@@ -29,9 +28,8 @@ from benchmarks.tuning.trials import (
     taking_part,
     with_records,
 )
-from benchmarks.utils.files import write_result
 from benchmarks.utils.paths import config_files
-from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, name_meant
+from benchmarks.utils.text import csv_text, duration, markdown_list, markdown_page, markdown_table, name_meant
 
 
 def tune(
@@ -137,19 +135,16 @@ def _shown(trial: Trial, kept: Trial | None) -> str:
 
 def to_csv(trials: Sequence[Trial]) -> str:
     """Format the trials as CSV: one line per trial, full precision."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["row", "column", "factor", "lr", "value", "chosen"])
+    rows: list[list[object]] = []
     for cell, of_cell in by_cell(trials).items():
         kept = best(of_cell)
         for trial in of_cell:
             value = "" if trial.value is None else f"{trial.value:.10g}"
-            writer.writerow([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
-    return stream.getvalue()
+            rows.append([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
+    return csv_text(["row", "column", "factor", "lr", "value", "chosen"], rows)
 
 
 def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path, rule: str = "") -> list[Path]:
     """Write the trials as Markdown and CSV to a folder."""
     texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
-    name = report_name(spec.name, scale, rule)
-    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
+    return write_texts(report_name(spec.name, scale, rule), texts, folder)
