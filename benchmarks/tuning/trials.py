@@ -15,6 +15,7 @@ from benchmarks.tables.plan import check_settings, missing_data, settle_data
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.utils.overrides import key_of
+from benchmarks.utils.values import check_known
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     Raises:
         ConfigError: an unknown scale, a table without rates or with nothing to run, or data that are missing.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
+    check_known("scale", scale, SCALES)
     rates = rates_of(spec)
     check_settings(spec, [*settings])
     if any(key_of(item) == "optimizer.lr" for item in settings):

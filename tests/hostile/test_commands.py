@@ -97,7 +97,7 @@ CASES: list[Row] = [
     ("search graphs task=cora --name 'a b'", "--name must be a name"),
     ("search graphs task=nowhere", "unknown task 'nowhere'"),
     ("video", "required: file"),
-    ("video lego.avi task=blender_lego model=nerf rule=dfa", "unknown format of 'lego.avi'"),
+    ("video lego.avi task=blender_lego model=nerf rule=dfa", "lego.avi: unknown format '.avi'"),
     ("video task=blender_lego", "the first argument is the file to write"),
     ("video lego.gif task=nowhere", "unknown task 'nowhere'"),
     ("video lego.gif --nonsense", "unrecognized arguments: --nonsense"),

@@ -12,6 +12,7 @@ from benchmarks.families.view_synthesis.scenes.download import download_file, do
 from benchmarks.families.view_synthesis.scenes.scene import Scene
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
 from benchmarks.utils.paths import data_roots
+from benchmarks.utils.values import check_known
 
 BLENDER = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 LLFF = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
@@ -56,8 +57,7 @@ def load_scene(
         ConfigError: unknown name, or an option that does not fit the scene.
         DataError: the scene is missing, malformed or incomplete, or cannot be downloaded.
     """
-    if name not in SCENES:
-        raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
+    check_known("scene", name, SCENES)
     if allow_partial and name not in (*BLENDER, TINY):
         raise ConfigError(
             f"task option allow_partial is of NeRF-Synthetic's scenes alone, and '{name}' is none of them"

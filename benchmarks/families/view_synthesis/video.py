@@ -14,6 +14,7 @@ from benchmarks.families.view_synthesis.figures import restore_views
 from benchmarks.families.view_synthesis.render.image import as_bytes
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.progress import with_bar
+from benchmarks.utils.values import check_known
 
 FRAMES_PER_SECOND = 20
 
@@ -28,8 +29,7 @@ def make_video(target: Path, overrides: Sequence[str]) -> int:
         ConfigError: `target` is neither a GIF nor an MP4, or an MP4 cannot be written here.
         ResultsError: the run has not finished.
     """
-    if target.suffix not in (".gif", ".mp4"):
-        raise ConfigError(f"unknown format of '{target.name}'; known: .gif, .mp4")
+    check_known("format", target.suffix, (".gif", ".mp4"), f"{target.name}: ")
     if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise ConfigError("an .mp4 needs the package imageio-ffmpeg; install it or write a .gif")
     config = resolve(compose_config(list(overrides)))
