@@ -57,6 +57,18 @@ def code_title(commit: str, changed: bool) -> str:
     return f"{commit} with uncommitted changes" if changed else commit
 
 
+def fetch_or(task: str, else_do: str, in_a_run: bool = False) -> str:
+    """Say how the missing data of a task are fetched, or what to do instead.
+
+    Args:
+        task: its name.
+        else_do: what else there is to do.
+        in_a_run: whether it is a run that lacks them, which could fetch them.
+    """
+    way = " (or set run.download=true), or" if in_a_run else " or"
+    return f"run `python -m benchmarks fetch {task}`{way} {else_do}"
+
+
 def run_title(task: str, model: str, rule: str, seed: int) -> str:
     """Name a run in a few words, as in reports."""
     return f"{task} {model} {rule} seed {seed}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.utils.text import code_title, csv_text, first_difference
+from benchmarks.utils.text import code_title, csv_text, fetch_or, first_difference
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_csv_quotes_what_it_must_and_nothing_else() -> None:
 
 def test_code_is_named_by_its_commit_and_what_was_changed_since() -> None:
     assert [code_title("abc", changed) for changed in (False, True)] == ["abc", "abc with uncommitted changes"]
+
+
+def test_missing_data_are_fetched_before_a_run_or_in_it() -> None:
+    assert fetch_or("cora", "place them there") == "run `python -m benchmarks fetch cora` or place them there"
+    assert fetch_or("cora", "wait", in_a_run=True).endswith("fetch cora` (or set run.download=true), or wait")
