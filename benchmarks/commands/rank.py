@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.commands.options import add_config_dir, command_parser
+from benchmarks.commands.options import add_config_dir, command_parser, positive
 from benchmarks.utils.exits import EXIT_DONE, guarded
 
 
@@ -18,7 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     parser = command_parser("rank", __doc__ or "", "rank task=cora model=gcn rule=dfa scale=mini --top 5")
     parser.add_argument("choice", nargs="+", help="task=… model=… rule=…, and scale=… (default: paper)")
-    parser.add_argument("--top", type=int, default=10, help="entries to show (default: 10)")
+    parser.add_argument("--top", type=positive, default=10, help="entries to show (default: 10)")
     add_config_dir(parser)
     return parser
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.commands.options import add_config_dir, command_parser
+from benchmarks.commands.options import add_config_dir, command_parser, positive
 from benchmarks.utils.exits import EXIT_DONE, guarded
 
 
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("sample", __doc__ or "", 'sample results/runs/wikitext2/… --prompt "the"')
     parser.add_argument("run", type=Path, help="folder of a finished run, as training prints it")
     parser.add_argument("--prompt", default="", help="how the text begins (default: a new line)")
-    parser.add_argument("--tokens", type=int, default=60, help="tokens to add (default: 60)")
+    parser.add_argument("--tokens", type=positive, default=60, help="tokens to add (default: 60)")
     parser.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier words (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.commands.options import add_config_dir, add_jobs, command_parser, overrides
+from benchmarks.commands.options import add_config_dir, add_jobs, command_parser, overrides, positive
 from benchmarks.utils.exits import EXIT_DONE, guarded
 from benchmarks.utils.paths import config_files
 
@@ -21,9 +21,9 @@ def make_parser() -> argparse.ArgumentParser:
     spaces = ", ".join(config_files("search"))
     parser.add_argument("space", help=f"what to search: {spaces}, or a YAML file")
     parser.add_argument("choice", nargs="*", help="task=… model=… rule=… scale=…; a searched key given here is held")
-    parser.add_argument("--trials", type=int, default=20, help="settings to try (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of each (default: %(default)s)")
-    parser.add_argument("--at-once", type=int, default=4, help="proposals at a time (default: %(default)s)")
+    parser.add_argument("--trials", type=positive, default=20, help="settings to try (default: %(default)s)")
+    parser.add_argument("--seeds", type=positive, default=1, help="seeds of each (default: %(default)s)")
+    parser.add_argument("--at-once", type=positive, default=4, help="proposals at a time (default: %(default)s)")
     parser.add_argument("--sampler-seed", type=int, default=0, help="of the proposals (default: %(default)s)")
     parser.add_argument("--name", default="", help="of the files written (default: task-model-rule-scale)")
     add_jobs(parser)

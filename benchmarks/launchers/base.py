@@ -1,5 +1,6 @@
 """Base class of launchers, which carry out runs, here or elsewhere, and report each as it ends."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +38,22 @@ class Launcher(ABC):
     @abstractmethod
     def carry_out(self, configs: Sequence[Config], report: Report) -> None:
         """Carry out all runs and report each; one that fails stops none of the others."""
+
+
+class RemoteLauncher(Launcher):
+    """Base class of launchers whose runs are carried out on other machines, with devices of their own.
+
+    Attributes:
+        jobs: at most so many runs at once.
+    """
+
+    jobs: int
+
+    def check_device(self, device: str) -> None:
+        """Do nothing: the devices are elsewhere."""
+
+    def width(self, device: str) -> int:
+        return self.jobs
 
 
 LAUNCHERS: Registry[Callable[..., Launcher]] = Registry("launcher")
@@ -78,6 +95,11 @@ class Deaths:
         self._reached[run] = reached
         self._counts[run] += 1
         return None if self._counts[run] < ATTEMPTS else failure(config, f"its {what} died {ATTEMPTS} times")
+
+
+def say_stopping(runs: int) -> None:
+    """Tell, after a signal, that so many runs are being stopped."""
+    print(f"stopping {runs} runs at a checkpoint; a second signal stops at once", file=sys.stderr, flush=True)
 
 
 def failure(config: Config, reason: str) -> Outcome:

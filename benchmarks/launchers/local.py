@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,10 @@ import torch
 
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ResultsError
-from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt
+from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, say_stopping
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.launchers.serial import Serial
+from benchmarks.utils.environment import changed
 from benchmarks.utils.signals import Interrupted, deferred, handle_signals, stop_if_asked
 from benchmarks.utils.values import check_count
 
@@ -117,8 +117,7 @@ def _in_pool(configs: Sequence[Config], count: int, report: Report, wait_for_oth
                     elif not report.take(config, given_up):
                         busy.append(config)
     except Interrupted:
-        at_work = sum(worker.run is not None for worker in workers)
-        print(f"stopping {at_work} runs at a checkpoint; a second signal stops at once", file=sys.stderr, flush=True)
+        say_stopping(sum(worker.run is not None for worker in workers))
         raise
     finally:
         for worker in workers:
@@ -143,7 +142,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,))
-        with _inherited(environment):
+        with changed(**environment), _no_sigint():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the channel
 
@@ -185,13 +184,8 @@ class _Worker:
 
 
 @contextmanager
-def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
-    """Give processes that are started within these variables, and no SIGINT.
-
-    Ctrl-C reaches all processes of a terminal, and this one passes it on.
-    """
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def _no_sigint() -> Iterator[None]:
+    """Give processes that are started inside no SIGINT: Ctrl-C reaches all of a terminal, and this one passes it on."""
     masked = hasattr(signal, "pthread_sigmask")
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     try:
@@ -199,8 +193,6 @@ def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
     finally:
         if masked:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _serve(channel: Connection) -> None:

@@ -4,7 +4,6 @@ The results folder has to be shared with the nodes, by a file system whose locks
 """
 
 import os
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +12,18 @@ from typing import Any
 
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError
-from benchmarks.launchers.base import LAUNCHERS, Deaths, Launcher, attempt, required
+from benchmarks.launchers.base import LAUNCHERS, Deaths, RemoteLauncher, attempt, required, say_stopping
 from benchmarks.launchers.report import Outcome, Report
-from benchmarks.utils.paths import REPOSITORY
+from benchmarks.utils.environment import python_path
 from benchmarks.utils.signals import Interrupted, handle_signals
-from benchmarks.utils.values import check_count
+from benchmarks.utils.values import check_count, check_number
 
 _LOOK_EVERY, _TIME_TO_STOP = 1.0, 120.0  # seconds
 
 
 @LAUNCHERS.register("ray")
 @dataclass(frozen=True)
-class Ray(Launcher):
+class Ray(RemoteLauncher):
     """Launcher of one Ray task per run; Ray places it where its resources are free.
 
     A task whose process or node dies is given out again, and the run goes on from its checkpoint.
@@ -44,20 +43,16 @@ class Ray(Launcher):
     def __post_init__(self) -> None:
         required("ray", "ray")
         check_count("launcher.jobs", self.jobs)
-
-    def check_device(self, device: str) -> None:
-        """Do nothing: the devices are elsewhere."""
-
-    def width(self, device: str) -> int:
-        return self.jobs
+        check_number("launcher.cpus", self.cpus, zero=True)
+        check_number("launcher.gpus", self.gpus, zero=True)
+        check_number("launcher.memory_gb", self.memory_gb)
 
     def carry_out(self, configs: Sequence[Config], report: Report) -> None:
         if not configs:
             return
         ray = required("ray", "ray")
-        paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {"env_vars": {"PYTHONPATH": python_path()}}
         try:
-            environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
             ray.init(address=self.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster at '{self.address}': {' '.join(str(error).split())}") from None
@@ -91,11 +86,7 @@ class Ray(Launcher):
                     if not report.take(config, outcome):
                         queue.append(config)
         except Interrupted:
-            print(
-                f"stopping {len(under_way)} runs at a checkpoint; a second signal stops at once",
-                file=sys.stderr,
-                flush=True,
-            )
+            say_stopping(len(under_way))
             for reference in under_way:
                 ray.cancel(reference)
             ray.wait(list(under_way), num_returns=len(under_way), timeout=_TIME_TO_STOP)

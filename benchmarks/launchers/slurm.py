@@ -9,21 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError
-from benchmarks.launchers.base import LAUNCHERS, Launcher, attempt, failure, required
+from benchmarks.launchers.base import LAUNCHERS, RemoteLauncher, attempt, failure, required
 from benchmarks.launchers.report import Outcome, Report
 from benchmarks.run.records import RunFolder
+from benchmarks.utils.environment import changed, python_path
 from benchmarks.utils.exits import EXIT_TERMINATED
-from benchmarks.utils.paths import REPOSITORY
 from benchmarks.utils.signals import SIGNALS, Interrupted, handle_signals, received
-from benchmarks.utils.values import check_count
+from benchmarks.utils.values import check_count, check_number
 
 _LOOK_EVERY, _ASK_QUEUE_EVERY, _SLURM_ENDS_JOBS_IN = 1.0, 20.0, 600.0  # seconds
 _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GONE")
@@ -31,7 +31,7 @@ _FROM_OUTSIDE = ("CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED", "GO
 
 @LAUNCHERS.register("slurm")
 @dataclass(frozen=True)
-class Slurm(Launcher):
+class Slurm(RemoteLauncher):
     """Launcher of an array of jobs, one for each run.
 
     Before its time limit, and where it is preempted, a job saves a checkpoint and is requeued.
@@ -58,12 +58,9 @@ class Slurm(Launcher):
         required("submitit", "slurm")
         for name in ("jobs", "minutes", "cpus"):
             check_count(f"launcher.{name}", getattr(self, name))
-
-    def check_device(self, device: str) -> None:
-        """Do nothing: the devices are elsewhere."""
-
-    def width(self, device: str) -> int:
-        return self.jobs
+        for name in ("gpus", "requeues"):
+            check_number(f"launcher.{name}", getattr(self, name), zero=True)
+        check_number("launcher.memory_gb", self.memory_gb)
 
     def carry_out(self, configs: Sequence[Config], report: Report) -> None:
         if not configs:
@@ -102,7 +99,7 @@ class Slurm(Launcher):
                 folder, cluster=self.cluster, **{f"{self.cluster}_max_num_timeout": self.requeues}
             )
             executor.update_parameters(**parameters)
-            with _code_on_path():
+            with changed(PYTHONPATH=python_path()):
                 jobs: list[Any] = executor.map_array(Job(), [to_dict(config) for config in configs])
         except (RuntimeError, subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
             raise ConfigError(f"Slurm does not take the jobs: {' '.join(str(error).split())}") from None
@@ -186,14 +183,3 @@ def _outcome(job: Any, config: Config) -> Outcome:
         state = "GONE"
     where = f"Slurm job {job.job_id} ended before it: {state}"
     return {"interrupted": where} if state in _FROM_OUTSIDE else failure(config, where)
-
-
-@contextmanager
-def _code_on_path() -> Iterator[None]:
-    """Put this code on PYTHONPATH, which jobs inherit."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)

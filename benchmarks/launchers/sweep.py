@@ -16,6 +16,7 @@ from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
 from benchmarks.utils.metrics import CONSTANT
+from benchmarks.utils.text import code_title
 from benchmarks.utils.torchrun import is_first, several_started
 
 _FILES_SHOWN = 2
@@ -97,7 +98,7 @@ def _is_shown(metric: str) -> bool:
 def _provenance(record: Record) -> str:
     """Say when a run was recorded, by which code, and with which data."""
     when = f"recorded {record['finished']}" if "finished" in record else "recorded"
-    code = f"commit {record['commit']}{' with changes' * bool(record['git_dirty'])}"
+    code = f"commit {code_title(record['commit'], record['git_dirty'])}"
     sums = record.get("inputs", {}).get("data") or record["data"]["checksums"]
     files = ", ".join(f"{name} {checksum[:8]}" for name, checksum in list(sums.items())[:_FILES_SHOWN])
     more = f" and {len(sums) - _FILES_SHOWN} more" if len(sums) > _FILES_SHOWN else ""

@@ -22,6 +22,7 @@ from benchmarks.task import Task
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
 from benchmarks.utils.text import printable
+from benchmarks.utils.values import check_known
 from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
 
@@ -93,8 +94,7 @@ def _load(config: Config, *parts: str) -> None:
     families = sorted(path.parent.name for path in FAMILIES.glob("*/task.py"))
     family = config.task.family
     if family is not None:
-        if family not in families:
-            raise ConfigError(f"unknown task family '{family}'; known: {', '.join(families)}")
+        check_known("task family", family, families)
         try:
             for part in parts:
                 if (FAMILIES / family / f"{part}.py").exists():

@@ -10,26 +10,33 @@ from typing import Any
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError
 from benchmarks.registry import MODELS, TASKS
+from benchmarks.run.optim import OPTIMIZERS, SCHEDULES
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.yaml_files import read_yaml
 from dfa import RULES
 from dfa.registry import Registry
 
 
+def chosen_parts(config: Config) -> tuple[tuple[Registry[Any], str], ...]:
+    """Return what a run is made of: registries, which plug-ins can add to, and the name that it takes from each."""
+    return (
+        (TASKS, config.task.name),
+        (MODELS, config.model.name),
+        (RULES, config.rule.name),
+        (OPTIMIZERS, config.optimizer.name),
+        (SCHEDULES, config.schedule.name),
+    )
+
+
 def check_names(config: Config) -> None:
-    """Check the files that name the run's task, model or rule; the run's plug-ins have to be loaded.
+    """Check the files that name the run's parts; the run's plug-ins have to be loaded.
 
     A composed configuration does not tell which file it came from, so every file of that content counts.
 
     Raises:
         ConfigError: a file is called after something else that is registered.
     """
-    chosen: tuple[tuple[Registry[Any], str], ...] = (
-        (TASKS, config.task.name),
-        (MODELS, config.model.name),
-        (RULES, config.rule.name),
-    )
-    for registry, name in chosen:
+    for registry, name in chosen_parts(config):
         group = registry.kind
         for stem, path in config_files(group).items():
             if stem != name and stem in registry and _name_in(path, group, path.stat().st_mtime_ns) == name:

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.config import compose_config, resolve
-from benchmarks.errors import ConfigError, DataError
+from benchmarks.errors import DataError
 from benchmarks.run.build import build_task, load_components
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.values import check_known
 
 
 def known_tasks() -> list[str]:
@@ -28,9 +29,8 @@ def fetch_tasks(names: Sequence[str], data_dir: str = "") -> bool:
         ConfigError: a task that has no configuration; nothing is fetched then.
     """
     known = known_tasks()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(f"unknown task '{unknown[0]}'; known: {', '.join(known)}")
+    for name in names:
+        check_known("task", name, known)
     fetched = [_fetch(name, data_dir) for name in names]
     return all(fetched)
 

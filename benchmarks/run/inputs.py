@@ -10,14 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.config import Config
-from benchmarks.registry import DATA_FILES, MODELS, TASKS
+from benchmarks.registry import DATA_FILES
 from benchmarks.run.build import load_components, load_data_checks, plugin_module
+from benchmarks.run.config_names import chosen_parts
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import write_text
 from benchmarks.utils.paths import cache_dir
-from dfa import RULES
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Inputs:
 
     Attributes:
         data: file below the data folder → sha256; empty for synthetic data, and where the files are not here.
-        plugins: file name → sha256 of the plug-ins that define the run's task, model or rule.
+        plugins: file name → sha256 of the plug-ins that define the run's task, model, rule, optimiser or schedule.
     """
 
     data: Mapping[str, str] = field(default_factory=dict)
@@ -85,9 +85,8 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _defining(config: Config) -> list[str]:
-    """List the plug-ins that define the run's task, model or rule; others do not change what it computes."""
-    chosen = ((TASKS, config.task.name), (MODELS, config.model.name), (RULES, config.rule.name))
-    factories = [registry[name] for registry, name in chosen if name in registry]
+    """List the plug-ins that define one of the run's parts; others do not change what it computes."""
+    factories = [registry[name] for registry, name in chosen_parts(config) if name in registry]
     modules = {getattr(factory, "func", factory).__module__ for factory in factories}  # `func` of a partial
     return [
         plugin

@@ -1,6 +1,5 @@
 """Optimisers and learning-rate schedules, by name."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,18 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from benchmarks.config import OptimizerConfig, ScheduleConfig
 from benchmarks.errors import ConfigError
 from dfa.patterns import matches
-from dfa.registry import OptionError, Registry
+from dfa.registry import OptionError, Registry, UnknownNameError
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "radam": torch.optim.RAdam,
-    "sgd": torch.optim.SGD,
-}
+OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry("optimizer")
+"""A factory is called with groups of parameters, each with its `weight_decay`, `lr` and the options."""
+for _name, _factory in (
+    ("adam", torch.optim.Adam),
+    ("adamw", torch.optim.AdamW),
+    ("radam", torch.optim.RAdam),
+    ("sgd", torch.optim.SGD),
+):
+    OPTIMIZERS.register(_name)(_factory)
+_NO_OPTIONS = {"params", "lr", "weight_decay"}  # parameters of PyTorch's optimisers that are set in other places
 WHOLE_RUN = "run"
 """Value of a schedule's option that stands for the optimiser steps of the whole run."""
 Schedule = LRScheduler | ReduceLROnPlateau
@@ -30,19 +33,21 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     """The configured optimiser over all parameters of the model that require a gradient.
 
     Raises:
-        ConfigError: an unknown optimiser or option, or a `decay_only` pattern that matches no parameter.
+        ConfigError: an unknown optimiser, an option of the wrong name or type, or a `decay_only` pattern that matches
+            no parameter.
     """
-    if config.name not in OPTIMIZERS:
-        raise ConfigError(f"unknown optimizer '{config.name}'; known: {', '.join(OPTIMIZERS)}")
-    factory = OPTIMIZERS[config.name]
-    known = set(inspect.signature(factory).parameters) - {"params", "lr", "weight_decay"}
-    for option in config.options:
-        if option not in known:
-            raise ConfigError(f"optimizer '{config.name}' has no option '{option}'; known: {', '.join(sorted(known))}")
     options: dict[str, Any] = dict(config.options)
-    if "fused" in known and "foreach" not in options:
-        options.setdefault("fused", True)
-    return factory(_parameter_groups(config, model), lr=config.lr, **options)  # type: ignore[call-arg]
+    try:
+        known = OPTIMIZERS.options(config.name)
+        if elsewhere := sorted(_NO_OPTIONS & options.keys()):
+            raise OptionError(f"optimizer '{config.name}': '{elsewhere[0]}' is none of its options")
+        if known is not None and "fused" in known and "foreach" not in options:
+            options.setdefault("fused", True)
+        groups = _parameter_groups(config, model)
+        optimizer: Optimizer = OPTIMIZERS.build(config.name, groups, lr=config.lr, **options)
+    except (OptionError, UnknownNameError) as error:
+        raise ConfigError(str(error)) from None
+    return optimizer
 
 
 def _parameter_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
@@ -111,7 +116,7 @@ def make_schedule(
     options = {key: planned_steps if value == WHOLE_RUN else value for key, value in config.options.items()}
     try:
         schedule: Schedule = SCHEDULES.build(config.name, optimizer, higher_is_better, **options)
-    except (OptionError, KeyError) as error:
+    except (OptionError, UnknownNameError) as error:
         raise ConfigError(str(error)) from None
     return schedule
 

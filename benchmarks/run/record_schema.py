@@ -46,6 +46,7 @@ _USES = Kind(
             and all(LINE.fits(value.get(name)) for name in ("forward_weights", "state"))
             and all(AMOUNT.fits(value.get(name)) for name in ("bp_batches", "extra_forwards"))
             and FLAG.fits(value.get("sequential"))
+            and COUNT.fits(value.get("waves", 0))  # records from before there were waves lack it
         )
     ),
 )

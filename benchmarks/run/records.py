@@ -23,6 +23,10 @@ from benchmarks.run.history import Row, curve, read_history, shortfall, to_text
 from benchmarks.run.record_schema import DAMAGED, Record, read_record
 from benchmarks.utils.files import atomic_path, read_regular, write_text
 
+_PATIENCE_SECONDS = 0.25
+"""How long a lock is tried before a run counts as held: whoever looks at it (`RunFolder.is_held`) takes it, too."""
+_POLL_SECONDS = 0.01
+
 
 class RunBusy(Exception):
     """Another process is at work on this run."""
@@ -76,7 +80,7 @@ class RunFolder:
         try:
             with self._writing():
                 self.path.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout=-1 if wait else 0)
+                lock.acquire(timeout=-1 if wait else _PATIENCE_SECONDS, poll_interval=_POLL_SECONDS)
         except Timeout:
             raise RunBusy(str(self.path)) from None
         try:
@@ -85,12 +89,12 @@ class RunFolder:
             lock.release()
 
     def is_held(self) -> bool:
-        """Whether a process is at work on this run; looks only."""
+        """Whether a process is at work on this run; nothing is made, but a lock that is free is taken for a moment."""
         lock = self.path / ".lock"
         if not lock.exists():
             return False
         try:
-            with FileLock(lock).acquire(timeout=0):
+            with FileLock(lock).acquire(timeout=_PATIENCE_SECONDS, poll_interval=_POLL_SECONDS):
                 return False
         except Timeout:
             return True

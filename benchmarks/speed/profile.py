@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.errors import ConfigError
 from benchmarks.speed.workloads import Step, build_workload, load_settings, make_step
+from benchmarks.utils.values import check_known
 
 Row = dict[str, Any]
 DEFAULT_MODELS = ("nerf_trunk", "transformer_macro", "gcn")
@@ -29,8 +29,7 @@ def bench_profile(models: Sequence[str], device: torch.device, steps: int) -> li
     entries = {entry["name"]: entry for entry in load_settings("steps")}
     rows = []
     for model in models or DEFAULT_MODELS:
-        if model not in entries:
-            raise ConfigError(f"unknown model {model} in the bench; known: {', '.join(entries)}")
+        check_known("model of the bench", model, entries)
         workload = {rule: build_workload(entries[model], device) for rule in ("bp", "dfa")}
         taken = {rule: _profiled(make_step(workload[rule], rule, "eager"), steps) for rule in workload}
         names = set().union(*taken.values())

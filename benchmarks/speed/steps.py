@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.errors import ConfigError
 from benchmarks.speed.turns import Candidate, Worker, paired_ratios, recording_failure, time_in_turns
 from benchmarks.speed.workloads import load_settings
+from benchmarks.utils.values import check_known
 
 Row = dict[str, Any]
 
@@ -72,8 +72,8 @@ def bench_rules(models: Sequence[str], device: str, threads: int, rounds: int, s
 def _entries(models: Sequence[str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = load_settings("steps")
     known = [entry["name"] for entry in entries]
-    if unknown := [name for name in models if name not in known]:
-        raise ConfigError(f"unknown model(s) {', '.join(unknown)} in the bench; known: {', '.join(known)}")
+    for name in models:
+        check_known("model of the bench", name, known)
     return [entry for entry in entries if not models or entry["name"] in models]
 
 

@@ -31,6 +31,7 @@ from benchmarks.speed.report import (
 from benchmarks.speed.steps import bench_rules, bench_steps
 from benchmarks.speed.workloads import MODES
 from benchmarks.utils.machine import commit, device_name
+from benchmarks.utils.values import check_known
 from dfa import RULES
 
 PARTS = ("steps", "rules", "memory", "overhead", "profile", "pipeline", "latency")
@@ -70,12 +71,14 @@ class Suite:
         Raises:
             ConfigError: an unknown part, mode or rule, or no number of blocks.
         """
-        _check("parts", self.parts, PARTS)
-        _check("modes", self.modes, MODES)
+        for part in self.parts:
+            check_known("part", part, PARTS, "--parts: ")
+        for mode in self.modes:
+            check_known("mode", mode, MODES, "--modes: ")
         unknown = [rule for rule in self.rules if ":" not in rule and rule not in RULES]
         if unknown:
             known = ", ".join(RULES)
-            raise ConfigError(f"--rules: unknown '{unknown[0]}'; known: {known}, or package.module:function")
+            raise ConfigError(f"--rules: unknown rule '{unknown[0]}'; known: {known}, or package.module:function")
         if not all(word.strip().isdecimal() and int(word) for word in self.depths):
             given = ",".join(self.depths)
             raise ConfigError(f"--depths: numbers of blocks, at least 1 and separated by commas, not '{given}'")
@@ -126,12 +129,6 @@ def measure(suite: Suite, folder: Path) -> bool:
             latency_text,
         )
     return not failed
-
-
-def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for word in given:
-        if word not in known:
-            raise ConfigError(f"--{option}: unknown '{word}'; known: {', '.join(known)}")
 
 
 def _conditions(device: torch.device, threads: int) -> Row:

@@ -1,15 +1,17 @@
 """Committed records of tables: written, brought back as run folders or tables, and compared with the tables."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.config import identity
+from benchmarks.config import Config, identity
 from benchmarks.errors import ConfigError, ResultsError, SuiteError
+from benchmarks.run.record_schema import Record
 from benchmarks.tables import archive
+from benchmarks.tables.at_step import with_metrics_at_steps
 from benchmarks.tables.files import write_table
-from benchmarks.tables.make import collected, table_texts
+from benchmarks.tables.make import keys_at_steps, table_texts
 from benchmarks.tables.plan import Plan
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, archived_plan
@@ -150,18 +152,24 @@ def _made_again(name: str) -> _MadeAgain:
     committed = archive.Archive.of(name)
     if not committed.runs:
         raise ConfigError(f"no records of '{name}' are committed; there are of: {', '.join(archive.archived_tables())}")
-    with tempfile.TemporaryDirectory() as folder:
-        settings = [f"run.results_dir={folder}", "run.wandb=disabled"]
-        plan = archived_plan(committed, settings)
-        if (strange := len(committed.runs) - plan.restore()) > 0:
-            raise ResultsError(f"{strange} of the records of {name} belong to none of its runs")
-        runs = len({identity(run.config) for run in plan.runs})
-        if not isinstance(plan.target, TableSpec):
-            return _MadeAgain(len(committed.runs), runs, {})
-        # Which data are here must make no difference.
-        found = [replace(run, missing="") for run in collected(plan, {})]
-        texts = table_texts(plan.target, found, plan.scale, str(committed.how["why"]))
-    return _MadeAgain(len(committed.runs), runs, texts)
+    with tempfile.TemporaryDirectory() as nothing:  # what else has been run must make no difference
+        plan = archived_plan(committed, [f"run.results_dir={nothing}", "run.wandb=disabled"])
+    runs = {identity(run.config): run for run in plan.runs}
+    if strange := committed.runs.keys() - runs.keys():
+        raise ResultsError(f"{len(strange)} of the records of {name} belong to none of its runs")
+    if not isinstance(plan.target, TableSpec):
+        return _MadeAgain(len(committed.runs), len(runs), {})
+    keys = keys_at_steps(plan.target)
+    # Nor must which data are here.
+    found = [replace(run, missing="", record=_committed_record(committed, run.config, keys)) for run in plan.runs]
+    texts = table_texts(plan.target, found, plan.scale, str(committed.how["why"]))
+    return _MadeAgain(len(committed.runs), len(runs), texts)
+
+
+def _committed_record(committed: archive.Archive, config: Config, keys: Collection[str]) -> Record | None:
+    """Return the record of a run as its table takes it, with its metrics at steps."""
+    run = committed.runs.get(identity(config))
+    return None if run is None else with_metrics_at_steps(run.record, run.history, keys)
 
 
 def _tables() -> Path:

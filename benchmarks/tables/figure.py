@@ -13,6 +13,7 @@ from benchmarks.tables.spec import heading, load_spec
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.pictures import SUFFIX, Illustrated, write_pictures
+from benchmarks.utils.values import check_known
 from benchmarks.utils.yaml_files import read_yaml
 from dfa.registry import UnknownNameError
 
@@ -66,8 +67,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     Raises:
         ConfigError: unknown, or a file without the needed entries.
     """
-    if name not in known_figures(folder):
-        raise ConfigError(f"unknown figure '{name}'; known: {', '.join(known_figures(folder))}")
+    check_known("figure", name, known_figures(folder))
     content = read_yaml(config_files("figure", folder)[name], f"figure file {name}.yaml")
     try:
         only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it

@@ -11,7 +11,7 @@ from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, CellOutcome, Entry, Record
 from benchmarks.utils.overrides import without
-from benchmarks.utils.text import duration
+from benchmarks.utils.text import code_title, duration
 
 _LISTED = 6  # cells of a row that are listed one by one at most
 
@@ -172,8 +172,7 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
     if not records:
         return []
     commits = dict.fromkeys(
-        f"{record.get('commit') or 'unknown'}{' with uncommitted changes' if record.get('git_dirty') else ''}"
-        for record in records
+        code_title(record.get("commit") or "unknown", bool(record.get("git_dirty"))) for record in records
     )
     versions = dict.fromkeys(
         f"{name} {version}" for record in records for name, version in record.get("versions", {}).items()
@@ -225,13 +224,13 @@ _TRANSPORTED = {
     "signs": "the signs of the forward weights",
     "gains": "the gains of the normalisations",
 }
-"""`Uses.forward_weights` in words."""
+"""`Uses.forward_weights` in words; records of other versions may hold other values, which are shown as they are."""
 
 
 def _uses(uses: Mapping[str, Any]) -> str:
     parts = []
-    if uses["forward_weights"] != "none":
-        parts.append(_TRANSPORTED[uses["forward_weights"]])
+    if (transported := uses["forward_weights"]) != "none":
+        parts.append(_TRANSPORTED.get(transported, f"the forward weights ({transported})"))
     if uses["sequential"]:
         parts.append("a sequential backward pass")
     if waves := uses.get("waves"):

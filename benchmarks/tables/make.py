@@ -96,8 +96,7 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
         plan: of a table or figure.
         reasons: identity → why a run could not be carried out.
     """
-    metrics = plan.target.metrics.values() if isinstance(plan.target, TableSpec) else ()
-    keys = {key for metric in metrics for key in metric.all_keys() if MARK in key}
+    keys = keys_at_steps(plan.target) if isinstance(plan.target, TableSpec) else ()
 
     def record_of(config: Config) -> Record | None:
         record = current_record(config)
@@ -113,6 +112,11 @@ def collected(plan: Plan, reasons: Mapping[str, str]) -> list[PlannedRun]:
         return replace(run, record=record, missing=reason)
 
     return [found(run) for run in plan.runs]
+
+
+def keys_at_steps(spec: TableSpec) -> set[str]:
+    """Collect the keys of a table's metrics that a run's history holds, and not its record."""
+    return {key for metric in spec.metrics.values() for key in metric.all_keys() if MARK in key}
 
 
 def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: str) -> dict[str, str]:

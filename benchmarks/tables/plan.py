@@ -19,6 +19,7 @@ from benchmarks.tables.composed import composed_runs
 from benchmarks.utils.overrides import key_of
 from benchmarks.utils.progress import with_bar
 from benchmarks.utils.text import duration
+from benchmarks.utils.values import check_known
 
 AUTO_HOURS = 3.0
 """The automatic scale takes the paper's protocol where this device finishes it in so many hours."""
@@ -168,8 +169,7 @@ def make_plan(
     Raises:
         ConfigError: an unknown scale, or a cell whose configuration does not exist.
     """
-    if scale not in (*SCALES, "auto"):
-        raise ConfigError(f"unknown scale '{scale}'; known: auto, {', '.join(SCALES)}")
+    check_known("scale", scale, ("auto", *SCALES))
     if seeds is not None and seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
     check_settings(target, settings)

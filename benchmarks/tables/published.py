@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.values import check_known
 
 PAPER_FILE = Path(__file__).parent / "paper.yaml"
 
@@ -58,8 +59,7 @@ def load_reference(name: str) -> ReferenceTable:
     Raises:
         ConfigError: there is no such table (the message lists those there are), or its entry is malformed.
     """
-    if name not in known_references():
-        raise ConfigError(f"unknown reference table '{name}'; known: {', '.join(known_references())}")
+    check_known("reference table", name, known_references())
     return parse_reference(name, _document()[name])
 
 

@@ -1,14 +1,12 @@
 """Tables as CSV, Markdown and LaTeX."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.tables.footnotes import describe_gaps
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, STAND_IN, Entry
-from benchmarks.utils.text import markdown_list, markdown_page, markdown_table
+from benchmarks.utils.text import csv_text, markdown_list, markdown_page, markdown_table
 
 CSV_COLUMNS = (
     "table", "row", "column", "metric", "paper", "mean", "std", "n",
@@ -36,17 +34,15 @@ class _Block:
 
 def to_csv(spec: TableSpec, rows: Sequence[Entry]) -> str:
     """Format a table as CSV: one line per cell and metric, full precision, no footer."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines: list[list[object]] = []
     for entry in rows:
         cell = entry.cell
         numbers = [_exact(value) for value in (entry.paper, entry.mean, entry.std)]
         within = "" if entry.within is None else str(entry.within)
         place = (spec.name, cell.row, cell.column, entry.metric)
         circumstances = (entry.scale, entry.data, entry.status)
-        writer.writerow([*place, *numbers, entry.n, _exact(entry.difference), within, *circumstances])
-    return stream.getvalue()
+        lines.append([*place, *numbers, entry.n, _exact(entry.difference), within, *circumstances])
+    return csv_text(CSV_COLUMNS, lines)
 
 
 def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ()) -> str:

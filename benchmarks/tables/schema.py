@@ -14,6 +14,7 @@ from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.values import check_known
 from benchmarks.utils.yaml_files import read_yaml
 
 Schema = TypeVar("Schema")
@@ -197,8 +198,7 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
         ConfigError: no such table (the message lists the known ones), or a file that cannot be used.
     """
     files = config_files("table", folder)
-    if name not in files:
-        raise ConfigError(f"unknown table '{name}'; known: {', '.join(files) or 'none'}")
+    check_known("table", name, files)
     path = files[name]
     content = _load(path)
     if isinstance(content, DictConfig) and content.get("base"):
@@ -262,9 +262,8 @@ def _seconds(hints: Any, where: str) -> dict[str, float]:
 
 
 def _check_scales(table: TableFile, where: str) -> None:
-    unknown = [scale for scale in table.only if scale not in SCALES]
-    if unknown:
-        raise ConfigError(f"table file {where}: only: unknown scale '{unknown[0]}'; known: {', '.join(SCALES)}")
+    for scale in table.only:
+        check_known("scale", scale, SCALES, f"table file {where}: only: ")
     missing = [scale for scale in SCALES if table.seeds.get(scale, 0) < 1]
     if strange := [scale for scale in table.seeds_for if scale not in SCALES]:
         raise ConfigError(f"table file {where}: seeds_for knows no scale '{strange[0]}'; known: {', '.join(SCALES)}")

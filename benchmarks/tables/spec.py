@@ -12,6 +12,7 @@ from benchmarks.tables.chosen import chosen_name, read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
 from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.values import check_known
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ class TableSpec:
         Raises:
             ConfigError: unknown scale.
         """
-        if scale not in SCALES:
-            raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
+        check_known("scale", scale, SCALES)
         costs = self.file.cost_seconds
         special = "stand_in" if stand_in and scale == "mini" else f"{scale}_{device.split(':')[0]}"
         hints = costs.get(special, costs[scale])
@@ -162,10 +162,7 @@ def _reference(name: str, file: TableFile) -> ReferenceTable:
         raise ConfigError(f"table file {name}.yaml: needs either a reference or rows of its own")
     if file.rows:
         return ReferenceTable(name, tuple(file.metrics), tuple(file.rows), tuple(file.columns) or ("",), (), {})
-    if file.reference not in known_references():
-        raise ConfigError(
-            f"table file {name}.yaml: unknown reference '{file.reference}'; known: {', '.join(known_references())}"
-        )
+    check_known("reference", file.reference, known_references(), f"table file {name}.yaml: ")
     return load_reference(file.reference)
 
 

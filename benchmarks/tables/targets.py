@@ -14,6 +14,7 @@ from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.exits import USER_ERRORS, one_line
 from benchmarks.utils.overrides import key_of
 from benchmarks.utils.text import name_meant
+from benchmarks.utils.values import check_known
 
 
 class Plans:
@@ -144,12 +145,8 @@ def target_names(names: Sequence[str]) -> list[str]:
     wanted: list[str] = []
     for word in names:
         name = name_meant(word, known)
-        if name in known:
-            wanted.append(name)
-        elif name == "all":
-            wanted += [name for name in known if not _on_request_only(name)]
-        else:
-            raise ConfigError(f"unknown table or figure '{name}'; known: {', '.join(known)}, all")
+        check_known("table or figure", name, [*known, "all"])
+        wanted += [name] if name in known else [name for name in known if not _on_request_only(name)]
     return list(dict.fromkeys(wanted))
 
 

@@ -20,7 +20,7 @@ from benchmarks.launchers.names import choices
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
-from benchmarks.utils.values import check_count, expanded_folder
+from benchmarks.utils.values import expanded_folder
 from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
@@ -51,10 +51,8 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
         top: entries to return at most.
 
     Raises:
-        ConfigError: `top` is below 1.
         ResultsError: no such run is recorded.
     """
-    check_count("--top", top)
     config = compose_config(choice)
     wanted = {group: str(config[group].name) for group in GROUPS}
     metric, ranked = rank(Path(expanded_folder("run.results_dir", config.run.results_dir)), wanted, config.scale)

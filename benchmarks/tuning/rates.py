@@ -4,8 +4,6 @@ The runs that decide are recorded like any others, so a search that was ended go
 scores are not looked at.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,15 +12,24 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch, make_launcher, settings_among
 from benchmarks.launchers.report import Problem
 from benchmarks.run.record_schema import first_measured
-from benchmarks.run.records import RunFolder
 from benchmarks.tables.chosen import chosen_name, read_chosen, report_name, write_chosen
+from benchmarks.tables.files import write_texts
 from benchmarks.tables.footnotes import describe_rates
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tuning.trials import Trial, best, by_cell, make_trials, rates_of, runs_of, taking_part
-from benchmarks.utils.files import write_result
+from benchmarks.tuning.trials import (
+    Trial,
+    best,
+    by_cell,
+    make_trials,
+    rates_of,
+    records_of,
+    runs_of,
+    taking_part,
+    with_records,
+)
 from benchmarks.utils.paths import config_files
-from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, name_meant
+from benchmarks.utils.text import csv_text, duration, markdown_list, markdown_page, markdown_table, name_meant
 
 
 def tune(
@@ -47,15 +54,14 @@ def tune(
     spec = load_spec(name_meant(table, known_tables()), rules)
     if idle := [rule for rule in rules if all(cell.extra_rule != rule for cell in spec.cells)]:
         raise ConfigError(f"{spec.heading} has all cells of rule {', '.join(idle)} already; leave it out of --rules")
-    trials = make_trials(spec, scale, settings)
+    trials = with_records(make_trials(spec, scale, settings))
     print(describe(spec, trials, scale), flush=True)
     if dry:
         return []
     launcher, device = settings_among(settings)
     make_launcher(launcher).check_device(device)
     walk = rates_of(spec).walk
-    problems = run_trials(trials, walk)
-    trials = taking_part(trials, walk)
+    trials, problems = run_trials(trials, walk)
     folder = Path(trials[0].configs[0].run.results_dir) / "search"
     for rule in rules or ("",):
         of_rule = [trial for trial in trials if trial.cell.extra_rule == rule]
@@ -64,14 +70,20 @@ def tune(
     return problems
 
 
-def run_trials(trials: Sequence[Trial], walk: bool) -> list[Problem]:
-    """Run the trials that take part and have no record, until none is left."""
+def run_trials(trials: Sequence[Trial], walk: bool) -> tuple[list[Trial], list[Problem]]:
+    """Run the trials that take part and have no record, until none is left.
+
+    Returns:
+        Those that took part, with their records, and the runs that failed or diverged.
+    """
     problems: list[Problem] = []
     attempted: set[str] = set()
-    while due := [run for run in runs_of(taking_part(trials, walk)) if identity(run) not in attempted]:
+    part = taking_part(trials, walk)
+    while due := [run for run in runs_of(part) if identity(run) not in attempted]:
         attempted |= {identity(run) for run in due}
         problems += launch(due, due[0].launcher)
-    return problems
+        part = taking_part(with_records(trials), walk)
+    return part, problems
 
 
 def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str, rule: str = "") -> Path:
@@ -89,10 +101,11 @@ def keep_best(spec: TableSpec, trials: Sequence[Trial], scale: str, rule: str = 
 def describe(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
     """Describe what will be run."""
     walk, cells = rates_of(spec).walk, len(by_cell(trials))
-    first = runs_of(taking_part(trials, walk))
-    to_do = [config for config in first if RunFolder.of(config).read() is None]
-    runs = f"{len(first)} runs" + f" of {len(runs_of(trials))} at most" * walk
-    return f"{spec.heading}, scale {scale}: {cells} cells, {runs}, {len(to_do)} of them to do"
+    first = taking_part(trials, walk)
+    count = len(runs_of(first))
+    runs = f"{count} runs" + f" of {len(runs_of(trials))} at most" * walk
+    to_do = count - len(records_of(first))
+    return f"{spec.heading}, scale {scale}: {cells} cells, {runs}, {to_do} of them to do"
 
 
 def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
@@ -107,7 +120,7 @@ def to_markdown(spec: TableSpec, trials: Sequence[Trial], scale: str) -> str:
         metric = measured["valid_metric"] if measured else ""
         lines.append([cell.row, cell.column, metric, *values, "none" if kept is None else f"{kept.rate:g}"])
     heads = ["row", "column", "valid", *(f"{factor:g} ×" for factor in factors), "chosen rate"]
-    records = [record for config in runs_of(trials) if (record := RunFolder.of(config).read()) is not None]
+    records = records_of(trials)
     cost = duration(sum(float(record["seconds"]) for record in records))
     table = markdown_table(heads, lines, left=len(heads))
     notes = [describe_rates(rates_of(spec), scale), f"Cost: {cost} for {len(records)} runs."]
@@ -122,19 +135,16 @@ def _shown(trial: Trial, kept: Trial | None) -> str:
 
 def to_csv(trials: Sequence[Trial]) -> str:
     """Format the trials as CSV: one line per trial, full precision."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["row", "column", "factor", "lr", "value", "chosen"])
+    rows: list[list[object]] = []
     for cell, of_cell in by_cell(trials).items():
         kept = best(of_cell)
         for trial in of_cell:
             value = "" if trial.value is None else f"{trial.value:.10g}"
-            writer.writerow([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
-    return stream.getvalue()
+            rows.append([cell.row, cell.column, f"{trial.factor:g}", f"{trial.rate:g}", value, int(trial is kept)])
+    return csv_text(["row", "column", "factor", "lr", "value", "chosen"], rows)
 
 
 def write_report(spec: TableSpec, trials: Sequence[Trial], scale: str, folder: Path, rule: str = "") -> list[Path]:
     """Write the trials as Markdown and CSV to a folder."""
     texts = {"md": to_markdown(spec, trials, scale), "csv": to_csv(trials)}
-    name = report_name(spec.name, scale, rule)
-    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
+    return write_texts(report_name(spec.name, scale, rule), texts, folder)

@@ -21,7 +21,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
 from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files
-from benchmarks.utils.values import check_count, check_name, is_number
+from benchmarks.utils.values import check_name, is_number
 from benchmarks.utils.yaml_files import read_yaml
 
 _DIGITS = 3  # of a proposed number: more would be noise
@@ -62,8 +62,6 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     Raises:
         ConfigError: no Optuna, a space that cannot be read or leaves nothing to search, or runs that are impossible.
     """
-    for option in ("trials", "seeds", "at_once"):
-        check_count(f"--{option.replace('_', '-')}", getattr(effort, option))
     if not 0 <= effort.sampler_seed < 2**32:
         raise ConfigError(f"--sampler-seed must be from 0 to 2**32 - 1, got {effort.sampler_seed}")
     if name:

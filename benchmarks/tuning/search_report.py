@@ -1,7 +1,5 @@
 """Report of a search: its trials in Markdown and CSV, and the chosen values as a configuration."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,15 @@ from omegaconf import OmegaConf
 from benchmarks.config import compose_config
 from benchmarks.run.record_schema import Record, first_measured
 from benchmarks.utils.files import write_result
-from benchmarks.utils.text import duration, markdown_list, markdown_page, markdown_table, mean_and_spread
+from benchmarks.utils.text import (
+    code_title,
+    csv_text,
+    duration,
+    markdown_list,
+    markdown_page,
+    markdown_table,
+    mean_and_spread,
+)
 from benchmarks.utils.values import expanded_folder
 
 CONFIGURED = 0
@@ -129,28 +135,22 @@ def to_markdown(search: Search) -> str:
 
 def to_csv(search: Search) -> str:
     """Format the trials as CSV: one line per trial in the order of the proposals, full precision."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["trial", *search.axes, f"valid/{search.metric}", "std", "n", "failed"])
+    heads = ["trial", *search.axes, f"valid/{search.metric}", "std", "n", "failed"]
+    rows: list[list[Any]] = []
     for one in search.tried:
         mean = f"{one.mean:.10g}" if one.values else ""
         spread = f"{np.std(one.values, ddof=1):.10g}" if len(one.values) > 1 else ""
         finished = len(one.values)
-        writer.writerow(
-            [one.number, *map(_shown, one.settings.values()), mean, spread, finished, len(one.records) - finished]
-        )
-    return stream.getvalue()
+        failed = len(one.records) - finished
+        rows.append([one.number, *map(_shown, one.settings.values()), mean, spread, finished, failed])
+    return csv_text(heads, rows)
 
 
 def to_config(search: Search, chosen: Tried, folder: Path) -> str:
     """Format the chosen values as a configuration that a run can add from `folder`."""
-    tree: dict[str, Any] = {}
+    tree = OmegaConf.create()
     for key, value in chosen.settings.items():
-        *above, last = key.split(".")
-        branch = tree
-        for part in above:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
+        OmegaConf.update(tree, key, value)
     which = "the values as configured" if chosen.number == CONFIGURED else f"trial {chosen.number}"
     header = [
         "# @package _global_",
@@ -167,7 +167,7 @@ def _shown(value: Any) -> Any:
 def _footer(search: Search) -> list[str]:
     records = [record for one in search.tried for record in one.records]
     data = dict.fromkeys(f"{record['data']['name']} ({record['data']['kind']})" for record in records)
-    commits = dict.fromkeys(f"{record['commit']}{' with changes' * bool(record['git_dirty'])}" for record in records)
+    commits = dict.fromkeys(code_title(record["commit"], record["git_dirty"]) for record in records)
     axes = [f"{key} {_described(axis)}" for key, axis in search.axes.items()]
     chosen = search.chosen
     which = "nothing, since no trial finished"

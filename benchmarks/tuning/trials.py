@@ -1,20 +1,21 @@
 """Trials of a table's learning rates: every cell with each of a few, and which of these are needed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from omegaconf import DictConfig
 
 from benchmarks.config import SCALES, Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
+from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import Record
-from benchmarks.run.records import RunFolder
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.plan import check_settings, missing_data, settle_data
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.utils.overrides import key_of
+from benchmarks.utils.values import check_known
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,14 @@ class Trial:
         factor: of the configured rate.
         rate: the rate itself.
         configs: its runs, one for each that the cell averages over and each seed that decides.
+        records: of those that had one when they were read last, see `with_records`.
     """
 
     cell: Cell
     factor: float
     rate: float
     configs: Sequence[Config]
-
-    @property
-    def records(self) -> list[Record]:
-        """Read the records of the runs that have one."""
-        return [record for config in self.configs if (record := RunFolder.of(config).read()) is not None]
+    records: Sequence[Record] = ()
 
     @property
     def is_over(self) -> bool:
@@ -49,14 +47,29 @@ class Trial:
         return float(np.mean(values)) if len(values) == len(self.configs) else None
 
 
+def with_records(trials: Sequence[Trial]) -> list[Trial]:
+    """Read the records of all runs, each once; one made with other data or plug-ins than those of now is none.
+
+    Raises:
+        ConfigError: a plug-in that cannot be imported.
+    """
+    found = {identity(config): current_record(config) for config in runs_of(trials)}
+
+    def of_runs(configs: Sequence[Config]) -> list[Record]:
+        return [record for config in configs if (record := found[identity(config)]) is not None]
+
+    return [replace(trial, records=of_runs(trial.configs)) for trial in trials]
+
+
 def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> list[Trial]:
     """Compose the trials of every cell with every rate; of the cells of further rules alone where there are any.
+
+    They have no records yet.
 
     Raises:
         ConfigError: an unknown scale, a table without rates or with nothing to run, or data that are missing.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"unknown scale '{scale}'; known: {', '.join(SCALES)}")
+    check_known("scale", scale, SCALES)
     rates = rates_of(spec)
     check_settings(spec, [*settings])
     if any(key_of(item) == "optimizer.lr" for item in settings):
@@ -141,6 +154,11 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 def runs_of(trials: Sequence[Trial]) -> list[Config]:
     """List the runs of trials, each once."""
     return list({identity(config): config for trial in trials for config in trial.configs}.values())
+
+
+def records_of(trials: Sequence[Trial]) -> list[Record]:
+    """List the records of trials, that of each run once."""
+    return list({record["config_hash"]: record for trial in trials for record in trial.records}.values())
 
 
 def by_cell(trials: Sequence[Trial]) -> dict[Cell, list[Trial]]:

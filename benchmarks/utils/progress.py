@@ -2,12 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 
 from benchmarks.utils.text import duration
@@ -19,31 +27,49 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def with_bar(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
-    """Apply a function to items; once that has taken two seconds, a bar on stderr shows the time that is left.
+def with_bar(function: Callable[[Item], Result], items: Sequence[Item], title: str, shown: bool = True) -> list[Result]:
+    """Apply a function to items, one after the other, with a `bar`."""
+    results = []
+    with bar(title, len(items), shown) as advance:
+        for item in items:
+            results.append(function(item))
+            advance(1)
+    return results
+
+
+@contextmanager
+def bar(title: str, total: int | None, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show on stderr, once something has taken two seconds, how much of it is done and the time that is left.
 
     Args:
-        function: to apply to each item.
-        items: in this order.
         title: label before the bar, which is removed at the end; without a terminal there is none.
+        total: size of all that is to be done; None where it is not known.
+        shown: False for no bar at all.
+
+    Yields:
+        A function that is told the size of each part that has been done.
     """
-    shown, begun, bar, results = sys.stderr.isatty(), time.monotonic(), None, []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    shown, begun, done = shown and sys.stderr.isatty(), time.monotonic(), 0
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    drawn: RichProgress | None = None
+
+    def advance(size: int) -> None:
+        nonlocal done, drawn
+        done += size
+        passed = time.monotonic() - begun
+        if drawn is None and shown and passed > _PATIENCE_SECONDS:
+            drawn = RichProgress(*columns, console=Console(stderr=True), transient=True)
+            drawn.add_task(title, total=total, left="")
+            drawn.start()
+        if drawn is not None:
+            left = f"{duration(passed / done * (total - done))} left" if total and done else ""
+            drawn.update(drawn.task_ids[0], completed=done, left=left)
+
     try:
-        for done, item in enumerate(items, 1):
-            results.append(function(item))
-            passed = time.monotonic() - begun
-            if bar is None and shown and passed > _PATIENCE_SECONDS:
-                bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
-                task = bar.add_task(title, total=len(items), left="")
-                bar.start()
-            if bar is not None:
-                left = passed / done * (len(items) - done)
-                bar.update(task, completed=done, left=f"{duration(left)} left")
+        yield advance
     finally:
-        if bar is not None:
-            bar.stop()
-    return results
+        if drawn is not None:
+            drawn.stop()
 
 
 class Progress:

@@ -1,5 +1,7 @@
-"""Durations, means and Markdown for people to read."""
+"""Durations, means, Markdown and CSV for people to read."""
 
+import csv
+import io
 from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
@@ -17,6 +19,15 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], left:
     """
     align = ["left" if place < left else "right" for place in range(len(heads))]
     return tabulate(list(rows), heads, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lay out CSV: a line of heads, then one for each row, values as they are written."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def markdown_list(lines: Iterable[str]) -> str:
@@ -39,6 +50,23 @@ def name_meant(word: str, known: Collection[str]) -> str:
         return name.replace("-", "_").lower()
 
     return word if word in known else next((name for name in known if folded(name) == folded(word)), word)
+
+
+def code_title(commit: str, changed: bool) -> str:
+    """Name the code that something was made with: its commit, and whether it differed from it."""
+    return f"{commit} with uncommitted changes" if changed else commit
+
+
+def fetch_or(task: str, else_do: str, in_a_run: bool = False) -> str:
+    """Say how the missing data of a task are fetched, or what to do instead.
+
+    Args:
+        task: its name.
+        else_do: what else there is to do.
+        in_a_run: whether it is a run that lacks them, which could fetch them.
+    """
+    way = " (or set run.download=true), or" if in_a_run else " or"
+    return f"run `python -m benchmarks fetch {task}`{way} {else_do}"
 
 
 def run_title(task: str, model: str, rule: str, seed: int) -> str:

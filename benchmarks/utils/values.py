@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.errors import ConfigError
@@ -23,14 +23,20 @@ def is_number(value: object) -> bool:
     return -sys.float_info.max <= value <= sys.float_info.max
 
 
-def check_known(key: str, value: str, known: Sequence[str]) -> None:
+def check_known(key: str, value: str, known: Collection[str], where: str = "") -> None:
     """Check a word that is one of a few.
+
+    Args:
+        key: what it is a name of.
+        value: the word.
+        known: the few.
+        where: beginning of the message, e.g. the file that the word is in.
 
     Raises:
         ConfigError: it is not among the known ones.
     """
     if value not in known:
-        raise ConfigError(f"unknown {key} '{value}'; known: {', '.join(known)}")
+        raise ConfigError(f"{where}unknown {key} '{value}'; known: {', '.join(known) or 'none'}")
 
 
 def check_least(key: str, value: float, least: float) -> None:

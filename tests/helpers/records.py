@@ -2,6 +2,9 @@
 
 from typing import Any
 
+USES = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
+"""What a rule uses that uses nothing, as recorded before there were waves."""
+
 
 def whole_record(**more: Any) -> dict[str, Any]:
     """A record of a finished run, with other values for some fields."""

@@ -134,6 +134,14 @@ def test_no_cluster_is_one_line(toys: Toys, fake: _Ray, monkeypatch: pytest.Monk
         make_launcher({"name": "ray", "jobs": 0})
 
 
+@pytest.mark.parametrize(
+    "option", [{"cpus": -1}, {"gpus": -0.5}, {"gpus": float("nan")}, {"memory_gb": -8.0}, {"memory_gb": 0.0}]
+)
+def test_amounts_that_cannot_be_are_refused(fake: _Ray, option: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"launcher\.{next(iter(option))} must be (positive and )?finite"):
+        make_launcher({"name": "ray", **option})
+
+
 def test_ray_itself_on_two_nodes_one_of_which_dies_equals_serial(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="needs the extra 'ray', which is not installed")
     from ray.cluster_utils import Cluster

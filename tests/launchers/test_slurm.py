@@ -185,6 +185,12 @@ def test_a_cluster_that_refuses_is_one_line(toys: Toys, submitit: _Submitit, mon
         make_launcher({"name": "slurm", "minutes": 0})
 
 
+@pytest.mark.parametrize("option", [{"gpus": -1}, {"requeues": -3}, {"memory_gb": -8.0}, {"memory_gb": 0.0}])
+def test_amounts_that_cannot_be_are_refused(submitit: _Submitit, option: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"launcher\.{next(iter(option))} must be (positive and )?finite"):
+        make_launcher({"name": "slurm", **option})
+
+
 def test_submitit_itself_preempts_and_requeues_a_job(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its jobs on this machine: processes, pickles, signals and requeueing are those that Slurm's jobs have."""
     pytest.importorskip("submitit", reason="needs the extra 'slurm': submitit is not installed")

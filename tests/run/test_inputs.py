@@ -13,6 +13,7 @@ from benchmarks.commands import train
 from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
 from benchmarks.run.inputs import Inputs, inputs_of
+from benchmarks.run.optim import OPTIMIZERS
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import make_plan
 from benchmarks.utils.download import sha256_of
@@ -103,6 +104,20 @@ def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
     code, out, err = train_with(own_rule, broken)
     assert code == 2 and "broken" in err and err.count("\n") == 1
     assert "done" not in out  # the earlier run is not shown for one that cannot be begun
+
+
+def test_an_optimizer_of_a_plug_in_is_among_what_a_run_depends_on(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_factories", dict(OPTIMIZERS._factories))
+    plugin = tmp_path / "own_optimizer.py"
+    lines = ["import torch", "from benchmarks.run.optim import OPTIMIZERS"]
+    lines.append("OPTIMIZERS.register('own')(type('Own', (torch.optim.SGD,), {'__module__': __name__}))")
+    plugin.write_text("\n".join(lines))
+    used, unused = (
+        inputs_of(toys.config(f"optimizer.name={name}", f"plugins=[{TOY},{plugin}]")) for name in ("own", "sgd")
+    )
+    assert set(used.plugins) == {TOY.name, plugin.name} and set(unused.plugins) == {TOY.name}
 
 
 def test_a_checkpoint_of_other_data_is_not_resumed(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,25 @@ def test_every_optimizer_descends_with_options_of_its_own(name: str) -> None:
     assert abs(weight.weight.item()) < 1.95
 
 
+def test_an_optimizer_of_ones_own_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_factories", dict(OPTIMIZERS._factories))
+
+    @OPTIMIZERS.register("halves")
+    class Halves(torch.optim.SGD):
+        def __init__(self, params: Any, lr: float, share: float = 0.5) -> None:
+            super().__init__(params, lr * share)
+
+    optimizer = make_optimizer(OptimizerConfig("halves", lr=0.2, options={"share": 0.25}), _model())
+    assert isinstance(optimizer, Halves) and optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
         (OptimizerConfig("adma"), "unknown optimizer 'adma'; known: adam, adamw, radam, sgd"),
         (OptimizerConfig("sgd", options={"betas": [0, 1]}), "optimizer 'sgd' has no option 'betas'; known: dampening"),
+        (OptimizerConfig("sgd", options={"nesterov": "yes"}), "option 'nesterov' must be of type bool, got 'yes'"),
+        (OptimizerConfig("sgd", options={"lr": 0.1}), "optimizer 'sgd': 'lr' is none of its options"),
         (OptimizerConfig("sgd", weight_decay=1.0, decay_only=["conv.*"]), "'conv.*' matches no parameter; candidates"),
     ],
 )

@@ -12,7 +12,7 @@ from benchmarks.run.record_schema import fault_in, read_record
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.archive import collect
 from tests.conftest import Toys
-from tests.helpers.records import whole_record
+from tests.helpers.records import USES, whole_record
 
 
 def test_what_a_run_leaves_is_whole(toys: Toys) -> None:
@@ -40,6 +40,8 @@ def test_what_a_run_leaves_is_whole(toys: Toys) -> None:
         ({"data": {}}, "for 'data'"),
         ({"data": {"name": "toy", "kind": "real", "checksums": {}, "notes": {"a": []}}}, "for 'data'"),
         ({"uses": {"state": "none"}}, "for 'uses'"),
+        ({"uses": USES | {"waves": "two"}}, "for 'uses'"),
+        ({"uses": USES | {"waves": -1}}, "for 'uses'"),
         ({"inputs": {"data": {}}}, "for 'inputs'"),
         ({"versions": {"torch": 2}}, "for 'versions'"),
         ({"device": "cpu\ncpu"}, "for 'device', which must be a line of text"),
@@ -51,6 +53,10 @@ def test_a_record_of_another_shape_is_told_by_its_fault(tmp_path: Path, change: 
     record = read_record(path)
     assert record is not None and record["status"] == "damaged"
     assert fault in record["reason"] and str(path) in record["reason"] and "run.retry=true" in record["reason"]
+
+
+def test_waves_may_be_missing_from_what_a_rule_uses() -> None:
+    assert fault_in(whole_record(uses=USES)) == fault_in(whole_record(uses=USES | {"waves": 2})) == ""
 
 
 def test_every_field_that_readers_rely_on_is_asked_for() -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import resource
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,26 @@ def test_whether_a_run_is_held_is_seen_without_a_trace(tmp_path: Path) -> None:
     with folder.locked():
         assert folder.is_held()
     assert not folder.is_held()
+
+
+def test_looking_at_a_run_keeps_nobody_from_it(tmp_path: Path) -> None:
+    folder, over = RunFolder(tmp_path), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            folder.is_held()
+
+    with folder.locked():
+        pass
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            for _ in range(200):
+                with folder.locked(wait=False):
+                    pass
+        finally:
+            over.set()
+    looking.result()
 
 
 @pytest.mark.parametrize("fault", ["memory", "cpu allocator"])

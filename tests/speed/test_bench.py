@@ -240,15 +240,15 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
-        (["--rules", "bp,hebb"], "--rules: unknown 'hebb'; known: bp, calibrate, dfa, "),
-        (["--modes", "quick"], "--modes: unknown 'quick'; known: eager, recompute, compiled, cuda_graph"),
+        (["--models", "vgg"], "unknown model of the bench 'vgg'; known: nerf_trunk"),
+        (["--rules", "bp,hebb"], "--rules: unknown rule 'hebb'; known: bp, calibrate, dfa, "),
+        (["--modes", "quick"], "--modes: unknown mode 'quick'; known: eager, recompute, compiled, cuda_graph"),
         (
             ["--parts", "all"],
-            "--parts: unknown 'all'; known: steps, rules, memory, overhead, profile, pipeline, latency",
+            "--parts: unknown part 'all'; known: steps, rules, memory, overhead, profile, pipeline, latency",
         ),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
-        (["--parts", "rules", "--models", "vgg"], "unknown model(s) vgg in the bench; known: nerf_trunk"),
+        (["--parts", "rules", "--models", "vgg"], "unknown model of the bench 'vgg'; known: nerf_trunk"),
         (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),
         (["--depths", "4,0"], "--depths: numbers of blocks, at least 1 and separated by commas, not '4,0'"),
         (["--parts", "latency", "--before", "configs"], "--before: 'configs' is no checkout of this project"),

@@ -69,7 +69,7 @@ def test_rows_table_and_figure(small: None, tmp_path: Path, command: Command) ->
 def test_an_unknown_network(tmp_path: Path, command: Command) -> None:
     code, _, err = command(main, "--parts", "pipeline", "--models", "vgg", "--results", str(tmp_path))
     assert code == 2 and err.count("\n") == 1
-    assert err.startswith("error: unknown model(s) vgg in the bench of pipelines; known: mlp, transformer, sleeping")
+    assert err.startswith("error: unknown model of the bench of pipelines 'vgg'; known: mlp, transformer, sleeping")
 
 
 def test_a_process_that_fails_is_told_in_one_line() -> None:

@@ -6,6 +6,7 @@ from benchmarks.tables.cells import Cell
 from benchmarks.tables.footnotes import describe_gaps, describe_runs
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, Entry, summarise
+from tests.helpers.records import USES
 from tests.helpers.tables import accuracies, cell_of, done, language_entries, record
 
 
@@ -122,16 +123,15 @@ def test_the_frozen_control_of_a_mean_is_that_of_the_same_scenes() -> None:
 
 def test_what_rules_use_stands_below_the_table() -> None:
     spec = load_spec("table_6")
-    uses = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
     found = {
-        "dfa": uses | {"state": "fixed feedback"},
-        "shallow": uses,
-        "calibrate": uses | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
-        "kolen_pollack": uses | {"waves": 2, "extra_forwards": 2.0, "state": "learned feedback"},
-        "bp": uses | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
+        "dfa": USES | {"state": "fixed feedback"},
+        "shallow": USES,
+        "calibrate": USES | {"bp_batches": 0.1, "extra_forwards": 1.0, "forward_weights": "gains"},
+        "kolen_pollack": USES | {"waves": 2, "extra_forwards": 2.0, "state": "learned feedback"},
+        "bp": USES | {"forward_weights": "all", "sequential": True, "bp_batches": 1.0},
     }
     outcomes = {cell_of(spec, rule, "gcn"): done(accuracies(0.8, uses=what)) for rule, what in found.items()}
-    for column, what in (("dcn", uses), ("macro", uses), ("micro", found["dfa"])):
+    for column, what in (("dcn", USES), ("macro", USES), ("micro", found["dfa"])):
         outcomes[cell_of(spec, "identity", column)] = done(accuracies(0.8, uses=what))
     lines = describe_runs(spec, outcomes, summarise(spec, outcomes))
     assert "dfa uses fixed feedback." in lines
@@ -146,3 +146,11 @@ def test_what_rules_use_stands_below_the_table() -> None:
         "learned feedback." in lines
     )
     assert "bp uses the forward weights, a sequential backward pass, exact backpropagation." in lines
+
+
+def test_a_rule_of_another_version_may_use_what_is_not_known_here() -> None:
+    spec = load_spec("table_6")
+    runs = accuracies(0.8, uses=USES | {"forward_weights": "half", "state": "a buffer"})
+    outcomes = {cell_of(spec, "dfa", "gcn"): done(runs)}
+    lines = describe_runs(spec, outcomes, summarise(spec, outcomes))
+    assert "dfa uses the forward weights (half), a buffer." in lines

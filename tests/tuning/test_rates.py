@@ -1,6 +1,7 @@
 """Learning rates of a table: found on validation, kept beside its file, used by its runs and told below it."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,6 +148,31 @@ def test_several_seeds_decide_by_their_mean(folder: Path, toys: Toys, command: C
             found[record["seed"]] = record["best_valid"]
     assert sorted(found) == [1000, 1001, 1002]
     assert float(trial["value"]) == pytest.approx(sum(found.values()) / 3)
+
+
+def test_runs_of_other_code_are_to_do_again(
+    folder: Path, toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tune.main, *_arguments(toys))
+    assert "12 runs, 0 of them to do" in command(tune.main, *_arguments(toys, "--dry"))[1]
+    monkeypatch.setattr("benchmarks.run.inputs.Inputs.differs_from", lambda inputs, record: "other code")
+    assert "12 runs, 12 of them to do" in command(tune.main, *_arguments(toys, "--dry"))[1]
+
+
+def test_every_record_is_read_once_a_round(
+    folder: Path, toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(tune.main, *_arguments(toys))
+    read, genuine = Counter[Path](), RunFolder.read
+
+    def counted(run: RunFolder) -> Any:
+        read[run.path] += 1
+        return genuine(run)
+
+    monkeypatch.setattr(RunFolder, "read", counted)
+    monkeypatch.setattr("benchmarks.tuning.rates.launch", lambda configs, launcher: [])
+    command(tune.main, *_arguments(toys))
+    assert len(read) == 12 and set(read.values()) == {2}, "to tell what is to do, and after the runs"
 
 
 @dataclass

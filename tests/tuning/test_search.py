@@ -172,7 +172,7 @@ def test_bad_input_is_one_line(
         (tmp_path / "typo.yaml", [], "optimizer.lr must be a list, or have low, high and perhaps log or step"),
         (tmp_path / "empty.yaml", [], "optimizer.lr: "),
         (tmp_path / "none.yaml", [], "none of its keys is left"),
-        (space, ["--trials", "0"], "--trials must be at least 1"),
+        (space, ["--trials", "0"], "--trials: must be from 1 to"),
         (space, ["model.points=[nowhere]"], "'nowhere' matches no module"),
     ]
     pytest.importorskip("optuna")

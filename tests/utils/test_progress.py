@@ -8,11 +8,7 @@ import pytest
 
 from benchmarks.utils import progress
 from benchmarks.utils.progress import with_bar
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.helpers.terminal import Terminal
 
 
 def _shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, seconds_an_item: float) -> str:
@@ -32,15 +28,24 @@ def _shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, seconds_an_item
 
 
 def test_a_bar_shows_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = _shown(monkeypatch, _Terminal(), seconds_an_item=10.0)
-    assert "composing" in shown and "6/6" in shown
+    shown = _shown(monkeypatch, Terminal(), seconds_an_item=10.0)
+    assert "composing" in shown and "100%" in shown
 
 
 def test_what_is_quick_and_what_has_no_terminal_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _shown(monkeypatch, _Terminal(), seconds_an_item=0.2) == ""
+    assert _shown(monkeypatch, Terminal(), seconds_an_item=0.2) == ""
     assert _shown(monkeypatch, io.StringIO(), seconds_an_item=10.0) == ""
 
 
 def test_an_error_ends_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):  # a bar that was still there would forbid another
-        assert "6/7" in _shown(monkeypatch, _Terminal(), seconds_an_item=10.0)
+        assert "86%" in _shown(monkeypatch, Terminal(), seconds_an_item=10.0)
+
+
+def test_a_bar_over_what_has_no_known_size_shows_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "_PATIENCE_SECONDS", -1.0)
+    with progress.bar("reading", None) as advance:
+        advance(1000)
+    assert "reading" in stream.getvalue() and "left" not in stream.getvalue()

@@ -1,8 +1,8 @@
-"""The first difference of two texts, as it is shown."""
+"""Texts for people: the first difference of two, CSV, and the code that something was made with."""
 
 import pytest
 
-from benchmarks.utils.text import first_difference
+from benchmarks.utils.text import code_title, csv_text, fetch_or, first_difference
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,16 @@ from benchmarks.utils.text import first_difference
 )
 def test_the_first_line_that_differs_is_shown_around_the_place(before: str, after: str, shown: tuple[str, str]) -> None:
     assert first_difference(before, after) == shown
+
+
+def test_csv_quotes_what_it_must_and_nothing_else() -> None:
+    assert csv_text(["a", "b"], [[1, "x, y"], ["", None]]) == 'a,b\n1,"x, y"\n,\n'
+
+
+def test_code_is_named_by_its_commit_and_what_was_changed_since() -> None:
+    assert [code_title("abc", changed) for changed in (False, True)] == ["abc", "abc with uncommitted changes"]
+
+
+def test_missing_data_are_fetched_before_a_run_or_in_it() -> None:
+    assert fetch_or("cora", "place them there") == "run `python -m benchmarks fetch cora` or place them there"
+    assert fetch_or("cora", "wait", in_a_run=True).endswith("fetch cora` (or set run.download=true), or wait")

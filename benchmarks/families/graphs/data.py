@@ -17,6 +17,7 @@ from benchmarks.families.graphs.published import FOLDERS, find_planetoid, planet
 from benchmarks.families.graphs.sparse import SparseMatrix
 from benchmarks.utils.download import fetch, sha256_of
 from benchmarks.utils.paths import first_writable
+from benchmarks.utils.text import fetch_or
 
 MIRRORS = (
     "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/{file}",
@@ -78,8 +79,8 @@ def _obtain(name: str, data_dir: Path, download: bool) -> Path:
         wanted = places[0]
         missing = [file for file in raw_files(name) if not (wanted / file).is_file()]
         raise DataError(
-            f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)}; run"
-            f" `python -m benchmarks fetch {name}` (or set run.download=true), or place the files there"
+            f"{FOLDERS[name]} is not complete in {wanted}: missing {', '.join(missing)};"
+            f" {fetch_or(name, 'place the files there', in_a_run=True)}"
         )
     folder = first_writable(places, FOLDERS[name])
     for file, checksum in raw_files(name).items():

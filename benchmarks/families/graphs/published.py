@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.registry import DATA_CHECKS, DATA_FILES
 from benchmarks.utils.paths import data_roots
+from benchmarks.utils.text import fetch_or
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 CHECKSUMS = {
@@ -53,7 +54,7 @@ def missing_data(name: str, data_dir: Path) -> str:
     if find_planetoid(name, data_dir) is not None:
         return ""
     wanted = planetoid_folders(name, data_dir)[0]
-    return f"{FOLDERS[name]} is not in {wanted}; run `python -m benchmarks fetch {name}` or place the files there"
+    return f"{FOLDERS[name]} is not in {wanted}; {fetch_or(name, 'place the files there')}"
 
 
 def data_files(name: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:

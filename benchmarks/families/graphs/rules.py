@@ -14,6 +14,7 @@ from benchmarks.families.graphs.sparse import SparseProduct
 from dfa import RULES, Backpropagation, DirectFeedbackAlignment, FeedbackError, PointError
 from dfa.base.rule import Patterns
 from dfa.hooks.model import FeedbackHooks
+from dfa.hooks.placing import Hook
 from dfa.hooks.points import Point
 from dfa.hooks.weights import declare_product
 from dfa.rules.dfa import DirectOptions
@@ -45,7 +46,7 @@ class PseudoError:
         self.alpha, self.steps = alpha, steps
         self._hooks = hooks
         self.graphs: MutableMapping[Point, Graph] = WeakIdKeyDictionary()
-        self._hook = model.register_forward_hook(self._after_forward)
+        self._hook = model.register_forward_hook(Hook(self._after_forward))
 
     def close(self) -> None:
         """Remove the hook from the model."""

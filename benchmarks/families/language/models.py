@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from benchmarks.errors import ConfigError
 from benchmarks.families.language.attention import ATTENTIONS
 from benchmarks.registry import MODELS
+from benchmarks.utils.values import check_known
 
 NORMALISATIONS = ("post", "pre", "none")
 INITIAL_RANGE = 0.1
@@ -53,10 +54,8 @@ class Transformer(nn.Module):
         tied: bool = False,
     ) -> None:
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise ConfigError(f"unknown attention '{attention}'; known: {', '.join(ATTENTIONS)}")
-        if normalisation not in NORMALISATIONS:
-            raise ConfigError(f"unknown normalisation '{normalisation}'; known: {', '.join(NORMALISATIONS)}")
+        check_known("attention", attention, ATTENTIONS)
+        check_known("normalisation", normalisation, NORMALISATIONS)
         if blocks < 1 or heads < 1 or width % (2 * heads):
             raise ConfigError(
                 f"{blocks} blocks of width {width} with {heads} heads: width must be a multiple of 2·heads"

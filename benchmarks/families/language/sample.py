@@ -14,7 +14,7 @@ from benchmarks.run.build import restore
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
 from benchmarks.utils.paths import own_plugins
-from benchmarks.utils.values import check_count, check_number
+from benchmarks.utils.values import check_number
 from benchmarks.utils.yaml_files import read_yaml
 
 
@@ -38,7 +38,6 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
         DataError: the run's text is missing, or the stand-in's vocabulary lacks a word of the prompt.
         ResultsError: the folder holds no finished run.
     """
-    check_count("--tokens", tokens)
     check_number("--temperature", temperature)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 2**32 - 1, got {seed}")

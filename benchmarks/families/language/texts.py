@@ -10,10 +10,11 @@ from benchmarks.families.language.data import SPLITS
 from benchmarks.utils.download import offline, sha256_of
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import data_roots, first_writable
+from benchmarks.utils.text import fetch_or
 
 HUB = "Salesforce/wikitext"
 PLAIN_TEXT = "plain_text"
-_SHARES = {"train": 0.9, "valid": 0.95, "test": 1.0}
+_BOUNDS = {"train": (0.0, 0.9), "valid": (0.9, 0.95), "test": (0.95, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Text:
         if not self.split_by_line:
             return self._all_lines(split)
         lines = list(self._all_lines(split))
-        bounds = dict(zip(SPLITS, zip((0.0, *_SHARES.values()), _SHARES.values(), strict=False), strict=True))
-        first, last = (round(share * len(lines)) for share in bounds[split])
+        first, last = (round(share * len(lines)) for share in _BOUNDS[split])
         return iter(lines[first:last])
 
     def checksums(self) -> dict[str, str]:
@@ -111,9 +111,10 @@ def missing_data(name: str, data_dir: Path) -> str:
     wanted = _places(name, data_dir)[0]
     if any(not _missing(name, place) for place in _places(name, data_dir)):
         return ""
-    fetch = f"run `python -m benchmarks fetch {name}` (or set run.download=true), or " * PUBLISHED[name].on_hub
     missing = ", ".join(_missing(name, wanted))
-    return f"{PUBLISHED[name].folder} is not complete in {wanted}: missing {missing}; {fetch}place the files there"
+    way = "place the files there"
+    way = fetch_or(name, way, in_a_run=True) if PUBLISHED[name].on_hub else way
+    return f"{PUBLISHED[name].folder} is not complete in {wanted}: missing {missing}; {way}"
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.errors import ConfigError, DataError
+from benchmarks.errors import DataError
+from benchmarks.utils.values import check_known
 
 Rows = NDArray[np.int64]
 Batch = tuple[Tensor, Tensor]
@@ -110,8 +111,7 @@ class Split:
             ConfigError: `name` is not "train", "valid" or "test".
         """
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        if name not in parts:
-            raise ConfigError(f"unknown split '{name}'; known: {', '.join(parts)}")
+        check_known("split", name, parts)
         return parts[name]
 
 

@@ -10,6 +10,7 @@ from benchmarks.families.recommenders.data import ClickLog, LoadedLog
 from benchmarks.utils.download import fetch, sha256_of
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import data_roots, first_writable
+from benchmarks.utils.text import fetch_or
 
 CLICK_ABOVE = 3
 MOST_IDS = 10_000_000  # of a field; each becomes a row of the model's embedding
@@ -77,10 +78,7 @@ def missing_movielens(release: str, data_dir: Path) -> str:
         return ""
     known = RELEASES[release]
     wanted = data_dir / known.folder / known.file
-    return (
-        f"MovieLens is not at {wanted}; run `python -m benchmarks fetch movielens_{release}` or unpack {known.url}"
-        " there"
-    )
+    return f"MovieLens is not at {wanted}; {fetch_or(f'movielens_{release}', f'unpack {known.url} there')}"
 
 
 def read_ratings(path: Path) -> ClickLog:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import ConfigError
 from benchmarks.families.recommenders.criteo.parse import CATEGORIES, FIELDS, INTEGERS
+from benchmarks.families.recommenders.criteo.vocabulary import bucket_of
 from benchmarks.utils.values import check_least
 
 # Triples of interacting category fields; `_vocabularies` sets their sizes.
@@ -121,8 +122,8 @@ class ClickModel:
     ) -> NDArray[np.float64]:
         z = np.empty((len(integers), FIELDS))
         # Constant within each bucket of the preprocessing, which therefore loses no information.
-        buckets = np.floor(np.log(np.maximum(integers, 3)) ** 2)
-        z[:, :INTEGERS] = np.where(integers > 2, np.clip((buckets - 8) / 8, -1, 2), (integers - 2) / 3)
+        buckets = bucket_of(integers)
+        z[:, :INTEGERS] = np.where(integers > 2, np.clip((buckets - 8) / 8, -1, 2), buckets / 3)
         for f, factors in enumerate(self.factors):
             z[:, INTEGERS + f] = factors[categories[:, f]]
         z[missing] = 0

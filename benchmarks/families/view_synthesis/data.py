@@ -12,6 +12,8 @@ from benchmarks.families.view_synthesis.scenes.download import download_file, do
 from benchmarks.families.view_synthesis.scenes.scene import Scene
 from benchmarks.families.view_synthesis.stand_in import views as stand_in
 from benchmarks.utils.paths import data_roots
+from benchmarks.utils.text import fetch_or
+from benchmarks.utils.values import check_known
 
 BLENDER = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 LLFF = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
@@ -56,8 +58,7 @@ def load_scene(
         ConfigError: unknown name, or an option that does not fit the scene.
         DataError: the scene is missing, malformed or incomplete, or cannot be downloaded.
     """
-    if name not in SCENES:
-        raise ConfigError(f"unknown scene '{name}'; known: {', '.join(SCENES)}")
+    check_known("scene", name, SCENES)
     if allow_partial and name not in (*BLENDER, TINY):
         raise ConfigError(
             f"task option allow_partial is of NeRF-Synthetic's scenes alone, and '{name}' is none of them"
@@ -84,7 +85,7 @@ def missing_data(task: str, data_dir: Path) -> str:
     if _find(name, data_dir) is not None:
         return ""
     wanted = _candidates(name, data_dir)[0]
-    return f"{name} is not in {wanted}; run `python -m benchmarks fetch {task}` or place it there"
+    return f"{name} is not in {wanted}; {fetch_or(task, 'place it there')}"
 
 
 def data_files(task: str, data_dir: Path, options: Mapping[str, Any]) -> list[Path]:
@@ -119,7 +120,7 @@ def _tiny(data_dir: Path, download: bool, width: int | None, allow_partial: bool
         return tiny.load_tiny_from_blender(TINY, folder, width=width, allow_partial=allow_partial)
     raise DataError(
         f"neither {data_dir / tiny.FILE} nor {_candidates(_TINY_SUBSTITUTE, data_dir)[0]} exists;"
-        f" run `python -m benchmarks fetch {_TASK_OF_SCENE[TINY]}` (or set run.download=true), or place one there"
+        f" {fetch_or(_TASK_OF_SCENE[TINY], 'place one there', in_a_run=True)}"
     )
 
 
@@ -156,8 +157,8 @@ def _folder(name: str, data_dir: Path, download: bool, allow_partial: bool) -> P
             folder = download_scene(_collection(name), name, data_dir)
     if folder is None:
         raise DataError(
-            f"scene '{name}' is not in {_candidates(name, data_dir)[0]}; run"
-            f" `python -m benchmarks fetch {_TASK_OF_SCENE[name]}` (or set run.download=true), or place it there"
+            f"scene '{name}' is not in {_candidates(name, data_dir)[0]};"
+            f" {fetch_or(_TASK_OF_SCENE[name], 'place it there', in_a_run=True)}"
         )
     return folder
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-from rich.progress import track
+from torch import Tensor
 
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.figures import restore_views
 from benchmarks.families.view_synthesis.render.image import as_bytes
 from benchmarks.utils.files import atomic_path
+from benchmarks.utils.progress import with_bar
+from benchmarks.utils.values import check_known
 
 FRAMES_PER_SECOND = 20
 
@@ -27,16 +29,17 @@ def make_video(target: Path, overrides: Sequence[str]) -> int:
         ConfigError: `target` is neither a GIF nor an MP4, or an MP4 cannot be written here.
         ResultsError: the run has not finished.
     """
-    if target.suffix not in (".gif", ".mp4"):
-        raise ConfigError(f"unknown format of '{target.name}'; known: .gif, .mp4")
+    check_known("format", target.suffix, (".gif", ".mp4"), f"{target.name}: ")
     if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise ConfigError("an .mp4 needs the package imageio-ffmpeg; install it or write a .gif")
     config = resolve(compose_config(list(overrides)))
     task, model = restore_views(config)
-    frames = []
-    for pose in track(task.scene.path_poses, "rendering", disable=not config.run.progress):
+
+    def frame(pose: Tensor) -> np.ndarray:
         pictures = task.render(model, pose)
-        frames.append(as_bytes(pictures["fine" if "fine" in pictures else "coarse"].colors))
+        return as_bytes(pictures["fine" if "fine" in pictures else "coarse"].colors)
+
+    frames = with_bar(frame, list(task.scene.path_poses), "rendering", config.run.progress)
     with atomic_path(target) as temporary:
         _write(temporary, target.suffix, np.stack(frames))
     return len(frames)

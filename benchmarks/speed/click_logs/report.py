@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.utils.text import markdown_page, markdown_table
+from benchmarks.utils.text import code_title, markdown_page, markdown_table
 
 Found = Mapping[str, Any]
 
@@ -20,8 +20,8 @@ def to_markdown(content: Mapping[str, Found]) -> str:
     parts = []
     for name, part in content.items():
         title, write = writers[name]
-        changes = " with uncommitted changes" if part["git_dirty"] else ""
-        parts += [f"## {title}", write(part["found"]), f"{part['machine']}; commit {part['commit']}{changes}."]
+        code = code_title(part["commit"], part["git_dirty"])
+        parts += [f"## {title}", write(part["found"]), f"{part['machine']}; commit {code}."]
     return markdown_page("Recommenders: measurements", *parts)
 
 

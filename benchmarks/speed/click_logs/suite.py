@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.errors import ResultsError
 from benchmarks.speed.click_logs.engines import bench_engines
 from benchmarks.speed.click_logs.logs import bench_logs
 from benchmarks.speed.click_logs.report import to_markdown
 from benchmarks.speed.click_logs.training import bench_cells, bench_optimizers
 from benchmarks.utils.files import write_text
 from benchmarks.utils.machine import commit, device_name
+from benchmarks.utils.values import check_known
 
 PARTS = ("preprocess", "memory", "engines", "cells", "optimizers")
 
@@ -61,9 +62,8 @@ def measure(parts: Sequence[str], suite: Suite, folder: Path) -> None:
         "cells": lambda: bench_cells(device=suite.device),
         "optimizers": bench_optimizers,
     }
-    unknown = [part for part in parts if part not in ways]
-    if unknown:
-        raise ConfigError(f"unknown part '{unknown[0]}'; known: {', '.join(PARTS)}")
+    for part in parts:
+        check_known("part", part, PARTS)
     for part in parts or PARTS:
         save(folder, part, ways[part]())
     print((folder / "recommenders.md").read_text(encoding="utf-8"))

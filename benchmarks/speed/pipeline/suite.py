@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.errors import ConfigError
 from benchmarks.speed.pipeline.processes import time_in_stages
 from benchmarks.speed.pipeline.stages import ONE_PROCESS, Setting, StageTimes
 from benchmarks.speed.workloads import load_settings
+from benchmarks.utils.values import check_known
 from dfa.pipeline.timeline import Costs
 
 Row = dict[str, Any]
@@ -39,8 +39,9 @@ def bench_pipeline(models: Sequence[str], threads: int, rounds: int) -> list[Row
     settings = load_settings("pipeline")
     elsewhere = {entry["name"] for entry in load_settings("steps")}
     known = [*(entry["name"] for entry in settings["measured"]), "sleeping"]
-    if unknown := [name for name in models if name not in known and name not in elsewhere]:
-        raise ConfigError(f"unknown model(s) {', '.join(unknown)} in the bench of pipelines; known: {', '.join(known)}")
+    for name in models:
+        if name not in elsewhere:
+            check_known("model of the bench of pipelines", name, known)
     rounds = max(rounds, MINIMUM_ROUNDS)
     rows: list[Row] = []
     for entry in settings["measured"]:

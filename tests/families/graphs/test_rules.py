@@ -1,5 +1,7 @@
 """Feedback through the edges of a graph and pseudo-errors, against dense NumPy."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from functools import partial
 
@@ -195,3 +197,13 @@ def test_sequential_rules_exchange_every_weight_that_a_signal_meets(model: str, 
     assert isinstance(rule, dfa.FeedbackAlignment)
     rule.backward(task.loss(network, next(iter(task.train_batches(1)))))
     assert {*rule.weights} - rule.replaced == of_the_input
+
+
+@pytest.mark.parametrize("rule", [GraphFeedback, GraphBackpropagation])
+def test_a_model_under_a_rule_can_be_copied_and_pickled(rule: Callable[..., dfa.Rule], graph: Graph) -> None:
+    model = Convolutions()
+    expected = model(graph)
+    points = ["acts.*"] if rule is GraphFeedback else []
+    with rule(model, points):
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            torch.testing.assert_close(copied(graph), expected, rtol=0, atol=0)

@@ -77,8 +77,8 @@ def test_the_command_prints_prompt_and_continuation(run: Config, command: Comman
 
 def test_what_cannot_be_sampled_is_told(run: Config) -> None:
     folder = RunFolder.of(run).path
-    with pytest.raises(ConfigError, match="--tokens must be at least 1, got 0"):
-        sample_text(folder, "", 0, 1.0, 0)
+    with pytest.raises(ConfigError, match="--temperature must be positive and finite, got 0"):
+        sample_text(folder, "", 1, 0.0, 0)
     for file in folder.glob("*.safetensors"):
         file.write_bytes(b"not weights")
     with pytest.raises(ResultsError, match="do not fit the run's model"):

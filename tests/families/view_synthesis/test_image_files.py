@@ -1,5 +1,6 @@
 """Reading, compositing and shrinking pictures, and the cache of the results."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks.families.view_synthesis.scenes.images import (
     scaled_size,
 )
 from tests.helpers.scenes import write_picture
+from tests.helpers.terminal import Terminal
 
 
 def random_picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -117,6 +119,17 @@ def test_decoded_pictures_are_in_order_mapped_read_only_and_decoded_once(
     again, same = decoded(files, (2, 3), False, tmp_path / "cache", "some train")
     np.testing.assert_array_equal(again, images)
     assert same == digest
+
+
+def test_a_bar_of_decoding_is_on_the_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("benchmarks.utils.progress._PATIENCE_SECONDS", -1.0)
+    files = write_all(tmp_path, [random_picture(4, 6, 3, seed) for seed in range(3)])
+    decoded(files, (2, 3), False, tmp_path / "cache", "some train")
+    assert "decoding some train" in terminal.getvalue() and not capsys.readouterr().out
 
 
 def test_changed_files_and_options_are_decoded_anew(tmp_path: Path) -> None:

@@ -6,28 +6,19 @@ a block once; the rest is array indexing. Both process several blocks in paralle
 the counts, at most 32 bytes for every distinct value of the log.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.recommenders.criteo.blocks import Source
 from benchmarks.families.recommenders.criteo.parse import FIELDS
 from benchmarks.families.recommenders.criteo.vocabulary import Counter, Keys, Vocabulary
 from benchmarks.families.recommenders.data import storage_groups
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from benchmarks.utils.progress import bar
+from benchmarks.utils.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ def count_values(source: Source, spill: Path, min_count: int, max_malformed: flo
     counters = [Counter() for _ in range(FIELDS)]
     rows: list[int] = []
     malformed = 0
-    with _progress("reading and counting", source.progress_total()) as advance:
-        for counted in _in_threads(count, enumerate(source.blocks()), workers):
+    with bar("reading and counting", source.progress_total()) as advance:
+        for counted in in_threads(count, enumerate(source.blocks()), workers):
             for counter, (keys, counts) in zip(counters, counted.fields, strict=True):
                 counter.add(keys, counts)
             rows.append(counted.rows)
@@ -156,8 +147,8 @@ def write_ids(counts: Counts, folder: Path, spill: Path, workers: int = 0) -> No
             file[span] = ids
         return counts.rows[number]
 
-    with _progress("writing ids", int(starts[-1])) as advance:
-        for rows in _in_threads(encode, range(len(counts.rows)), workers):
+    with bar("writing ids", int(starts[-1])) as advance:
+        for rows in in_threads(encode, range(len(counts.rows)), workers):
             advance(rows)
     for file in (*files, labels):
         file.flush()
@@ -211,28 +202,3 @@ def _load(path: Path) -> _Columns:
     with path.open("rb") as file:
         labels, codes, lengths, keys = (np.load(file) for _ in range(4))
     return _Columns(labels, np.split(keys, np.cumsum(lengths)[:-1]), codes)
-
-
-def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield the results of `work` in the order of the items; few items are in flight, which bounds the memory."""
-    threads = workers or os.cpu_count() or 1
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > threads + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda size: bar.advance(task, size)

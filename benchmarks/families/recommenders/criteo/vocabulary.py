@@ -47,19 +47,23 @@ def category_keys(column: pa.Array) -> Keys:
 
 
 def integer_keys(column: pa.Array) -> tuple[Keys, Mask]:
-    """Return the keys of discretised integers, and a mask of cells that are neither empty nor an integer.
-
-    v becomes ⌊(ln v)²⌋ if v > 2 and v − 2 otherwise, as in the published runs; a missing v has a key of its own. As
-    v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, the two cases do not collide.
-    """
+    """Return the keys of integers in buckets, and a mask of cells that are neither empty nor an integer."""
     numbers, empty, bad = as_numbers(column)
     return bucket_keys(numbers, empty), bad
 
 
 def bucket_keys(numbers: Numbers, empty: Mask) -> Keys:
-    """Return the keys of integers, see `integer_keys`; the number of an `empty` cell is ignored."""
+    """Return the keys of integers, one for each bucket and one for `empty` cells, whose numbers are ignored."""
+    return np.where(empty, MISSING, bucket_of(numbers)).view(np.uint64)
+
+
+def bucket_of(numbers: Numbers) -> Numbers:
+    """Put integers into buckets as in the published runs: v becomes ⌊(ln v)²⌋ if v > 2 and v − 2 otherwise.
+
+    As v − 2 ≤ 0 < 1 ≤ ⌊(ln v)²⌋, the two cases do not collide.
+    """
     squares = np.floor(np.log(np.maximum(numbers, 3)) ** 2).astype(np.int64)
-    return np.where(empty, MISSING, np.where(numbers > 2, squares, numbers - 2)).view(np.uint64)
+    return np.where(numbers > 2, squares, numbers - 2)
 
 
 def as_numbers(column: pa.Array) -> tuple[Numbers, Mask, Mask]:

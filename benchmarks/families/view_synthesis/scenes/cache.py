@@ -3,15 +3,12 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
-from rich.progress import Progress
 
 from benchmarks.errors import DataError
 from benchmarks.families.view_synthesis.scenes.images import prepare, read_picture
@@ -19,6 +16,8 @@ from benchmarks.families.view_synthesis.scenes.scene import Pictures
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import cache_dir, writable
+from benchmarks.utils.progress import bar
+from benchmarks.utils.threads import in_threads
 
 VERSION = 1
 """Version of the decoding; raise it whenever the same files give other pictures than before."""
@@ -100,19 +99,10 @@ def cached(path: Path, shape: tuple[int, ...], fill: Callable[[Pictures], None])
 def in_parallel(function: Callable[[int], Result], count: int, title: str = "") -> list[Result]:
     """Return `function` of 0 … count - 1, computed in threads; decoding and hashing release the interpreter lock."""
     results: list[Result] = []
-    with (
-        Progress(transient=True, disable=not title or not sys.stderr.isatty()) as progress,
-        ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool,
-    ):
-        bar = progress.add_task(title, total=count)
-        futures = [pool.submit(function, index) for index in range(count)]
-        try:
-            for future in futures:
-                results.append(future.result())
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with bar(title, count, shown=bool(title)) as advance:
+        for result in in_threads(function, range(count), min(_MAX_THREADS, os.cpu_count() or 1)):
+            results.append(result)
+            advance(1)
     return results
 
 
