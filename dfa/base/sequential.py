@@ -13,7 +13,6 @@ from torch.utils.hooks import RemovableHandle
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
-from dfa.feedback.distributions import seed_of
 from dfa.feedback.states import check_entries, check_tensor
 from dfa.hooks.graphs import next_node_number, nodes_below
 from dfa.hooks.model import FeedbackHooks
@@ -23,8 +22,12 @@ from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
 from dfa.patterns import checked_names, inner_model, matches
 
-_OF_A_FUNCTION = re.compile(r"(^|\.)parametrizations\.|_(orig|g|v)$")
-"""Names that PyTorch gives to parameters from which it computes a module's weight."""
+_OF_A_FUNCTION = re.compile(r"(.*)_(orig|g|v)")
+_BESIDE = {"orig": ("_mask", "_u"), "g": ("_v",), "v": ("_g",)}
+"""Endings that PyTorch gives to parameters from which it computes a module's weight, and to what it puts beside them.
+
+They are those of weight_norm, spectral_norm and pruning; of parametrizations, the whole name tells.
+"""
 
 
 class SequentialRule(Rule):
@@ -84,13 +87,20 @@ class SequentialRule(Rule):
                 raise PointError(f"rule '{self.name}' needs whole weights, but '{name}' is a {kind} (FSDP2): use DDP")
             if weight.is_complex() and not self.takes_complex:
                 raise PointError(f"rule '{self.name}' is one for real weights, and '{name}' is complex")
+        self._patterns = patterns
         self._others = [parameter for name, parameter in named.items() if name not in self.weights]
         super().__init__(model, points, error_at, silent)
         self.replaced: set[str] = set()
         self._running = False
         self._paused: list[range] = []  # numbers of the nodes made in pauses, in order
         self._uncompiled = ExitStack()
-        self._handles = self._attach()
+        self._handles: list[RemovableHandle] = []
+        try:
+            self._handles += self._attach()
+            self._make_state()
+        except BaseException:
+            self.close()  # the model may have another rule
+            raise
 
     @property
     def uses(self) -> Uses:
@@ -105,6 +115,9 @@ class SequentialRule(Rule):
             self.model.register_forward_pre_hook(Hook(self._enter), prepend=True),
             self.model.register_forward_hook(Hook(self._leave), always_call=True),
         ]
+
+    def _make_state(self) -> None:
+        """Make what the feedback weights are computed from, at the end of the construction."""
 
     def feedback_weight(self, name: str) -> Tensor:
         """Return the tensor that replaces the weight `name`, in its shape and memory layout."""
@@ -162,11 +175,12 @@ class SequentialRule(Rule):
             PointError: a weight cannot be exchanged, or another tensor has taken its place.
         """
         for name, weight in self.weights.items():
-            if not weight.requires_grad and _OF_A_FUNCTION.search(name):
+            if not weight.requires_grad and self._is_of_a_function(name):
                 raise PointError(
                     f"weight '{name}' is frozen and used through a function (weight_norm, spectral_norm, pruning),"
                     f" which its graph does not show: rule '{self.name}' needs that module without it"
                 )
+        self._check_frozen()
         if self._paused:
             for node in nodes_below([output.grad_fn for output in outputs]):
                 if self._was_paused(node._sequence_nr()):
@@ -193,6 +207,32 @@ class SequentialRule(Rule):
         if any(id(leaf) in now for leaf in strangers) or not present & known:
             raise PointError(f"the loss depends on parameters that the model did not have when '{self.name}' was made")
         return absent
+
+    def _is_of_a_function(self, name: str) -> bool:
+        """Whether a parameter is one that PyTorch computes a module's weight from."""
+        if "parametrizations." in name:
+            return True
+        if not (ending := _OF_A_FUNCTION.fullmatch(name)):
+            return False
+        model = inner_model(self.model)
+        named = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        return any(ending[1] + other in named for other in _BESIDE[ending[2]])
+
+    def _check_frozen(self) -> None:
+        """Check that no frozen weight is new, which no graph would show.
+
+        Raises:
+            PointError: one is.
+        """
+        known = {id(parameter) for parameter in (*self.weights.values(), *self._others)}
+        for name, parameter in inner_model(self.model).named_parameters():
+            if id(parameter) in known or parameter.requires_grad or parameter.ndim < 2:
+                continue
+            if any(matches(name, pattern) for pattern in self._patterns):
+                raise PointError(
+                    f"frozen weight '{name}' is not the one that the model had when rule '{self.name}' was made: make"
+                    " the rule after loading with assign=True and after replacing layers"
+                )
 
     def _feedback_of(self, name: str) -> Tensor:
         self.replaced.add(name)
@@ -251,18 +291,3 @@ class SequentialRule(Rule):
 def _version(gradient: Tensor | None) -> tuple[int, int] | None:
     """Tell states of a gradient apart."""
     return None if gradient is None else (id(gradient), gradient._version)
-
-
-def gaussian_like(weights: dict[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
-    """Draw for each weight a Gaussian tensor of its standard deviation, in its memory layout.
-
-    A weight without spread, as one that begins at zero, counts as having 1/√inputs.
-    """
-    drawn = {}
-    for name, weight in weights.items():
-        spread = weight.detach().std().item() if weight.numel() > 1 else 0.0
-        generator = torch.Generator().manual_seed(seed_of(seed, name))
-        kind = torch.cfloat if weight.is_complex() else torch.float
-        values = torch.randn(weight.shape, generator=generator, dtype=kind) * (spread or weight[0].numel() ** -0.5)
-        drawn[name] = torch.empty_like(weight, requires_grad=False).copy_(values)
-    return drawn

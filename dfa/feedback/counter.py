@@ -30,6 +30,7 @@ def counter_block(
     if distribution not in COUNTER_DISTRIBUTIONS:
         known = ", ".join(COUNTER_DISTRIBUTIONS)
         raise FeedbackError(f"draw='counter' has no distribution '{distribution}'; known: {known}")
+    device = torch.device("cpu") if device is None else device  # whatever the default device
     rows = _mix(torch.arange(start, stop, device=device) * _GOLDEN + seed)
     steps = torch.arange(1, columns + 1, device=device) * _GOLDEN
     bits = _mix(rows[:, None] + steps)

@@ -1,12 +1,43 @@
-"""Linear functions of weights in an autograd graph, applied to other weights."""
+"""Views and linear functions of weights in an autograd graph, applied to other weights."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dfa.hooks.graphs import leaves_below, nodes_below
 from dfa.hooks.operations import describe
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A weight, or a view of one, that autograd keeps for the derivative of a product.
+
+    Attributes:
+        weight: its name.
+        size, stride, offset: of the view; the offset counts from the weight's first entry.
+        conjugate: whether it is the complex conjugate, which lies in the same memory.
+    """
+
+    weight: str
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    conjugate: bool
+
+    @classmethod
+    def found(cls, name: str, weight: Tensor, tensor: Tensor) -> "Factor | None":
+        """Describe a tensor in the memory of the weight `name`; None where it goes beyond that."""
+        offset = int(tensor.storage_offset() - weight.storage_offset())
+        if offset < 0 or offset + _extent(tensor) > _extent(weight):
+            return None
+        return cls(name, tensor.size(), tensor.stride(), offset, tensor.is_conj())
+
+    def of(self, other: Tensor) -> Tensor:
+        """Return the same view of another tensor in the weight's memory layout."""
+        view = other.as_strided(self.size, self.stride, other.storage_offset() + self.offset)
+        return view.conj() if self.conjugate else view
 
 
 class LinearImage:
@@ -51,3 +82,8 @@ class LinearImage:
         with torch.enable_grad():
             (image,) = torch.autograd.grad(parts, self._direction, kept, retain_graph=True)
         return image
+
+
+def _extent(tensor: Tensor) -> int:
+    """Number of entries from a tensor's first in memory to its last."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

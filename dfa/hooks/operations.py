@@ -7,6 +7,7 @@ from functools import cache
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from torch import Tensor
 
 PRODUCTS: dict[str, Sequence[str]] = {
@@ -37,6 +38,8 @@ _SUMS = re.compile(r"Where|MaskedFill")
 Those that keep nothing are sums and rearrangements by nature.
 """
 _ATTENTION = re.compile(r"ScaledDotProduct\w*Attention\w*")
+_OPAQUE = "CppFunction"
+"""Operations defined in C++ outside of PyTorch, and parts that torch.jit has compiled: what they keep is not shown."""
 _REARRANGING = re.compile(r"Index\w*|Gather|ScatterAdd|Take|Div|Mul|Lerp|Addcmul|Fft\w+")
 """Operations that keep something, and are linear in their first input."""
 
@@ -55,6 +58,7 @@ class Operation:
         attends: whether it is attention as a whole: of queries, keys and values.
         keeps: whether it is neither a product nor a sum, so that what it keeps may be a function of anything.
         linear: whether it is so in its first input, whatever it keeps.
+        hides_how: whether it writes into a slice, by an operation that the graph does not show.
     """
 
     leaf: bool
@@ -66,17 +70,19 @@ class Operation:
     attends: bool
     keeps: bool
     linear: bool
+    hides_how: bool
 
 
 @cache
 def describe(node_type: type) -> Operation:
     """Tell from what autograd calls an operation, and from whether it keeps tensors, what it does."""
     kind = re.sub(r"Backward\d*$", "", node_type.__name__)
-    keeps = any(attribute.startswith("_raw_saved_") for attribute in dir(node_type))
+    keeps = kind == _OPAQUE or any(attribute.startswith("_raw_saved_") for attribute in dir(node_type))
     factors = PRODUCTS.get(kind)
     attends = _ATTENTION.fullmatch(kind) is not None
     other = keeps and factors is None and not attends and not _SUMS.fullmatch(kind)
     scales = kind == "Mul"
+    hides_how = kind == "CopySlices"
     return Operation(
         leaf=kind == "AccumulateGrad",
         hides=kind == "CheckpointFunction",
@@ -86,7 +92,8 @@ def describe(node_type: type) -> Operation:
         scales=scales,
         attends=attends,
         keeps=other,
-        linear=not keeps or _REARRANGING.fullmatch(kind) is not None,
+        linear=not (keeps or hides_how) or _REARRANGING.fullmatch(kind) is not None,
+        hides_how=hides_how,
     )
 
 
@@ -106,3 +113,17 @@ def _shape_before_repeating(node: Any, argument: str) -> list[int]:
     if type(before).__name__.startswith("ExpandBackward"):
         return list(before._saved_self_sym_sizes)
     return list(before._input_metadata[output].shape)
+
+
+def adds_up(node: Any, weights: Sequence[bool]) -> bool:
+    """Whether what writes into a slice only puts or adds some of its inputs there; other factors show in derivatives.
+
+    Args:
+        node: of the operation.
+        weights: for each input, whether it is one of these.
+    """
+    written = node._input_metadata[0]
+    with torch.no_grad():
+        derivatives = node(torch.ones(written.shape, dtype=written.dtype, device=written.device))
+    parts = [part[part != 0] for part, asked in zip(derivatives, weights, strict=True) if asked and part is not None]
+    return all(bool((part == part[:1]).all()) for part in parts)

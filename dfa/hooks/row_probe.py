@@ -116,7 +116,7 @@ def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probe
         return
     leading = max(1, error.ndim - 1)
     rows = prod(error.shape[:leading])
-    numbers = torch.randn(error.shape, generator=torch.Generator().manual_seed(0)).to(error)
+    numbers = torch.randn(error.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(error)
     try:
         acting = _acting_rows(error, numbers, entries, leading)
         for row in range(0, rows, -(-rows // ROWS)):

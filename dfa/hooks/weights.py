@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.hooks.graphs import from_the_leaves, nodes_below
-from dfa.hooks.images import LinearImage
-from dfa.hooks.operations import PRODUCTS, Operation, describe, is_repeated
+from dfa.hooks.images import Factor, LinearImage
+from dfa.hooks.operations import PRODUCTS, Operation, adds_up, describe, is_repeated
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -30,21 +30,6 @@ class Source(NamedTuple):
 
 ACTIVATION = Source(True, NOTHING)
 CONSTANT = Source(False, NOTHING)
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A weight, or a view of one, that autograd keeps for the derivative of a product.
-
-    Attributes:
-        weight: its name.
-        size, stride, offset: of the view; the offset counts from the weight's first entry.
-    """
-
-    weight: str
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +114,8 @@ class WeightExchange:
                     raise _no_factor(node, names)
                 sources[node] = Source(active, (mixed if operation.linear else NOTHING) if active else names)
             else:
+                if operation.hides_how and active and names and not adds_up(node, [_is_weight(one) for one in inputs]):
+                    raise _no_factor(node, names)
                 sources[node] = Source(active, names | mixed)
 
     def _product(self, node: Any, operation: Operation, inputs: Sequence[Source | None]) -> Source:
@@ -186,7 +173,9 @@ class WeightExchange:
     def _held(self, node: Any, argument: str) -> frozenset[str]:
         """Return the weights that a constant factor is, for the graph shows none that was detached or frozen."""
         tensor = getattr(node, f"_saved_{argument}", None)
-        if tensor is None or tensor.layout != torch.strided or not tensor.is_floating_point():
+        if tensor is None or tensor.layout != torch.strided:
+            return NOTHING
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             return NOTHING
         same = self._in_memory.get(tensor.untyped_storage().data_ptr(), ())
         if factor := self._factor(tensor, same):
@@ -229,8 +218,7 @@ class WeightExchange:
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, Factor):
-            feedback = self._feedback(kept.weight)
-            return feedback.as_strided(kept.size, kept.stride, feedback.storage_offset() + kept.offset)
+            return kept.of(self._feedback(kept.weight))
         if isinstance(kept, _Mixture):
             others = [self._feedback(name) for name in kept.weights]
             return kept.image.with_others([self._weights[name] for name in kept.weights], others)
@@ -244,10 +232,9 @@ class WeightExchange:
         memory = tensor.untyped_storage().data_ptr()
         for name in names:
             weight = self._weights[name]
-            if weight.untyped_storage().data_ptr() == memory:
-                offset = int(tensor.storage_offset() - weight.storage_offset())
-                if offset >= 0 and offset + _extent(tensor) <= _extent(weight):
-                    return Factor(name, tensor.size(), tensor.stride(), offset)
+            held = weight.untyped_storage().data_ptr() == memory
+            if held and (factor := Factor.found(name, weight, tensor)):
+                return factor
         return None
 
 
@@ -261,16 +248,13 @@ def declare_product(function: type[torch.autograd.Function]) -> None:
     describe.cache_clear()
 
 
-def _extent(tensor: Tensor) -> int:
-    """Number of entries from a tensor's first in memory to its last."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
 def _same_numbers(tensor: Tensor, weight: Tensor) -> bool:
     """Whether a constant is a copy of a weight, transposed or in another precision, which the graph does not tell.
 
     Of a weight whose entries are all equal, as of one that begins at zero, numbers do not tell it either.
     """
+    if tensor.is_complex() != weight.is_complex():
+        return False
     turned = tensor if tensor.shape == weight.shape else tensor.mT
     values = weight.detach().to(tensor)
     return torch.equal(turned, values) and not bool((values == values.flatten()[0]).all())
@@ -278,6 +262,10 @@ def _same_numbers(tensor: Tensor, weight: Tensor) -> bool:
 
 def _is_active(source: Source | None) -> bool:
     return source is not None and source.active
+
+
+def _is_weight(source: Source | None) -> bool:
+    return source is not None and bool(source.names) and not source.active
 
 
 def _listed(names: Iterable[str]) -> str:

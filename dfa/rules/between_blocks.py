@@ -81,6 +81,9 @@ class LearnedFromZeroBetweenBlocks(LearnedBetweenBlocks):
 
     def __init__(self, model: nn.Module, hooks: FeedbackHooks) -> None:
         super().__init__(model, hooks, decay=0.0)
-        with torch.no_grad():
-            for name, difference in self._stored().items():
-                difference.copy_(self.weights[name]).neg_()
+
+    @torch.no_grad()
+    def _make_state(self) -> None:
+        super()._make_state()
+        for name, difference in self._stored().items():
+            difference.copy_(self.weights[name]).neg_()

@@ -5,7 +5,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Points, Uses
-from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.base.sequential import SequentialRule
+from dfa.feedback.distributions import gaussian_like
 from dfa.values import check_seed
 
 
@@ -33,8 +34,11 @@ class FeedbackAlignment(SequentialRule):
         seed: int = 0,
     ) -> None:
         check_seed(seed)
+        self._seed = seed
         super().__init__(model, points, error_at, silent, weights=weights)
-        self._feedback = gaussian_like(self.weights, seed)
+
+    def _make_state(self) -> None:
+        self._feedback = gaussian_like(self.weights, self._seed)
 
     @property
     def uses(self) -> Uses:

@@ -1,6 +1,7 @@
 """Kolen and Pollack's rule: feedback weights that move with the weights, and meet them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,9 @@ from torch.utils.hooks import RemovableHandle
 from dfa.base.agreement import agree
 from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.base.scaling import may_be_scaled
-from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.base.sequential import SequentialRule
+from dfa.errors import PointError
+from dfa.feedback.distributions import gaussian_like
 from dfa.hooks.placing import Hook
 from dfa.patterns import inner_model
 from dfa.values import check_number, check_seed
@@ -53,13 +56,15 @@ class KolenPollack(SequentialRule):
     ) -> None:
         check_number("decay", decay, 0, 1)
         check_seed(seed)
-        super().__init__(model, points, error_at, silent, weights=weights)
-        self.decay = decay
-        with torch.no_grad():
-            drawn = gaussian_like(self.weights, seed)
-            self._differences = {name: feedback.sub_(self.weights[name]) for name, feedback in drawn.items()}
+        self.decay, self._seed = decay, seed
         self._restored = False  # whether the differences are those of weights that may still be loaded
         self._loading: dict[str, Tensor] = {}
+        super().__init__(model, points, error_at, silent, weights=weights)
+
+    @torch.no_grad()
+    def _make_state(self) -> None:
+        drawn = gaussian_like(self.weights, self._seed)
+        self._differences = {name: feedback.sub_(self.weights[name]) for name, feedback in drawn.items()}
         self._handles += self._watch_loading()
 
     @property
@@ -73,8 +78,13 @@ class KolenPollack(SequentialRule):
 
     def backward(self, loss: Tensor) -> None:
         scaled = may_be_scaled(loss)
-        super().backward(loss)
+        with _weights_as_they_were():
+            super().backward(loss)
         self.decay_both(self.replaced, scaled)
+
+    def exchange(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = ()) -> list[str]:
+        with _weights_as_they_were():
+            return super().exchange(outputs, inputs)
 
     @torch.no_grad()
     def decay_both(self, names: Iterable[str], scaled: bool) -> None:
@@ -111,6 +121,8 @@ class KolenPollack(SequentialRule):
         names = {id(weight): name for name, weight in self.weights.items()}
         handles: list[RemovableHandle] = []
         for module in inner_model(self.model).modules():
+            if isinstance(module, torch.jit.ScriptModule):  # which takes no such hooks
+                continue
             if own := [names[id(weight)] for weight in module._parameters.values() if id(weight) in names]:
                 handles.append(module.register_load_state_dict_pre_hook(Hook(partial(self._before_loading, own))))
                 handles.append(module.register_load_state_dict_post_hook(Hook(partial(self._after_loading, own))))
@@ -129,3 +141,17 @@ class KolenPollack(SequentialRule):
 
     def _stored(self) -> dict[str, Tensor]:
         return self._differences
+
+
+@contextmanager
+def _weights_as_they_were() -> Iterator[None]:
+    """Run a block that goes through a graph; say what to do where weights have changed since that was made."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise PointError(
+            "a weight has changed since this forward pass, as weights decay after each backward: add the losses and"
+            " call backward once, make the second forward pass after the first backward, or take decay=0"
+        ) from None

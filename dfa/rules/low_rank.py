@@ -91,7 +91,8 @@ class LowRankFeedback(LearnedFeedback):
                     " and nothing is learned"
                 )
             generator = torch.Generator().manual_seed(seed_of(self.seed, f"{error_name}:channel"))
-            gaussian = torch.randn(width, min(self.rank, width), generator=generator, dtype=torch.double)
+            size = width, min(self.rank, width)
+            gaussian = torch.randn(size, generator=generator, dtype=torch.double, device="cpu")
             self.channels[error_name] = torch.linalg.qr(gaussian)[0]
         channel = self.channels[error_name] = self.channels[error_name].to(rows)
         return channel

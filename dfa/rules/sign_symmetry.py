@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dfa.base.rule import RULES, Patterns, Points, Uses
-from dfa.base.sequential import SequentialRule, gaussian_like
+from dfa.base.sequential import SequentialRule
+from dfa.feedback.distributions import gaussian_like
 from dfa.values import check_choice, check_seed
 
 Magnitude = Literal["uniform", "fixed_random"]
@@ -46,9 +47,12 @@ class SignSymmetry(SequentialRule):
     ) -> None:
         check_choice("magnitude", magnitude, get_args(Magnitude))
         check_seed(seed)
+        self._magnitude, self._seed = magnitude, seed
         super().__init__(model, points, error_at, silent, weights=weights)
-        self._magnitudes = {name: drawn.abs_() for name, drawn in gaussian_like(self.weights, seed).items()}
-        if magnitude == "uniform":
+
+    def _make_state(self) -> None:
+        self._magnitudes = {name: drawn.abs_() for name, drawn in gaussian_like(self.weights, self._seed).items()}
+        if self._magnitude == "uniform":
             for name, weight in self.weights.items():
                 mean = weight.detach().abs().mean()
                 self._magnitudes[name].fill_(mean if mean > 0 else weight[0].numel() ** -0.5)

@@ -282,3 +282,36 @@ def test_autocast(mlp: nn.Sequential, batch: Batch) -> None:
 def test_nothing_to_replace() -> None:
     with pytest.raises(dfa.PointError, match="no weight of two dimensions or more matches head"):
         dfa.FeedbackAlignment(nn.Linear(3, 3), weights="head")
+
+
+@pytest.mark.parametrize("name", ["fa", "sign_symmetry", "kolen_pollack"])
+def test_a_model_is_free_after_a_failed_construction(
+    name: str, mlp: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"dfa.rules.{name}.gaussian_like", fail)
+    with pytest.raises(MemoryError):
+        dfa.RULES.build(name, mlp)
+    dfa.Backpropagation(mlp).close()
+
+
+@pytest.mark.parametrize("name", ["dfa", "fa", "sign_symmetry", "kolen_pollack", "low_rank"])
+def test_draws_do_not_depend_on_the_default_device(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """Of which "meta" stands for a GPU."""
+
+    def found() -> dict[str, Tensor]:
+        with dfa.RULES.build(name, mlp, points=["1"]) as rule:
+            mlp.zero_grad()
+            rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
+            return {key: gradient.clone() for key, gradient in gradients(mlp).items()}
+
+    before = copy.deepcopy(mlp.state_dict())
+    expected = found()
+    mlp.load_state_dict(before)
+    torch.set_default_device("meta")
+    try:
+        assert_same(found(), expected)
+    finally:
+        torch.set_default_device(None)

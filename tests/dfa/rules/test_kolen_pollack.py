@@ -77,3 +77,23 @@ def test_only_weights_with_a_part_in_this_step_decay(batch: Batch) -> None:
     assert rule.replaced == {"two.weight"}  # of the lowest layer autograd needs no weight
     shrunk = {name: float((weight.detach() / before[name]).mean()) for name, weight in rule.weights.items()}
     assert shrunk == pytest.approx({"head.weight": 1.0, "one.weight": 1.0, "two.weight": 0.5})
+
+
+@pytest.mark.parametrize("options", [{}, {"decay": 0.1}])
+@pytest.mark.parametrize("name", ["kolen_pollack", "highway"])
+def test_two_passes_before_the_first_backward(name: str, options: dict[str, float], mlp: nn.Sequential) -> None:
+    """Weights decay after the first backward, and the second pass was made with them as they were."""
+    more = {"feedback": "kolen_pollack", "points": ["1", "3"]} if name == "highway" else {}
+    rule = dfa.RULES.build(name, mlp, **options, **more)
+    x = torch.randn(7, 5, dtype=torch.double)
+    real, fake = mlp(x), mlp(-x)
+    rule.backward(real.square().sum())
+    with pytest.raises(dfa.PointError, match="add the losses"):
+        rule.backward(fake.square().sum())
+
+
+def test_two_passes_without_decay(mlp: nn.Sequential) -> None:
+    rule, x = dfa.KolenPollack(mlp, decay=0), torch.randn(7, 5, dtype=torch.double)
+    real, fake = mlp(x), mlp(-x)
+    rule.backward(real.square().sum())
+    rule.backward(fake.square().sum())
