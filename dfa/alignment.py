@@ -85,7 +85,8 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     errors, bp_signals = gradients[: len(records)], iter(gradients[len(records) :])
     measured: dict[str, list[Tensor]] = {}
     for record, error in zip(records, errors, strict=True):
-        signals = rule.signals(record.error_name, rule.encode(error), record.points)
+        with rule.hooks.switched("observe"):
+            signals = list(rule.signals(record.error_name, rule.encode(error), record.points))
         for point, signal in zip(record.points, signals, strict=True):
             compared = point.activation.detach(), signal, next(bp_signals)
             rows = (as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared)

@@ -59,7 +59,8 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     target and plus for all others. So a layer can learn as soon as it has run. Here targets are taken from where the
     loss's gradient arrives at `log_softmax`, or are those of binary cross-entropy, provided that nothing but
     rearrangements, casts and positive factors lies between there and the error tensor. Otherwise they are read off the
-    error: they are its negative entries. An error that has been through a codec is always read so.
+    error: they are its negative entries. An error that has been through a codec, or whose alignment is measured, is always
+    read so.
 
     Args:
         See `DirectFeedbackAlignment`.
@@ -93,7 +94,8 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
                 "rule 'drtp' is for classification: the error must be taken at the class scores (model.error_at), but"
                 f" {where} has several {'negative entries' if told is None else 'targets'} in a row"
             )
-        if not self._binary and (_has_positive(error_rows) & ~target_rows.any(1)).any():
+        training = self.hooks.mode != "observe"  # a measurement goes on
+        if training and not self._binary and (_has_positive(error_rows) & ~target_rows.any(1)).any():
             raise FeedbackError(
                 "rule 'drtp' cannot tell the target of a row whose error has no negative entry, as"
                 f" {where}: take the error where cross_entropy takes its scores, and no difference as loss"

@@ -13,7 +13,7 @@ from dfa.base.rule import RULES, ForwardWeights, Patterns, Points, State, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.cuts import Cuts
 from dfa.hooks.placing import Hook
-from dfa.hooks.points import PassedNorm, Point
+from dfa.hooks.points import ForwardRecord, PassedNorm, Point
 from dfa.hooks.targets import find_targets
 from dfa.patterns import checked_names, find_modules
 from dfa.precision import at_least_single
@@ -122,9 +122,9 @@ class IdentityFeedback(DirectFeedbackAlignment):
         for point in points:
             yield next(straight) if point.activation.shape == error.shape else next(random)
 
-    def backward(self, loss: Tensor) -> None:
+    def recorded_passes(self, loss: Tensor) -> list[ForwardRecord]:
         self._norms.check()
-        super().backward(loss)
+        return super().recorded_passes(loss)
 
     def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
         if self.otherwise == "dfa":

@@ -20,6 +20,7 @@ from torch.nn.functional import (
 
 import dfa
 from dfa.base.direct import Memory
+from tests.dfa.steps import Batch
 
 Loss = Callable[[Tensor], Tensor]
 TARGETS = torch.tensor([0, 1, 2, 0])
@@ -152,3 +153,12 @@ def test_signs_alone() -> None:
     assert_signal(Sure(HOT.clone()), loss, HOT)
     with pytest.raises(dfa.FeedbackError, match="no negative entry"):
         assert_signal(Sure(20 * HOT), loss, HOT)
+
+
+def test_a_measurement_of_a_sure_output_goes_on(mlp: nn.Sequential, batch: Batch) -> None:
+    """Its targets are read off the error, where a row without one counts as idle."""
+    with torch.no_grad():
+        mlp.get_parameter("4.bias").copy_(torch.tensor([800.0, 0.0, 0.0]))
+    rule = dfa.DirectRandomTargetProjection(mlp, ["1"])
+    measured = dfa.measure_alignment(rule, lambda: cross_entropy(mlp(batch[0]), batch[1]))
+    assert measured["1"].idle == pytest.approx(3 / 7)
