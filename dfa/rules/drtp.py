@@ -59,8 +59,8 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     target and plus for all others. So a layer can learn as soon as it has run. Here targets are taken from where the
     loss's gradient arrives at `log_softmax`, or are those of binary cross-entropy, provided that nothing but
     rearrangements, casts and positive factors lies between there and the error tensor. Otherwise they are read off the
-    error: they are its negative entries. An error that has been through a codec, or whose alignment is measured, is always
-    read so.
+    error: they are its negative entries. So is an error that has been through a codec, or whose alignment is measured,
+    in any case.
 
     Args:
         See `DirectFeedbackAlignment`.
