@@ -200,11 +200,13 @@ def check_some_points(name: str, points: Points) -> None:
 
 
 def check_differentiable(loss: Tensor) -> None:
-    """Check that a loss depends on something that can learn.
+    """Check that a loss is one number, and depends on something that can learn.
 
     Raises:
-        PointError: it has no gradient.
+        PointError: it is several numbers, or has no gradient.
     """
+    if loss.numel() != 1:
+        raise PointError(f"the loss is of shape {tuple(loss.shape)}: go backward from one number, its mean or sum, say")
     if not loss.requires_grad:
         raise PointError("the loss has no gradient: no trainable parameter is connected to it by differentiable steps")
 

@@ -74,6 +74,13 @@ def test_every_rule_reports_a_wrong_place(name: str, where: dict[str, Any], said
     dfa.RULES.build("bp", mlp).close()
 
 
+@pytest.mark.parametrize("name", list(dfa.RULES))
+def test_every_rule_wants_a_loss_of_one_number(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.RULES.build(name, mlp, ["1"])
+    with pytest.raises(dfa.PointError, match=r"the loss is of shape \(7,\): go backward from one number"):
+        rule.backward(cross_entropy(mlp(batch[0]), batch[1], reduction="none"))
+
+
 def test_model_without_parts() -> None:
     with pytest.raises(dfa.PointError, match="the model has no named modules"):
         dfa.DirectFeedbackAlignment(nn.Linear(2, 2), "act")
