@@ -21,6 +21,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.config_files import TooMany, config_checksum
 from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
+from benchmarks.utils.schema_keys import check_keys
 from benchmarks.utils.settings import beyond
 from benchmarks.utils.values import check_count, check_known, check_name, check_number, expanded_folder
 
@@ -209,8 +210,10 @@ def resolve(config: DictConfig) -> Config:
     """Resolve every interpolation, check values that the types leave open, and return the typed configuration.
 
     Raises:
-        ConfigError: a value that is not among the known ones, or one that refers to an option that the task lacks.
+        ConfigError: a key outside of the schema, a value that is not among the known ones, or one that refers to an
+            option that the task lacks.
     """
+    check_keys(config)
     check_known("scale", config.scale, SCALES)  # first, since other values depend on it
     try:
         resolved = OmegaConf.to_object(config)

@@ -8,13 +8,16 @@ trains resumes from the checkpoints.
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
 from benchmarks.utils.paths import config_folders
+from benchmarks.utils.schema_keys import unknown_key
 from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.torchrun import is_first
 
@@ -63,12 +66,14 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         said = [line.strip() for line in str(error.message).splitlines() if line.strip() and "See http" not in line]
         return f"cannot read '{error.override}': {said[-1]}"
+    cause = error.__cause__
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and is_dataclass(cause.object_type):
+        return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
     text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
     keys = [line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")]
     message = " ".join(dict.fromkeys(useful)).removeprefix("ConfigError raised while resolving interpolation: ")
-    cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip() not in text:
         message = f"{message}: {one_line(cause)}"
     return f"{message} (in {keys[0]})" if keys and keys[0] not in message else message
