@@ -73,7 +73,7 @@ def cells_table(results: Sequence[Result], metrics: Mapping[str, Metric]) -> str
     lines = "\n".join(_line(result, columns) for result in results)
     return (
         f"{_filters(results, columns)}\n"
-        f'<div class="cells-frame"><table class="cells" id="numbers">\n<thead><tr>{heads}</tr></thead>\n'
+        f'<div class="cells-frame"><table class="cells" id="numbers" data-search-exclude>\n<thead><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{lines}\n</tbody>\n</table></div>\n"
         '<dialog id="run"></dialog>'
     )

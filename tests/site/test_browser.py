@@ -173,6 +173,8 @@ def test_pictures_lie_on_top_of_each_other(browser: "Browser") -> None:
 def test_the_search_finds_a_page_from_disk(browser: "Browser") -> None:
     with opened(browser, "index.html") as tab:
         tab.locator(".md-search__input").click()
+        # Before its index is there, the search answers with an error.
+        tab.locator(".md-search-result__meta", has_text="Type to start searching").wait_for()
         tab.locator(".md-search__input").press_sequentially("kolen")
         tab.locator(".md-search-result__link").first.wait_for()
         assert "Kolen" in tab.locator(".md-search-result__list").inner_text()
