@@ -73,7 +73,8 @@ def cells_table(results: Sequence[Result], metrics: Mapping[str, Metric]) -> str
     lines = "\n".join(_line(result, columns) for result in results)
     return (
         f"{_filters(results, columns)}\n"
-        f'<div class="cells-frame"><table class="cells" id="numbers" data-search-exclude>\n<thead><tr>{heads}</tr></thead>\n'
+        '<div class="cells-frame"><table class="cells" id="numbers" data-search-exclude>\n'
+        f"<thead><tr>{heads}</tr></thead>\n"
         f"<tbody>\n{lines}\n</tbody>\n</table></div>\n"
         '<dialog id="run"></dialog>'
     )
