@@ -99,6 +99,13 @@ def test_plan_run_table_and_nothing_the_second_time(
     assert _tables(toys) == first
 
 
+@pytest.mark.parametrize("setting", ["+optimizer.lrr=3", "optimizer.lrr=3"])
+def test_a_key_outside_of_the_schema_is_refused(toys: Toys, command: Command, setting: str) -> None:
+    code, out, err = command(reproduce.main, *_arguments(toys, "--set", setting))
+    assert (code, out) == (2, "")
+    assert err == "error: table_3: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?\n"
+
+
 def test_dry_prints_the_plan_and_stops(toys: Toys, command: Command) -> None:
     code, out, err = command(reproduce.main, *_arguments(toys, "--dry"))
     assert (code, err) == (0, "")

@@ -84,6 +84,13 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
     assert not toys.results.exists() or toys.files() == []
 
 
+@pytest.mark.parametrize("swept", ["+optimizer.lrr=1,2", "optimizer.lrr=1,2"])
+def test_a_sweep_over_a_key_outside_of_the_schema_is_refused(toys: Toys, command: Command, swept: str) -> None:
+    code, out, err = command(cli.main, "-m", *toys.overrides, swept)
+    assert (code, out, err) == (2, "", "error: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?\n")
+    assert not toys.results.exists()
+
+
 def test_a_plugin_with_a_mistake_is_not_loaded_the_second_time_either(toys: Toys, tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("begun = True\nraise ValueError('no further')\n")
     for _ in range(2):
