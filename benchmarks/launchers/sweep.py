@@ -12,6 +12,7 @@ from benchmarks.config import Config, identity, resolve
 from benchmarks.errors import SuiteError
 from benchmarks.launchers import launch, make_launcher
 from benchmarks.launchers.report import describe
+from benchmarks.run.config_names import check_family
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
@@ -69,7 +70,9 @@ class Sweep:
 
     def _resolved(self, config: DictConfig) -> Config | None:
         try:
-            return resolve(config)
+            resolved = resolve(config)
+            check_family(resolved)
+            return resolved
         except (SuiteError, OmegaConfBaseException) as error:
             if (line := one_line(error)) not in self.unusable:  # once for all seeds
                 self.unusable.append(line)
