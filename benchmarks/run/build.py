@@ -141,15 +141,31 @@ def find_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device here.
     """
-    try:
-        device = torch.device(name)
+    with _usable(name):
+        device = named_device(name)
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """The device called `name`, which need not be here.
+
+    Raises:
+        ConfigError: no device has such a name.
+    """
+    with _usable(name):
+        return torch.device(name)
+
+
+@contextmanager
+def _usable(name: str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device '{name}' is not usable here: {reason}") from None
-    return device
 
 
 def build_task(config: Config) -> Task:

@@ -106,6 +106,12 @@ def test_a_key_outside_of_the_schema_is_refused(toys: Toys, command: Command, se
     assert err == "error: table_3: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?\n"
 
 
+def test_a_device_that_cannot_be_meant_is_refused_whatever_is_recorded(toys: Toys, command: Command) -> None:
+    assert command(reproduce.main, *_arguments(toys))[0] == 0
+    code, out, err = command(reproduce.main, *_arguments(toys, "--set", "run.device=cdua"))
+    assert (code, out) == (2, "") and err.startswith("error: device 'cdua' is not usable here: ")
+
+
 def test_dry_prints_the_plan_and_stops(toys: Toys, command: Command) -> None:
     code, out, err = command(reproduce.main, *_arguments(toys, "--dry"))
     assert (code, err) == (0, "")
