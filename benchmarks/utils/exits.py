@@ -58,6 +58,12 @@ def report_error(line: str) -> None:
         print(f"error: {line}", file=sys.stderr)
 
 
+def report_warning(line: str) -> None:
+    """Print a warning to stderr, once for all processes of a distributed run."""
+    if is_first():
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of a configuration error in one line, without paths and type names of Hydra and OmegaConf."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

@@ -114,6 +114,22 @@ def test_one_run_is_reported(toys: Toys, command: Command) -> None:
     assert "toy toy_mlp bp seed 0: done" in out and "stand-in data" in out
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
+def test_a_recorded_run_whose_folder_is_not_whole_is_warned_of(toys: Toys, command: Command, name: str) -> None:
+    _, folder = toys.run()
+    assert command(cli.main, *toys.overrides)[2] == ""
+    (folder.path / name).unlink()
+    code, _, err = command(cli.main, *toys.overrides)
+    assert code == 0 and re.fullmatch(rf"warning: toy toy_mlp bp seed 0: done, but [^\n]*{name}[^\n]*run again\n", err)
+
+
+def test_a_device_that_cannot_be_meant_is_refused_whatever_is_recorded(toys: Toys, command: Command) -> None:
+    toys.run()
+    code, _, err = command(cli.main, *toys.overrides, "run.device=cdua")
+    assert code == 2 and err.startswith("error: device 'cdua' is not usable here: ")
+    assert command(cli.main, *toys.overrides, "run.device=cuda")[0] == 0, "it need not be here for what is recorded"
+
+
 def test_a_run_that_diverges_is_recorded_and_ends_with_1(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
