@@ -170,7 +170,7 @@ def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, co
     command(command_records.main, "export", *_arguments(place.parent))
     arguments = [word for word in _arguments(tmp_path / "elsewhere") if word not in ("--scale", "mini")]
     code, out, err = command(reproduce.main, *arguments, "--jobs", "1")
-    assert code == 0 and "scale mini (as asked)" in out and "4 runs from committed records" in out, err
+    assert code == 0 and "scale mini (that of the committed records)" in out and "4 runs from committed records" in out, err
     tables = [folder / "tables" / "table_3.md" for folder in (place.parent, tmp_path / "elsewhere")]
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
