@@ -1,5 +1,6 @@
 """Sweeps of the command line: composed runs are launched, outcomes printed, errors kept."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ class Sweep:
     """Runs that the command line asks for.
 
     Attributes:
-        unusable: one line for each run, or launcher, that could not be begun.
+        unusable: one line for each reason why runs, or the launcher, could not be begun.
         unsuccessful: one line for each run that failed or diverged.
     """
 
@@ -60,7 +61,10 @@ class Sweep:
             self.unusable.append(one_line(error))
         else:
             self.unsuccessful.extend(str(problem) for problem in problems if problem.status)
-            self.unusable.extend(str(problem) for problem in problems if not problem.status)
+            reasons = Counter(problem.reason for problem in problems if not problem.status)
+            self.unusable.extend(
+                f"{count} runs: {reason}" if count > 1 else reason for reason, count in reasons.items()
+            )
             not_begun = {problem.run for problem in problems if not problem.status}
         records = [None if identity(config) in not_begun else RunFolder.of(config).read() for config in configs]
         for config, record in zip(configs, records, strict=True):

@@ -29,6 +29,9 @@ from tests.run.test_execute import _leave_at
     [
         (["task=imagenet"], r"unknown task 'imagenet'; known: .*cora"),
         (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
+        (["task=coar"], r"unknown task 'coar'; did you mean 'cora'\? known: .*cora"),
+        (["rule.name=dfaa"], r"unknown rule 'dfaa'"),
+        (["scale=smok"], r"unknown scale 'smok'; did you mean 'smoke'\? known: paper, mini, smoke\n"),
         (["rule=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
         (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
         (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
@@ -123,6 +126,13 @@ def test_a_recorded_run_whose_folder_is_not_whole_is_warned_of(toys: Toys, comma
     assert code == 0 and re.fullmatch(rf"warning: toy toy_mlp bp seed 0: done, but [^\n]*{name}[^\n]*run again\n", err)
 
 
+def test_runs_that_lack_the_same_data_are_told_in_one_line(toys: Toys, command: Command) -> None:
+    missing = [*toys.overrides, "task.source=real", "+task.options.file=clouds.csv", "seed=0,1,2"]
+    code, out, err = command(cli.main, "-m", *missing)
+    assert code == 2 and re.fullmatch(r"error: 3 runs: no data at [^\n]*clouds.csv; place them there\n", err)
+    assert out.count("clouds.csv") == 1 and out.count("not run, for the same reason") == 2
+
+
 def test_a_device_that_cannot_be_meant_is_refused_whatever_is_recorded(toys: Toys, command: Command) -> None:
     toys.run()
     code, _, err = command(cli.main, *toys.overrides, "run.device=cdua")
@@ -169,7 +179,7 @@ def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
     points = "model.points=[blocks.9.act],[blocks.0.act]"
     code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1", points)
     assert code == 2
-    assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
+    assert len(err.splitlines()) == 2 and "2 runs: pattern 'blocks.9.act'" in err and "diverged" in err
     assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
 
 
