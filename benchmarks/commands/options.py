@@ -108,5 +108,5 @@ def _config_folder(folder: str) -> str:
     try:
         add_config_folder(folder)
     except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--config-dir: ")) from None
     return folder

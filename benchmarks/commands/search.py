@@ -26,6 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--at-once", type=positive, default=4, help="proposals at a time (default: %(default)s)")
     parser.add_argument("--sampler-seed", type=int, default=0, help="of the proposals (default: %(default)s)")
     parser.add_argument("--name", default="", help="of the files written (default: task-model-rule-scale)")
+    parser.add_argument(
+        "--force", action="store_true", help="replace also the report of a search of another space, settings or data"
+    )
     add_jobs(parser)
     add_config_dir(parser)
     return parser
@@ -37,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.tuning.search_report import search_folder, to_markdown, write_search
 
     effort = Effort(options.trials, options.seeds, options.at_once, options.sampler_seed)
-    found = search(options.space, [*options.choice, *overrides(options)], effort, options.name)
-    written = write_search(found, search_folder(options.choice))
+    found = search(options.space, [*options.choice, *overrides(options)], effort, options.name, options.force)
+    written = write_search(found, search_folder(options.choice), options.force)
     print(f"\n{to_markdown(found)}\nwritten: {', '.join(map(str, written))}")
     return EXIT_DONE

@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.tables.targets import Plans
 
     plans = Plans(options.target or ["all"], options.scale, options.seeds, words(options.rules), overrides(options))
-    print(show(groups_of(plans, with_others=not options.target)))
+    groups = groups_of(plans, with_others=not options.target)
     for line in plans.errors():
         report_error(line)
+    if groups or not plans.errors():
+        print(show(groups))
     return EXIT_UNUSABLE if plans.errors() else EXIT_DONE

@@ -64,7 +64,8 @@ class Report:
         self._finished += 1
         name = self._names.get(identity(config)) or run_name(config)
         if "error" in outcome:
-            text = f"{name}: not run: {outcome['error']}"
+            told = any(problem.reason == outcome["error"] for problem in self.problems)
+            text = f"{name}: not run{', for the same reason' if told else ': ' + outcome['error']}"
             self.problems.append(Problem(name, outcome["error"], identity(config)))
         elif "interrupted" in outcome:
             text = f"{name}: interrupted: {outcome['interrupted']}"

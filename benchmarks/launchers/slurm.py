@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any, Literal
 
 from benchmarks.config import Config, to_dict
@@ -56,6 +57,8 @@ class Slurm(RemoteLauncher):
 
     def __post_init__(self) -> None:
         required("submitit", "slurm")
+        if self.cluster == "slurm" and which("srun") is None:
+            raise ConfigError("launcher 'slurm' needs Slurm's `srun`, which this machine does not have")
         for name in ("jobs", "minutes", "cpus"):
             check_count(f"launcher.{name}", getattr(self, name))
         for name in ("gpus", "requeues"):

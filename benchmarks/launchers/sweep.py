@@ -1,5 +1,6 @@
 """Sweeps of the command line: composed runs are launched, outcomes printed, errors kept."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.config import Config, identity, resolve
-from benchmarks.errors import SuiteError
+from benchmarks.errors import ResultsError, SuiteError
 from benchmarks.launchers import launch, make_launcher
 from benchmarks.launchers.report import describe
+from benchmarks.run.config_names import check_family
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunFolder
-from benchmarks.utils.exits import one_line
+from benchmarks.utils.exits import one_line, report_warning
 from benchmarks.utils.metrics import CONSTANT
 from benchmarks.utils.text import code_title
 from benchmarks.utils.torchrun import is_first, several_started
@@ -27,7 +29,7 @@ class Sweep:
     """Runs that the command line asks for.
 
     Attributes:
-        unusable: one line for each run, or launcher, that could not be begun.
+        unusable: one line for each reason why runs, or the launcher, could not be begun.
         unsuccessful: one line for each run that failed or diverged.
     """
 
@@ -59,21 +61,41 @@ class Sweep:
             self.unusable.append(one_line(error))
         else:
             self.unsuccessful.extend(str(problem) for problem in problems if problem.status)
-            self.unusable.extend(str(problem) for problem in problems if not problem.status)
+            reasons = Counter(problem.reason for problem in problems if not problem.status)
+            self.unusable.extend(
+                f"{count} runs: {reason}" if count > 1 else reason for reason, count in reasons.items()
+            )
             not_begun = {problem.run for problem in problems if not problem.status}
         records = [None if identity(config) in not_begun else RunFolder.of(config).read() for config in configs]
         for config, record in zip(configs, records, strict=True):
             if record is not None and record["status"] != DAMAGED and is_first():
                 print_outcome(record, RunFolder.of(config))
+                if fault := _lacking(RunFolder.of(config), record):
+                    report_warning(f"{describe(record)}, but {fault}; remove its folder to have it run again")
         return [None if record is None else record["best_valid"] for record in records]
 
     def _resolved(self, config: DictConfig) -> Config | None:
         try:
-            return resolve(config)
+            resolved = resolve(config)
+            check_family(resolved)
+            return resolved
         except (SuiteError, OmegaConfBaseException) as error:
             if (line := one_line(error)) not in self.unusable:  # once for all seeds
                 self.unusable.append(line)
             return None
+
+
+def _lacking(folder: RunFolder, record: Record) -> str:
+    """Say what a finished run's folder lacks of what other commands read, "" where it is whole."""
+    if record["status"] != "done":
+        return ""
+    if not (folder.path / "config.yaml").is_file():
+        return "its configuration 'config.yaml' is missing"
+    try:
+        folder.complete_history(record)
+    except ResultsError as error:
+        return one_line(error)
+    return ""
 
 
 def print_outcome(record: Record, folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.registry import MODELS, TASKS
-from benchmarks.run.config_names import check_names
+from benchmarks.run.config_names import check_family, check_names
 from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
 from benchmarks.utils.machine import out_of_memory
@@ -66,9 +66,10 @@ def load_components(config: Config) -> None:
     """Import the tasks, models and rules of the task's family, and the user's plug-ins, which register what they hold.
 
     Raises:
-        ConfigError: a family or plug-in that cannot be imported, or see `check_names`.
+        ConfigError: a family or plug-in that cannot be imported, or see `check_family` and `check_names`.
     """
     _load(config, "published", "task", "models", "rules")
+    check_family(config)
     check_names(config)
 
 
@@ -140,15 +141,31 @@ def find_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device here.
     """
-    try:
-        device = torch.device(name)
+    with _usable(name):
+        device = named_device(name)
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """The device called `name`, which need not be here.
+
+    Raises:
+        ConfigError: no device has such a name.
+    """
+    with _usable(name):
+        return torch.device(name)
+
+
+@contextmanager
+def _usable(name: str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device '{name}' is not usable here: {reason}") from None
-    return device
 
 
 def build_task(config: Config) -> Task:

@@ -1,9 +1,10 @@
-"""Check that a configuration file chooses what it is called after.
+"""Check that the parts a configuration names belong together, and that its files choose what they are called after.
 
 A copy of `configs/rule/dfa.yaml` under the name of a new rule would otherwise train DFA under that name.
 """
 
-from functools import lru_cache
+import re
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from benchmarks.config import Config
 from benchmarks.errors import ConfigError
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.optim import OPTIMIZERS, SCHEDULES
-from benchmarks.utils.paths import config_files
+from benchmarks.utils.paths import FAMILIES, config_files
 from benchmarks.utils.yaml_files import read_yaml
 from dfa import RULES
 from dfa.registry import Registry
@@ -44,6 +45,34 @@ def check_names(config: Config) -> None:
                     f"'{path}' says `name: {name}`, but there is a {group} '{stem}': "
                     f"write `name: {stem}`, or rename the file"
                 )
+
+
+def check_family(config: Config) -> None:
+    """Check that a model is one for tasks of the task's family; plug-ins may hold models for any.
+
+    Raises:
+        ConfigError: it is of another family.
+    """
+    family, owner = config.task.family, family_of_model(config.model.name)
+    if config.plugins or family is None or owner in ("", family) or not (FAMILIES / family).exists():
+        return
+    raise ConfigError(
+        f"model '{config.model.name}' is for tasks of {_in_words(owner)}, "
+        f"'{config.task.name}' is one of {_in_words(family)}"
+    )
+
+
+@cache
+def family_of_model(name: str) -> str:
+    """Return the family whose file of models registers one, "" where none does; nothing is imported."""
+    for path in sorted(FAMILIES.glob("*/models.py")):
+        if re.search(rf'^@?MODELS\.register\("{re.escape(name)}"\)', path.read_text(encoding="utf-8"), re.MULTILINE):
+            return path.parent.name
+    return ""
+
+
+def _in_words(family: str) -> str:
+    return family.replace("_", " ")
 
 
 @lru_cache(maxsize=1024)

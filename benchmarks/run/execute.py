@@ -9,7 +9,15 @@ import torch
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError, DataError, SuiteError
 from benchmarks.run.alignment import alignment_metrics
-from benchmarks.run.build import build_model, build_rule, build_task, building, find_device, load_components
+from benchmarks.run.build import (
+    build_model,
+    build_rule,
+    build_task,
+    building,
+    find_device,
+    load_components,
+    named_device,
+)
 from benchmarks.run.describe import description, failed, outline
 from benchmarks.run.distributed import Processes, join
 from benchmarks.run.inputs import inputs_of
@@ -40,7 +48,9 @@ def execute(config: Config, wait: bool = True) -> Record:
     processes = join(config.run.device).in_stages(config.run.stages)
     config = processes.own_config(config)
     folder = processes.own_folder(config)
-    load_components(config)  # a plug-in that has become unusable is told, whatever is recorded
+    # A plug-in that has become unusable, or a device that cannot be meant, is told, whatever is recorded.
+    load_components(config)
+    named_device(config.run.device)
     if (record := processes.from_first(lambda: _kept(folder, config))) is not None:
         return record
     device = find_device(processes.own_device(config.run.device))

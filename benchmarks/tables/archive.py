@@ -82,7 +82,8 @@ class Archive:
         except OSError as error:
             raise ResultsError(f"the records in '{path}' cannot be read: {error.strerror or error}") from None
         except (pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ResultsError(f"the records in '{path}' cannot be read, they are no archive: {error!r}") from None
+            reason = f"'{path}' cannot be read, they are no archive ({type(error).__name__})"
+            raise ResultsError(f"the records in {reason}{_how_to_restore(path)}") from None
         if altered:
             raise ResultsError(f"the records in '{path}' were altered: they do not have the checksum they came with")
         if fault := misfit(how, HOW):
@@ -207,6 +208,13 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Co
 def archive_path(table: str, folder: Path | None = None) -> Path:
     """Return where the archive of a table is."""
     return (folder or RECORDS) / f"{table}.parquet"
+
+
+def _how_to_restore(path: Path) -> str:
+    """Say how a file of records comes back that the repository keeps; "" of another."""
+    if not path.is_relative_to(REPOSITORY):
+        return ""
+    return f"; `git restore {path.relative_to(REPOSITORY)}` brings the committed ones back"
 
 
 def thinned(history: Sequence[Mapping[str, Any]], record: Record) -> list[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Committed records of tables: written, brought back as run folders or tables, and compared with the tables."""
 
+import os
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -10,16 +11,21 @@ from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.run.record_schema import Record
 from benchmarks.tables import archive
 from benchmarks.tables.at_step import with_metrics_at_steps
+from benchmarks.tables.figure import known_figures
 from benchmarks.tables.files import write_table
 from benchmarks.tables.make import keys_at_steps, table_texts
 from benchmarks.tables.plan import Plan
+from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, archived_plan
 from benchmarks.utils.text import first_difference
+from benchmarks.utils.values import expanded_folder
 
 
 def export(plans: Plans, force: bool = False) -> list[str]:
-    """Write the recorded runs of each plan to an archive of its own; print how many. Errors are kept in `plans`.
+    """Write the recorded runs of each plan to an archive of its own, below DFA_RESULTS_DIR or in the repository.
+
+    Where it is and how many runs it has is printed. Errors are kept in `plans`.
 
     Args:
         plans: of the tables and figures.
@@ -39,20 +45,22 @@ def export(plans: Plans, force: bool = False) -> list[str]:
             plans.failed(plan.target.name, error)
             continue
         runs = len({identity(run.config) for run in plan.runs})
-        print(f"{path.name}: {len(collection.archive.runs)} runs of {runs}, {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path}: {len(collection.archive.runs)} runs of {runs}, {path.stat().st_size / 1e6:.2f} MB")
     return left_out
 
 
 def _write(found: archive.Archive, plan: Plan, force: bool) -> Path:
     if not found.runs:
         raise ConfigError(f"{plan.target.heading} has no recorded runs at scale {plan.scale}")
-    before = archive.Archive(found.table) if force else archive.Archive.of(found.table)
+    folder = _written_below() / "records"
+    path = archive.archive_path(found.table, folder)
+    before = archive.Archive(found.table) if force else archive.Archive.of(found.table, folder)
     if found.poorer_than(before):
         raise ResultsError(
-            f"{len(found.runs)} runs, {found.done} of them done; the records in '{archive.archive_path(found.table)}'"
+            f"{len(found.runs)} runs, {found.done} of them done; the records in '{path}'"
             f" are of {len(before.runs)}, {before.done} of them done, and are kept (see --force)"
         )
-    return found.write()
+    return found.write(folder)
 
 
 def restore(plans: Plans) -> None:
@@ -103,10 +111,10 @@ def verify(name: str) -> Verification:
         ResultsError: the records cannot be read or were altered, or some are not of this table.
         ConfigError: there is no such table, or no archive of it.
     """
-    made = _made_again(name)
+    made = _made_again(archive.Archive.of(name))
     if not made.texts:
         return Verification(name, made.records, made.runs)
-    files = {_tables() / f"{name}.{suffix}": text for suffix, text in made.texts.items()}
+    files = {_committed_tables() / f"{name}.{suffix}": text for suffix, text in made.texts.items()}
     committed = {path: path.read_text(encoding="utf-8") if path.exists() else "" for path in files}
     differing = {
         path.name: first_difference(committed[path], text) for path, text in files.items() if committed[path] != text
@@ -116,11 +124,18 @@ def verify(name: str) -> Verification:
 
 def without_records() -> list[str]:
     """List the committed tables whose runs are not committed, so that nothing can be checked."""
-    return sorted({path.stem for path in _tables().glob("*.csv")} - set(archive.archived_tables()))
+    return sorted({path.stem for path in _committed_tables().glob("*.csv")} - set(archive.archived_tables()))
+
+
+def of_no_table() -> list[str]:
+    """List the committed files of records of which there is no table or figure, so that nothing can be checked."""
+    return sorted({*archive.archived_tables()} - {*known_tables(), *known_figures()})
 
 
 def render(name: str, force: bool = False) -> list[Path]:
-    """Write a table from its committed records; nothing is run, and what has no record is missing in it.
+    """Write a table from its records; nothing is run, and what has no record is missing in it.
+
+    With DFA_RESULTS_DIR the table goes below that folder, from the records there if it has some.
 
     Args:
         name: of the table.
@@ -133,10 +148,12 @@ def render(name: str, force: bool = False) -> list[Path]:
         ResultsError: see `verify`; or the table on disk has more results, or the files cannot be written.
         ConfigError: see `verify`, or it is a figure.
     """
-    made = _made_again(name)
+    results = _written_below()
+    own = archive.Archive.of(name, results / "records")
+    made = _made_again(own if own.runs else archive.Archive.of(name))
     if not made.texts:
         raise ConfigError(f"{name} is a figure: `reproduce {name}` draws it")
-    return write_table(name, made.texts, _tables(), force)
+    return write_table(name, made.texts, results / "tables", force)
 
 
 @dataclass(frozen=True)
@@ -148,8 +165,8 @@ class _MadeAgain:
     texts: Mapping[str, str]
 
 
-def _made_again(name: str) -> _MadeAgain:
-    committed = archive.Archive.of(name)
+def _made_again(committed: archive.Archive) -> _MadeAgain:
+    name = committed.table
     if not committed.runs:
         raise ConfigError(f"no records of '{name}' are committed; there are of: {', '.join(archive.archived_tables())}")
     with tempfile.TemporaryDirectory() as nothing:  # what else has been run must make no difference
@@ -172,5 +189,10 @@ def _committed_record(committed: archive.Archive, config: Config, keys: Collecti
     return None if run is None else with_metrics_at_steps(run.record, run.history, keys)
 
 
-def _tables() -> Path:
+def _committed_tables() -> Path:
     return archive.RECORDS.parent / "tables"
+
+
+def _written_below() -> Path:
+    own = os.environ.get("DFA_RESULTS_DIR")
+    return Path(expanded_folder("DFA_RESULTS_DIR", own)) if own else archive.RECORDS.parent

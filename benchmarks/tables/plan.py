@@ -67,13 +67,14 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of a table or figure at one scale, and why that scale."""
+    """Runs of a table or figure at one scale, and why that scale; `scale_of` says where it was taken from instead."""
 
     target: Planned
     scale: str
     why: str
     runs: tuple[PlannedRun, ...] = field(default_factory=tuple)
     archive: Archive = field(default_factory=lambda: Archive(""))
+    scale_of: str = ""
 
     def restore(self) -> int:
         """Put committed runs that are not in the results folder there; return how many."""
@@ -105,7 +106,7 @@ class Plan:
 
     def describe(self, jobs: int) -> str:
         """Describe the plan in words, cell by cell."""
-        lines = [f"{self.target.heading}: scale {self.scale} ({self.why})"]
+        lines = [f"{self.target.heading}: scale {self.scale} ({self.scale_of or self.why})"]
         for cell in self.target.cells:
             runs = [run for run in self.runs if run.cell == cell]
             if not runs:
@@ -115,16 +116,14 @@ class Plan:
             unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done - damaged
             to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
-            state = f"{done} of {len(runs)} done"
-            if unsuccessful:
-                state += f", {unsuccessful} failed or diverged"
-            if damaged:
-                state += f", {damaged} damaged"
-            if to_do:
-                state += f", {len(to_do)} to run ({_about(to_do)})"
-            if waiting:
-                state += f", {len(waiting)} wait for data ({_about(waiting)})"
-            lines.append(f"  {cell.name:28} {data:9} {state}")
+            state = [
+                f"{done} of {len(runs)} done",
+                f"{unsuccessful} failed or diverged" if unsuccessful else "",
+                f"{damaged} damaged" if damaged else "",
+                f"{len(to_do)} to run ({_about(to_do)})" if to_do else "",
+                f"{len(waiting)} wait for data ({_about(waiting)})" if waiting else "",
+            ]
+            lines.append(f"  {cell.name:28} {data:9} {', '.join(filter(None, state))}")
         total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
         total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
         unique = distinct(self.runs)
@@ -185,7 +184,7 @@ def make_plan(
         return plan_at(scale, "as asked")
     committed = plan_at(str(archive.how["scale"]), str(archive.how["why"])) if archive.runs else None
     if committed is not None and not committed.to_do and not any(run.missing for run in committed.runs):
-        return committed
+        return replace(committed, scale_of="that of the committed records")  # `why` is what their table says
     paper = committed if committed is not None and committed.scale == "paper" else plan_at("paper", "")
     # Committed records of the other cells are of no use to rules that were added where none of their own can be run.
     added = [run for run in paper.runs if run.cell.extra_rule]
@@ -199,7 +198,7 @@ def make_plan(
     if not paper.runs:
         return plan_at("mini", "its only scale")
     where = paper.runs[0].config.run.data_dir
-    why = f"the published protocol would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
+    why = f"scale paper would take {hours:.0f} h" if with_data else f"no data of the paper in '{where}'"
     return plan_at("mini", f"{why}; SCALE=paper insists")
 
 

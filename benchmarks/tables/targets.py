@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.config import CIRCUMSTANCES
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers import make_launcher, settings_among
+from benchmarks.run.build import named_device
 from benchmarks.tables.archive import Archive, archive_path
 from benchmarks.tables.composed import on_every_source
 from benchmarks.tables.figure import FigureSpec, known_figures, load_figure
@@ -45,7 +46,7 @@ class Plans:
             fresh: leave committed records out.
 
         Raises:
-            ConfigError: an unknown name or launcher.
+            ConfigError: an unknown name, launcher or device.
         """
         self.settings = list(settings)
         self._names = target_names(names)
@@ -53,6 +54,7 @@ class Plans:
         self.seeds = seeds
         self.rules = list(rules)
         launcher, device = settings_among(self.settings)
+        named_device(device)
         self._launcher, self._device = make_launcher(launcher), device
         self.jobs = self._launcher.width(device)
         self._archive = Archive("") if fresh else None

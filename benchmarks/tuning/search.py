@@ -18,7 +18,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch
 from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
-from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried
+from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried, check_same_search, search_folder
 from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.values import check_name, is_number
@@ -50,7 +50,7 @@ def known_spaces() -> list[str]:
     return list(config_files("search"))
 
 
-def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") -> Search:
+def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", force: bool = False) -> Search:
     """Try the settings as configured, then `effort.trials` that Optuna's tree-structured Parzen estimator proposes.
 
     Args:
@@ -58,9 +58,11 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
         choice: overrides that all runs share; a key of the space that is among them is not searched.
         effort: how much is tried.
         name: of the search; "" for task, model, rule and scale.
+        force: go on where its report would replace that of another search.
 
     Raises:
         ConfigError: no Optuna, a space that cannot be read or leaves nothing to search, or runs that are impossible.
+        ResultsError: there is a report of this name, of another space, other held settings or other data.
     """
     if not 0 <= effort.sampler_seed < 2**32:
         raise ConfigError(f"--sampler-seed must be from 0 to 2**32 - 1, got {effort.sampler_seed}")
@@ -77,6 +79,9 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     }
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
+    held = [item for item in choice if not item.startswith(("run.", "launcher"))]
+    if not force:
+        check_same_search(search_folder(choice) / f"{name}.md", held, axes)
 
     def attempt(proposals: Mapping[int, Mapping[str, Any]]) -> list[Tried]:
         """Run proposals, by number."""
@@ -112,7 +117,7 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "") ->
     sampling += f", {effort.at_once} proposals at a time"
     return Search(
         name,
-        [item for item in choice if not item.startswith(("run.", "launcher"))],
+        held,
         axes,
         sampling,
         effort.seeds,

@@ -9,8 +9,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from benchmarks.config import compose_config
+from benchmarks.errors import ResultsError
 from benchmarks.run.record_schema import Record, first_measured
-from benchmarks.utils.files import write_result
+from benchmarks.utils.files import read_regular, write_result
 from benchmarks.utils.text import (
     code_title,
     csv_text,
@@ -104,12 +105,49 @@ def search_folder(choice: Sequence[str]) -> Path:
     return Path(expanded_folder("run.results_dir", compose_config(choice).run.results_dir)) / "search"
 
 
-def write_search(search: Search, folder: Path) -> list[Path]:
-    """Write `<name>.md` and `<name>.csv`, and the chosen values to `chosen/<name>.yaml`.
+def check_same_search(report: Path, held: Sequence[str], axes: Mapping[str, Axis], data: str = "") -> None:
+    """Check that a report may be replaced: that it is of a search in the same space with the same settings held.
+
+    Args:
+        report: in Markdown, which need not be there.
+        held: overrides that all runs share, in any order.
+        axes: see `Search`.
+        data: of the runs, as reports name them; "" if that is not known yet.
 
     Raises:
-        ResultsError: the folder cannot be written to.
+        ResultsError: it is of another search.
     """
+    try:
+        lines = read_regular(report).splitlines()
+    except (OSError, ValueError):
+        return
+    before = {name: text for line in lines for name, _, text in [line.removeprefix("- ").partition(": ")]}
+    if not {"Runs", "Searched"} <= before.keys():
+        return
+    was_held, _, was_on = before["Runs"].rpartition("; ")
+    now = markdown_list([_axes(axes)]).removeprefix("- ")
+    differing = {
+        "another space": not before["Searched"].startswith(f"{now}. Optuna"),
+        "other held settings": sorted(was_held.split()) != sorted(" ".join(held).split()),
+        "other data": bool(data) and was_on != f"{data}.",
+    }
+    if what := [name for name, differs in differing.items() if differs]:
+        raise ResultsError(f"the report '{report}' is of {' and '.join(what)}, and is kept (see --force and --name)")
+
+
+def write_search(search: Search, folder: Path, force: bool = False) -> list[Path]:
+    """Write `<name>.md` and `<name>.csv`, and the chosen values to `chosen/<name>.yaml`.
+
+    Args:
+        search: that is over.
+        folder: of reports.
+        force: replace the report of another search as well.
+
+    Raises:
+        ResultsError: the folder cannot be written to, or has another search's report of this name.
+    """
+    if not force:
+        check_same_search(folder / f"{search.name}.md", search.choice, search.axes, _data(search))
     texts = {f"{search.name}.md": to_markdown(search), f"{search.name}.csv": to_csv(search)}
     if search.chosen is not None:
         texts[f"chosen/{search.name}.yaml"] = to_config(search, search.chosen, folder)
@@ -166,9 +204,7 @@ def _shown(value: Any) -> Any:
 
 def _footer(search: Search) -> list[str]:
     records = [record for one in search.tried for record in one.records]
-    data = dict.fromkeys(f"{record['data']['name']} ({record['data']['kind']})" for record in records)
     commits = dict.fromkeys(code_title(record["commit"], record["git_dirty"]) for record in records)
-    axes = [f"{key} {_described(axis)}" for key, axis in search.axes.items()]
     chosen = search.chosen
     which = "nothing, since no trial finished"
     if chosen is not None:
@@ -178,11 +214,20 @@ def _footer(search: Search) -> list[str]:
         "± is the sample standard deviation over seeds."
         if search.seeds > 1
         else "One seed a trial: no spread is given.",
-        f"Runs: {' '.join(search.choice)}; {', '.join(data)}.",
-        f"Searched: {', '.join(axes)}. {search.sampling}.",
+        f"Runs: {' '.join(search.choice)}; {_data(search)}.",
+        f"Searched: {_axes(search.axes)}. {search.sampling}.",
         f"Cost: {duration(sum(float(record['seconds']) for record in records))} for {len(records)} runs.",
         f"Hardware: {', '.join(dict.fromkeys(record['device'] for record in records))}. Commit: {', '.join(commits)}.",
     ]
+
+
+def _data(search: Search) -> str:
+    records = [record for one in search.tried for record in one.records]
+    return ", ".join(dict.fromkeys(f"{record['data']['name']} ({record['data']['kind']})" for record in records))
+
+
+def _axes(axes: Mapping[str, Axis]) -> str:
+    return ", ".join(f"{key} {_described(axis)}" for key, axis in axes.items())
 
 
 def _described(axis: Axis) -> str:

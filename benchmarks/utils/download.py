@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
-from requests import RequestException
+from requests import ConnectionError, RequestException
 
 from benchmarks.errors import DataError
 from benchmarks.utils.files import atomic_path
@@ -30,8 +31,8 @@ def offline() -> bool:
 def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
     """Download `target` from the first mirror that delivers the complete, unaltered file.
 
-    A mirror that fails is reported on stderr and the next one is tried. `target` is written atomically, after its
-    length and checksum have been verified.
+    If a mirror fails, the next one is tried; those that failed are reported on stderr once one has delivered. `target`
+    is written atomically, after its length and checksum have been verified.
 
     Args:
         urls: addresses of the file (http or https), tried in order.
@@ -56,13 +57,24 @@ def fetch(urls: Sequence[str], target: Path, sha256: str | None) -> Path:
                 found = sha256_of(temporary)
                 if sha256 is not None and found != sha256:
                     raise RequestException(f"sha256 is {found}, expected {sha256}")
+            for failure in failures:
+                print(f"mirror failed: {failure}", file=sys.stderr)
             return target
         except RequestException as error:  # an OSError, too, but of the network
-            failures.append(f"{url}: {error}")
-            print(f"mirror failed: {failures[-1]}", file=sys.stderr)
+            failures.append(_failure(url, error))
         except OSError as error:
             raise DataError(f"cannot write {target}: {error}") from error
-    raise DataError(f"could not download {target.name} from any of {len(urls)} mirrors: {'; '.join(failures)}")
+    raise DataError(
+        f"could not download {target.name} from any of {len(urls)} mirrors: {'; '.join(dict.fromkeys(failures))};"
+        f" try again, or place it at {target}"
+    )
+
+
+def _failure(url: str, error: RequestException) -> str:
+    """Say in few words why a mirror did not deliver, above all that there is no network."""
+    if isinstance(error, ConnectionError) and "Failed to resolve" in str(error):
+        return f"no network (could not resolve {urlsplit(url).hostname})"
+    return f"{url}: {error}"
 
 
 def _download(url: str, target: Path) -> None:

@@ -19,6 +19,7 @@ from benchmarks.errors import SuiteError
 from benchmarks.utils.paths import config_folders
 from benchmarks.utils.schema_keys import unknown_key
 from benchmarks.utils.signals import Interrupted, handle_signals
+from benchmarks.utils.text import unknown_name
 from benchmarks.utils.torchrun import is_first
 
 USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OSError)
@@ -58,11 +59,17 @@ def report_error(line: str) -> None:
         print(f"error: {line}", file=sys.stderr)
 
 
+def report_warning(line: str) -> None:
+    """Print a warning to stderr, once for all processes of a distributed run."""
+    if is_first():
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of a configuration error in one line, without paths and type names of Hydra and OmegaConf."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"unknown {group} '{name}'; known: {', '.join(error.options)}"
+        return unknown_name(group, name, error.options)
     if isinstance(error, OverrideParseException):
         said = [line.strip() for line in str(error.message).splitlines() if line.strip() and "See http" not in line]
         return f"cannot read '{error.override}': {said[-1]}"

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from itertools import zip_longest
 
 import numpy as np
@@ -67,6 +69,17 @@ def fetch_or(task: str, else_do: str, in_a_run: bool = False) -> str:
     """
     way = " (or set run.download=true), or" if in_a_run else " or"
     return f"run `python -m benchmarks fetch {task}`{way} {else_do}"
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """Say in one line that there is no such name, with the nearest first, then those that there are.
+
+    Names with other numbers, as those of other tables, are not near.
+    """
+    numbers = re.findall(r"\d+", name)
+    near = get_close_matches(name, [one for one in known if re.findall(r"\d+", one) == numbers], n=1)
+    all_known = f"known: {', '.join(known) or 'none'}"
+    return f"unknown {kind} '{name}'; " + (f"did you mean '{near[0]}'? {all_known}" if near else all_known)
 
 
 def run_title(task: str, model: str, rule: str, seed: int) -> str:

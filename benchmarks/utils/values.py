@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.text import unknown_name
 
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 _LONGEST_NAME = 150  # of 255, so that a suffix fits
@@ -36,7 +37,7 @@ def check_known(key: str, value: str, known: Collection[str], where: str = "") -
         ConfigError: it is not among the known ones.
     """
     if value not in known:
-        raise ConfigError(f"{where}unknown {key} '{value}'; known: {', '.join(known) or 'none'}")
+        raise ConfigError(f"{where}{unknown_name(key, value, known)}")
 
 
 def check_least(key: str, value: float, least: float) -> None:

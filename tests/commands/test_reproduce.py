@@ -99,6 +99,26 @@ def test_plan_run_table_and_nothing_the_second_time(
     assert _tables(toys) == first
 
 
+@pytest.mark.parametrize("setting", ["+optimizer.lrr=3", "optimizer.lrr=3"])
+def test_a_key_outside_of_the_schema_is_refused(toys: Toys, command: Command, setting: str) -> None:
+    code, out, err = command(reproduce.main, *_arguments(toys, "--set", setting))
+    assert (code, out) == (2, "")
+    assert err == "error: table_3: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?\n"
+
+
+def test_the_nearest_name_and_a_missing_folder_are_told_once(command: Command) -> None:
+    code, _, err = command(reproduce.main, "tabel_3")
+    assert code == 2 and err.startswith("error: unknown table or figure 'tabel_3'; did you mean 'table_3'? known: ")
+    code, _, err = command(reproduce.main, "table_3", "--config-dir", "nowhere")
+    assert code == 2 and err.startswith("error: argument --config-dir: there is no folder 'nowhere'; see ")
+
+
+def test_a_device_that_cannot_be_meant_is_refused_whatever_is_recorded(toys: Toys, command: Command) -> None:
+    assert command(reproduce.main, *_arguments(toys))[0] == 0
+    code, out, err = command(reproduce.main, *_arguments(toys, "--set", "run.device=cdua"))
+    assert (code, out) == (2, "") and err.startswith("error: device 'cdua' is not usable here: ")
+
+
 def test_dry_prints_the_plan_and_stops(toys: Toys, command: Command) -> None:
     code, out, err = command(reproduce.main, *_arguments(toys, "--dry"))
     assert (code, err) == (0, "")

@@ -29,6 +29,9 @@ from tests.run.test_execute import _leave_at
     [
         (["task=imagenet"], r"unknown task 'imagenet'; known: .*cora"),
         (["model=resnet"], r"unknown model 'resnet'; known: .*gcn"),
+        (["task=coar"], r"unknown task 'coar'; did you mean 'cora'\? known: .*cora"),
+        (["rule.name=dfaa"], r"unknown rule 'dfaa'"),
+        (["scale=smok"], r"unknown scale 'smok'; did you mean 'smoke'\? known: paper, mini, smoke\n"),
         (["rule=hebb"], r"unknown rule 'hebb'; known: bp, .*dfa, .*shallow"),
         (["optimizer=lion"], r"unknown optimizer 'lion'; known: adam, adamw, radam, sgd"),
         (["schedule=cosine"], r"unknown schedule 'cosine'; known: constant, exponential, noam, one_cycle, plateau\n"),
@@ -84,6 +87,13 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
     assert not toys.results.exists() or toys.files() == []
 
 
+@pytest.mark.parametrize("swept", ["+optimizer.lrr=1,2", "optimizer.lrr=1,2"])
+def test_a_sweep_over_a_key_outside_of_the_schema_is_refused(toys: Toys, command: Command, swept: str) -> None:
+    code, out, err = command(cli.main, "-m", *toys.overrides, swept)
+    assert (code, out, err) == (2, "", "error: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?\n")
+    assert not toys.results.exists()
+
+
 def test_a_plugin_with_a_mistake_is_not_loaded_the_second_time_either(toys: Toys, tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text("begun = True\nraise ValueError('no further')\n")
     for _ in range(2):
@@ -105,6 +115,29 @@ def test_one_run_is_reported(toys: Toys, command: Command) -> None:
     assert (code, err) == (0, "") and record is not None
     assert f"{record['metrics']['test/accuracy']:.4f}" in out
     assert "toy toy_mlp bp seed 0: done" in out and "stand-in data" in out
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
+def test_a_recorded_run_whose_folder_is_not_whole_is_warned_of(toys: Toys, command: Command, name: str) -> None:
+    _, folder = toys.run()
+    assert command(cli.main, *toys.overrides)[2] == ""
+    (folder.path / name).unlink()
+    code, _, err = command(cli.main, *toys.overrides)
+    assert code == 0 and re.fullmatch(rf"warning: toy toy_mlp bp seed 0: done, but [^\n]*{name}[^\n]*run again\n", err)
+
+
+def test_runs_that_lack_the_same_data_are_told_in_one_line(toys: Toys, command: Command) -> None:
+    missing = [*toys.overrides, "task.source=real", "+task.options.file=clouds.csv", "seed=0,1,2"]
+    code, out, err = command(cli.main, "-m", *missing)
+    assert code == 2 and re.fullmatch(r"error: 3 runs: no data at [^\n]*clouds.csv; place them there\n", err)
+    assert out.count("clouds.csv") == 1 and out.count("not run, for the same reason") == 2
+
+
+def test_a_device_that_cannot_be_meant_is_refused_whatever_is_recorded(toys: Toys, command: Command) -> None:
+    toys.run()
+    code, _, err = command(cli.main, *toys.overrides, "run.device=cdua")
+    assert code == 2 and err.startswith("error: device 'cdua' is not usable here: ")
+    assert command(cli.main, *toys.overrides, "run.device=cuda")[0] == 0, "it need not be here for what is recorded"
 
 
 def test_a_run_that_diverges_is_recorded_and_ends_with_1(
@@ -146,7 +179,7 @@ def test_a_sweep_goes_on_past_runs_that_fail_or_cannot_be_run(
     points = "model.points=[blocks.9.act],[blocks.0.act]"
     code, _, err = command(cli.main, "-m", *toys.overrides, "launcher=serial", "seed=0,1", points)
     assert code == 2
-    assert len(err.splitlines()) == 3 and "blocks.9.act" in err and "diverged" in err
+    assert len(err.splitlines()) == 2 and "2 runs: pattern 'blocks.9.act'" in err and "diverged" in err
     assert RunFolder.of(toys.config("model.points=[blocks.0.act]")).result.exists()
 
 

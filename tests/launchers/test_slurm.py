@@ -14,13 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.commands import reproduce
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError
 from benchmarks.launchers import launch, make_launcher, slurm
 from benchmarks.launchers.slurm import Job, Slurm
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.signals import Interrupted, handle_signals
-from tests.conftest import Toys
+from tests.conftest import Command, Toys
 from tests.launchers.test_launchers import metrics, some, wait_until
 
 SETTINGS = {"name": "slurm", "cluster": "local", "minutes": 5}
@@ -87,7 +88,18 @@ class _Submitit:
 def submitit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Submitit:
     fake = _Submitit(tmp_path / "jobs")
     monkeypatch.setattr(slurm, "required", lambda package, extra: fake)
+    monkeypatch.setattr(slurm, "which", lambda program: f"/usr/bin/{program}")
     return fake
+
+
+def test_a_machine_without_slurm_is_told_before_anything_is_planned(
+    toys: Toys, submitit: _Submitit, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "which", lambda program: None)
+    code, out, err = command(reproduce.main, "table_a1", "--launcher", "slurm", "--dry")
+    assert (code, out) == (2, "")
+    assert err == "error: launcher 'slurm' needs Slurm's `srun`, which this machine does not have\n"
+    assert make_launcher(SETTINGS).width("cpu") == 16, "submitit's own jobs need no Slurm"
 
 
 def test_an_array_is_asked_for_and_its_results_are_the_runs(toys: Toys, submitit: _Submitit) -> None:

@@ -1,5 +1,6 @@
 """Configuration files that are called after one thing and choose another are refused."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 import benchmarks.commands.train as cli
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.build import load_components
-from benchmarks.utils.paths import CONFIG_DIR, config_files
+from benchmarks.run.config_names import family_of_model
+from benchmarks.utils.paths import CONFIG_DIR, FAMILIES, config_files
 from benchmarks.utils.yaml_files import read_yaml
 from dfa import RULES
 from tests.conftest import TOY, Command, Toys
@@ -67,3 +69,31 @@ def test_no_file_of_the_suite_is_called_after_another_thing(toys: Toys) -> None:
             content = read_yaml(file, file.name)
             name = content.get(group, content).get("name", stem)
             assert file.is_relative_to(CONFIG_DIR) and (name == stem or stem not in registry), file
+
+
+def test_the_family_of_every_model_is_known_without_an_import() -> None:
+    for folder in FAMILIES.glob("*/models.py"):
+        import_module(f"benchmarks.families.{folder.parent.name}.models")
+    families = {name: getattr(MODELS[name], "func", MODELS[name]).__module__.split(".") for name in MODELS}
+    ours = {name: parts[2] for name, parts in families.items() if parts[:2] == ["benchmarks", "families"]}
+    assert len(ours) > 10 and {name: family_of_model(name) for name in ours} == ours
+    assert family_of_model("toy_mlp") == family_of_model("nowhere") == ""
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (["task=cora", "model=deepfm"], "model 'deepfm' is for tasks of recommenders, 'cora' is one of graphs"),
+        (["task=wikitext2", "model=gcn"], "model 'gcn' is for tasks of graphs, 'wikitext2' is one of language"),
+        (
+            ["-m", "task=movielens_1m,blender_lego", "model=fm"],
+            "model 'fm' is for tasks of recommenders, 'blender_lego' is one of view synthesis",
+        ),
+    ],
+)
+def test_a_model_of_another_family_is_refused_before_any_run(
+    command: Command, tmp_path: Path, choice: list[str], message: str
+) -> None:
+    settings = ["task.source=stand_in", "scale=smoke", f"run.results_dir={tmp_path}/results"]
+    assert command(cli.main, *choice, *settings) == (2, "", f"error: {message}\n")
+    assert not (tmp_path / "results").exists()

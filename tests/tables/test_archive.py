@@ -157,6 +157,21 @@ def test_thinned_histories_keep_the_best_and_the_last(length: int) -> None:
     assert kept[-1] == length and max(1, length // 3) in kept
 
 
+def test_a_damaged_file_of_the_repository_says_how_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    monkeypatch.setattr(archive, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(archive, "RECORDS", tmp_path / "results" / "records")
+    archive.RECORDS.mkdir(parents=True)
+    (archive.RECORDS / "table_4.parquet").write_bytes(b"PAR1 nonsense")
+    code, out, err = command(status.main, "table_4", "--results", str(tmp_path / "other"))
+    path = archive.RECORDS / "table_4.parquet"
+    assert (code, out) == (2, "") and err == (
+        f"error: table_4: the records in '{path}' cannot be read, they are no archive (ArrowInvalid);"
+        " `git restore results/records/table_4.parquet` brings the committed ones back\n"
+    )
+
+
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toys.parquet").write_bytes(b"nonsense")
     with pytest.raises(ResultsError, match="cannot be read"):
@@ -170,7 +185,9 @@ def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, co
     command(command_records.main, "export", *_arguments(place.parent))
     arguments = [word for word in _arguments(tmp_path / "elsewhere") if word not in ("--scale", "mini")]
     code, out, err = command(reproduce.main, *arguments, "--jobs", "1")
-    assert code == 0 and "scale mini (as asked)" in out and "4 runs from committed records" in out, err
+    assert (
+        code == 0 and "scale mini (that of the committed records)" in out and "4 runs from committed records" in out
+    ), err
     tables = [folder / "tables" / "table_3.md" for folder in (place.parent, tmp_path / "elsewhere")]
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
@@ -297,3 +314,27 @@ def test_only_named_tables_are_rendered(command: Command) -> None:
     assert code == 2 and err == "error: records render: name the tables that are to be written\n"
     code, _, err = command(command_records.main, "render", "figure_6")
     assert code == 2 and err == "error: figure_6 is a figure: `reproduce figure_6` draws it\n"
+
+
+def test_with_a_results_folder_of_ones_own_nothing_is_written_beside_the_committed_records(
+    place: Path, toys: Toys, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    monkeypatch.setenv("DFA_RESULTS_DIR", str(own))
+    assert command(reproduce.main, *_arguments(own), "--jobs", "1")[0] == 0
+    table = (own / "tables" / "table_3.md").read_bytes()
+    (own / "tables" / "table_3.md").unlink()
+    code, out, err = command(command_records.main, "export", *_arguments(own))
+    assert (code, err) == (0, "") and out.startswith(f"{own}/records/table_3.parquet: 4 runs of 4")
+    assert command(command_records.main, "render", "table_3")[0] == 0
+    assert (own / "tables" / "table_3.md").read_bytes() == table
+    assert list(place.parent.rglob("*.*")) == []
+
+
+def test_committed_records_of_no_table_are_not_checked(place: Path, toys: Toys, command: Command) -> None:
+    assert command(reproduce.main, *_arguments(place.parent), "--jobs", "1")[0] == 0
+    assert command(command_records.main, "export", *_arguments(place.parent))[0] == 0
+    (place / "table_3.parquet").rename(place / "own_table.parquet")
+    code, out, err = command(command_records.main, "verify")
+    assert (code, err) == (0, "") and out.endswith("not checked, as there is no such table here: own_table\n")
+    assert command(command_records.main, "verify", "own_table")[0] == 2

@@ -132,7 +132,7 @@ def test_auto_counts_the_time_that_is_left_with_all_workers(toys: Toys, without:
     slow = Target(hours=1.0)
     assert AUTO_HOURS == 3.0
     reduced = make_plan(slow, "auto", None, toys.overrides[3:], 1)
-    assert (reduced.scale, reduced.why) == ("mini", "the published protocol would take 6 h; SCALE=paper insists")
+    assert (reduced.scale, reduced.why) == ("mini", "scale paper would take 6 h; SCALE=paper insists")
     assert {run.config.task.source for run in reduced.runs} == {"real"}
     assert make_plan(slow, "auto", None, toys.overrides[3:], 2).scale == "paper"
     insisted = make_plan(slow, "paper", None, toys.overrides[3:], 1)

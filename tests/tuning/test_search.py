@@ -102,6 +102,42 @@ def test_a_search_begun_again_goes_on_where_it_was(
     assert _rows(toys, "other")[0] == _rows(toys)[0] and _rows(toys, "other")[1:] != _rows(toys)[1:]
 
 
+def test_the_report_of_another_search_is_kept(toys: Toys, command: Command, space: Path) -> None:
+    pytest.importorskip("optuna")
+    few = ["--trials", "1", "optimizer.weight_decay=0.0"]
+    assert _search(command, toys, space, *few)[0] == 0
+    files = {path: path.read_bytes() for path in (toys.results / "search").rglob("*.*")}
+
+    def refused(what: str, *more: str) -> None:
+        runs = len(_records(toys))
+        code, out, err = _search(command, toys, space, *more)
+        kept = f"the report '{toys.results}/search/toy-toy_mlp-bp-paper.md' is of {what}, and is kept"
+        assert (code, out, err) == (2, "", f"error: {kept} (see --force and --name)\n")
+        assert len(_records(toys)) == runs, "nothing is run for it"
+        assert files == {path: path.read_bytes() for path in (toys.results / "search").rglob("*.*")}
+
+    refused("other held settings", "--trials", "1", "optimizer.weight_decay=0.1")
+    refused("other held settings", "--trials", "1")
+    assert _search(command, toys, space, "optimizer.weight_decay=0.0", "--trials", "2")[0] == 0, "it goes further"
+    files = {path: path.read_bytes() for path in (toys.results / "search").rglob("*.*")}
+    space.write_text("optimizer.lr: {low: 0.001, high: 0.5, log: true}\n")
+    refused("another space", *few)
+    refused("another space and other held settings", *few, "trainer.epochs=1")
+    assert _search(command, toys, space, *few, "--name", "other")[0] == 0
+    assert _search(command, toys, space, *few, "--force")[0] == 0
+    assert _rows(toys) == _rows(toys, "other")
+
+
+def test_the_report_of_a_search_with_other_data_is_kept(toys: Toys, command: Command, space: Path) -> None:
+    pytest.importorskip("optuna")
+    assert _search(command, toys, space, "--trials", "1")[0] == 0
+    report = toys.results / "search" / "toy-toy_mlp-bp-paper.md"
+    report.write_text(report.read_text().replace("; toy (", "; clouds ("))
+    code, _, err = _search(command, toys, space, "--trials", "1")
+    assert code == 2 and "is of other data, and is kept" in err
+    assert "clouds (" in report.read_text()
+
+
 def test_a_trial_that_diverges_is_listed_and_not_chosen(toys: Toys, command: Command, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     (tmp_path / "choices.yaml").write_text("optimizer.lr: [0.05, 1.0e+39]\noptimizer.weight_decay: [0.0]\n")

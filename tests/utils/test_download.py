@@ -49,7 +49,7 @@ def server() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _online(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DFA_OFFLINE", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,nowhere.invalid")
 
 
 def test_fetches_into_a_new_folder(server: str, tmp_path: Path) -> None:
@@ -78,6 +78,17 @@ def test_failure_leaves_nothing_and_names_every_mirror(server: str, tmp_path: Pa
     for url in (f"{server}/{bad}", unreachable, "ftp://127.0.0.1/file"):
         assert url in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_network_the_hosts_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "file"
+    with pytest.raises(DataError) as caught:
+        fetch(["http://nowhere.invalid/one", "http://nowhere.invalid/two"], target, CHECKSUM)
+    assert str(caught.value) == (
+        "could not download file from any of 2 mirrors: no network (could not resolve nowhere.invalid);"
+        f" try again, or place it at {target}"
+    )
+    assert capsys.readouterr().err == ""
 
 
 def test_failure_leaves_an_existing_file_alone(server: str, tmp_path: Path) -> None:

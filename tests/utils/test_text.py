@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.utils.text import code_title, csv_text, fetch_or, first_difference
+from benchmarks.utils.text import code_title, csv_text, fetch_or, first_difference, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,12 @@ def test_code_is_named_by_its_commit_and_what_was_changed_since() -> None:
 def test_missing_data_are_fetched_before_a_run_or_in_it() -> None:
     assert fetch_or("cora", "place them there") == "run `python -m benchmarks fetch cora` or place them there"
     assert fetch_or("cora", "wait", in_a_run=True).endswith("fetch cora` (or set run.download=true), or wait")
+
+
+def test_the_nearest_of_the_known_names_comes_first() -> None:
+    known = ["table_1", "table_3", "table_a3"]
+    assert unknown_name("table", "tabel_3", known) == (
+        "unknown table 'tabel_3'; did you mean 'table_3'? known: table_1, table_3, table_a3"
+    )
+    assert unknown_name("table", "table_9", known) == "unknown table 'table_9'; known: table_1, table_3, table_a3"
+    assert unknown_name("table", "chair", []) == "unknown table 'chair'; known: none"
