@@ -73,6 +73,15 @@ def load_components(config: Config) -> None:
     check_names(config)
 
 
+def load_task(config: Config) -> None:
+    """Import the tasks of the task's family, and the user's plug-ins, where no model is needed.
+
+    Raises:
+        ConfigError: a family or plug-in that cannot be imported.
+    """
+    _load(config, "published", "task")
+
+
 def load_figures(config: Config) -> None:
     """Import the figures of the task's family, and the user's plug-ins.
 
