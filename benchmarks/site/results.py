@@ -84,11 +84,16 @@ class TableResults:
         """Return the scale of its runs."""
         return next((result.scale for result in self.results if result.scale), "")
 
+    @property
+    def shown(self) -> tuple[Result, ...]:
+        """Return the numbers that its page shows: all, or of a sparse table those of which something has run."""
+        return tuple(result for result in self.results if result.mean is not None or not self.spec.file.sparse)
+
     def cells(self) -> Iterator[tuple[str, list[Result]]]:
-        """Yield each cell's name and its numbers, one per metric."""
-        names = dict.fromkeys(result.name for result in self.results)
+        """Yield the name of each cell that is shown and its numbers, one per metric."""
+        names = dict.fromkeys(result.name for result in self.shown)
         for name in names:
-            yield name, [result for result in self.results if result.name == name]
+            yield name, [result for result in self.shown if result.name == name]
 
     def find(self, place: str) -> Result:
         """Return the number with an anchor.

@@ -48,9 +48,8 @@ def table_page(table: TableResults, committed: str, up: str) -> str:
         _facts(table),
         _command(table),
         "## Cells",
-        "A heading sorts, the fields above filter. A number opens the runs behind it: learning curves, the command "
-        "that makes them, their records and where these come from.",
-        cells_table(table.results, spec.metrics),
+        f"A heading sorts, the fields above filter. A number opens {_opened(table)}.",
+        cells_table(table.shown, spec.metrics),
         "## Seeds, means and the paper's numbers",
         '<div id="plots"></div>',
         "## Notes",
@@ -147,7 +146,7 @@ def _key(value: float | None) -> str:
 
 def _facts(table: TableResults) -> str:
     recorded = len(table.archive.runs)
-    complete = all(len(result.seeds) == result.n for result in table.results)
+    complete = all(len(result.seeds) == result.n for result in table.shown)
     extent = ", and the table is what they give" if complete else "; not all of its numbers have theirs"
     records = (
         f"**{recorded} runs** are committed as its records{extent}"
@@ -159,6 +158,12 @@ def _facts(table: TableResults) -> str:
         f"Scale: **{table.scale or 'none'}** ([what that is](../../docs/suite.md#scales)). {records} "
         "([what records are](../../docs/records.md))."
     )
+
+
+def _opened(table: TableResults) -> str:
+    if not table.archive.runs:
+        return "the command that makes its runs"
+    return "the runs behind it: learning curves, the command that makes them, their records and where these come from"
 
 
 def _command(table: TableResults) -> str:

@@ -47,7 +47,7 @@ def test_a_page_shows_every_mean_of_the_committed_table(name: str) -> None:
     page, committed = _page(name), (TABLES / f"{name}.md").read_text(encoding="utf-8")
     shown = _Numbers()
     shown.feed(page.split("</table>")[0])
-    for result in read_table(name).results:
+    for result in read_table(name).shown:
         entries = shown.rows[result.anchor]
         numbers = [re.sub(r" \(.*", "", entry) for entry in entries]
         if result.mean is not None:
@@ -59,6 +59,23 @@ def test_a_page_says_whether_records_are_kept() -> None:
     assert "**90 runs** are committed" in _page("table_4")
     without = next(name for name in committed_tables() if not read_table(name).archive.runs)
     assert "Records not kept" in _page(without)
+
+
+def test_a_sparse_table_shows_what_has_run_alone() -> None:
+    table, shown, page = read_table("table_6_long"), _Numbers(), _page("table_6_long")
+    shown.feed(page.split("</table>")[0])
+    run = [result.anchor for result in table.results if result.mean is not None]
+    assert table.spec.file.sparse and len(run) < len(table.results)
+    assert [anchor for anchor in shown.rows if anchor] == run
+    assert "and the table is what they give" in page
+
+
+def test_a_page_without_records_promises_no_curves() -> None:
+    unrecorded = [name for name in committed_tables() if not read_table(name).archive.runs]
+    assert unrecorded
+    for name in unrecorded:
+        page = _page(name)
+        assert "opens the command that makes its runs" in page and "learning curves" not in page
 
 
 def test_numbers_stand_beside_the_papers_as_in_the_committed_table() -> None:
