@@ -61,6 +61,22 @@ def test_a_copied_file_that_still_names_the_original_is_refused(
     assert (code, err) == (0, "")
 
 
+@pytest.mark.parametrize("group", _FILES)
+def test_a_file_that_builds_on_the_original_and_names_nothing_is_refused(
+    group: str, place: Path, toys: Toys, command: Command
+) -> None:
+    original, content = _FILES[group]
+    (place / group).mkdir()
+    (place / group / "copied.yaml").write_text(content.format(name=original))
+    package = "# @package _global_\n" if group == "model" else ""
+    file = place / group / f"named_{group}.yaml"
+    file.write_text(f"{package}defaults: [copied, _self_]\n")
+    overrides = [item for item in toys.overrides if not item.startswith((f"{group}=", "plugins="))]
+    chosen = [f"{group}=named_{group}", f"plugins=[{TOY},{place}/named.py]"]
+    code, _, err = command(cli.main, "--config-dir", str(place), *overrides, *chosen)
+    assert code == 2 and f"'{file}' says `name: {original}`, but there is a {group} 'named_{group}'" in err
+
+
 def test_no_file_of_the_suite_is_called_after_another_thing(toys: Toys) -> None:
     for family in ("graphs", "language", "recommenders", "view_synthesis"):
         load_components(toys.config(f"task.family={family}"))
@@ -83,11 +99,20 @@ def test_the_family_of_every_model_is_known_without_an_import() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (["task=cora", "model=deepfm"], "model 'deepfm' is for tasks of recommenders, 'cora' is one of graphs"),
-        (["task=wikitext2", "model=gcn"], "model 'gcn' is for tasks of graphs, 'wikitext2' is one of language"),
+        (
+            ["task=cora", "model=deepfm"],
+            "model 'deepfm' is for tasks of recommenders, 'cora' is one of graphs: "
+            "choose model=cheb|dna|gae|gat|gcn|spline",
+        ),
+        (
+            ["task=wikitext2", "model=gcn"],
+            "model 'gcn' is for tasks of graphs, 'wikitext2' is one of language: "
+            "choose model=transformer_macro|transformer_micro",
+        ),
         (
             ["-m", "task=movielens_1m,blender_lego", "model=fm"],
-            "model 'fm' is for tasks of recommenders, 'blender_lego' is one of view synthesis",
+            "model 'fm' is for tasks of recommenders, 'blender_lego' is one of view synthesis: "
+            "choose model=nerf|nerf_release|nerf_xl|tiny_nerf",
         ),
     ],
 )
