@@ -83,7 +83,7 @@ def test_pages_take_nothing_from_a_network(browser: "Browser") -> None:
 
 @pytest.mark.parametrize("name", committed_tables())
 def test_a_table_is_drawn_and_filtered_and_sorted(browser: "Browser", name: str) -> None:
-    results = read_table(name).results
+    results = read_table(name).shown
     with opened(browser, f"results/tables/{name}.html") as tab:
         assert tab.locator("#plots .main-svg").count() > 0
         rows = tab.locator("#numbers tbody tr:visible")
