@@ -17,6 +17,7 @@ def no_point_of_its_own(error: str) -> PointError:
     return PointError(
         f"error tensor '{_shown(error)}' has no feedback point of its own, for a point belongs to the next"
         " error tensor that is computed: name the points of each, points={pattern: error tensor}, or take one error"
+        " (one module, run twice above the same points: run it once, on its two inputs stacked)"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
@@ -113,10 +114,15 @@ def find_segments(
 
     Raises:
         PointError: a pattern matches nothing, a segment holds no point, a point lies in no segment, an error tensor
-            lies inside a segment, or the model is compiled as a whole.
+            lies inside a segment, or the model is compiled as a whole, or its wrapper looks for unused parameters.
     """
     if wrapped_module(model) is not None:
         raise PointError("memory='recompute' runs segments one by one: compile the segments, not the whole model")
+    if isinstance(model, nn.parallel.DistributedDataParallel) and model.find_unused_parameters:
+        raise PointError(
+            "memory='recompute' runs after the loss what DistributedDataParallel(find_unused_parameters=True) has taken"
+            " for unused by then: leave that out, or take memory='keep'"
+        )
     point_modules = find_modules(model, points)
     if patterns is not None:
         segments = [Segment(name, [module]) for name, module in find_modules(model, patterns).items()]
@@ -175,7 +181,7 @@ class SegmentRecorder(Recorder):
         self._state: ModuleState | None = None
         self._previous: Tensor | None = None
         self._previous_version = 0
-        self._inspected: set[nn.Module] = set()
+        self._inspected: set[tuple[nn.Module, bool]] = set()
         self._inner: InnerResults | None = None
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
@@ -234,12 +240,18 @@ class SegmentRecorder(Recorder):
             self._state = self._calls[-1].state  # the list is handed over where the segment's end is the error tensor
         elif not (self._calls and self._calls[-1].segment is segment and args and self._is_previous(args[0])):
             raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
-        if not (self._running or module in self._inspected):
-            self._inspected.add(module)
+        if not self._running and self._to_be_inspected(module):
             self._inner = InnerResults(segment.name, module, (args, kwargs))
             self._inner.start()
         self._running.append(module)
         torch.set_grad_enabled(False)
+
+    def _to_be_inspected(self, module: nn.Module) -> bool:
+        """Whether this is the first pass of its kind: some losses exist in training alone, or caches in a context."""
+        kind = module, module.training
+        fresh = kind not in self._inspected or parametrize._cache_enabled > 0
+        self._inspected.add(kind)
+        return fresh
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running and self._running[-1] is module:

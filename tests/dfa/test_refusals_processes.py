@@ -100,6 +100,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[int], dict[str, Any]]]] = 
     **{f"DDP, {name}": (name, {}, parallel(name)) for name in ("dfa", "drtp", "fa")},
     "DDP, highway": ("highway", FITTED, parallel("highway", **FITTED)),
     **{f"DDP looking for unused, {name}": (name, {}, parallel(name, True)) for name in ("dfa", "drtp", "shallow")},
+    "DDP, recompute": ("dfa", {}, parallel("dfa", memory="recompute")),
+    "DDP looking for unused, recompute": ("dfa", {}, parallel("dfa", True, memory="recompute")),
     **{f"learned, {name}": (name, options, parallel(name, **options)) for name, options in LEARNED.items()},
     **{f"FSDP2, rule first, {name}": (name, {}, sharded(name, True)) for name in (*SHARDED, "shallow")},
     **{f"FSDP2, rule after, {name}": (name, {}, sharded(name, False)) for name in SHARDED},

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrizations, parametrize
 
 import dfa
 from tests.dfa.chains import Chain
@@ -84,3 +85,36 @@ def test_segment_that_runs_otherwise_the_second_time(batch: Batch) -> None:
     rule.hooks._cuts.note("body.two")
     with pytest.raises(dfa.PointError, match="did not reach the same feedback points"):
         step(rule, model, batch)
+
+
+class Balanced(nn.Module):
+    """Has a loss of its own, in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.gate, self.balance = nn.Linear(5, 5), nn.Linear(5, 2), torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.gate(x).softmax(-1)
+        if self.training:
+            self.balance = shares.mean(0).square().sum()
+        return x + torch.tanh(self.linear(x)) * shares[:, :1]
+
+
+def test_a_loss_of_a_block_that_is_there_in_training_alone(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 5), Balanced(), nn.Linear(5, 3)).double()
+    with dfa.DirectFeedbackAlignment(model, ["1"], memory="recompute") as rule:
+        step(rule, model.eval(), batch)
+        with pytest.raises(dfa.PointError, match="segment '1': a tensor of shape .* is kept beyond the segment"):
+            model.train()(batch[0])
+
+
+def test_weights_that_are_cached_from_the_second_step_on(batch: Batch) -> None:
+    normed = nn.Sequential(parametrizations.weight_norm(nn.Linear(5, 5)), nn.Tanh())
+    model = nn.Sequential(nn.Linear(5, 5), normed, nn.Linear(5, 3)).double()
+    with dfa.DirectFeedbackAlignment(model, ["1"], memory="recompute") as rule:
+        step(rule, model, batch)
+        with parametrize.cached(), pytest.raises(dfa.PointError, match="do without the cache"):
+            model(batch[0])
+        step(rule, model, batch)
+        assert normed[0].parametrizations.weight.original0.grad.any()
