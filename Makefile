@@ -1,7 +1,7 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
 # Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see python -m benchmarks bench models --help
 # Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
-#   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60"
+#   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60" (no spaces within a setting)
 # Options of tune-table-N: SCALE JOBS RULES SET DRY, e.g. RULES=mine SET="plugins=[mine.py]" for a rule of your own
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
 
@@ -13,9 +13,10 @@ LIBRARY_VENV ?= .venv-library
 SITE_VENV ?= .venv-site
 CONSTRAINTS ?= constraints.txt
 SCALE ?= auto
-PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(RETRY),--set run.retry=true) \
+yes = $(filter-out 0 no false,$(1))
+PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(call yes,$(RETRY)),--set run.retry=true) \
        $(if $(DEVICE),--set run.device=$(DEVICE)) $(foreach setting,$(SET),--set $(setting))
-OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY),--dry)
+OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(call yes,$(DRY)),--dry)
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-library lint data reproduce verify-records status chaos bench search bench-recommenders site test-site clean
@@ -56,7 +57,7 @@ reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-cur
 
 tune-table-%: install  ## choose every cell's learning rate on validation, for a table whose file lists `rates`: N = 6, 6-wikitext2
 	$(RUN) -m benchmarks tune table_$* $(if $(filter-out auto,$(SCALE)),--scale $(SCALE)) $(if $(RULES),--rules $(RULES)) \
-	  $(if $(JOBS),--jobs $(JOBS)) $(foreach setting,$(SET),--set $(setting)) $(if $(DRY),--dry)
+	  $(if $(JOBS),--jobs $(JOBS)) $(foreach setting,$(SET),--set $(setting)) $(if $(call yes,$(DRY)),--dry)
 
 bench: install  ## time and memory of a training step under every rule, e.g. make bench MODELS=gcn,dcn THREADS=2
 	$(RUN) -m benchmarks bench $(if $(MODELS),--models $(MODELS)) $(if $(RULES),--rules $(RULES)) $(if $(MODES),--modes $(MODES)) \
@@ -91,7 +92,7 @@ status: install  ## runs done, running, interrupted, failed, damaged, missing, a
 	$(RUN) -m benchmarks status $(TABLE) $(PLAN)
 
 chaos: install  ## kill the processes of a sweep at random moments and compare with an undisturbed one, e.g. make chaos KILLS=40 DAMAGE=1
-	$(RUN) -m benchmarks chaos $(if $(KILLS),--kills $(KILLS)) $(if $(DAMAGE),--damage)
+	$(RUN) -m benchmarks chaos $(if $(KILLS),--kills $(KILLS)) $(if $(call yes,$(DAMAGE)),--damage)
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmarks.commands.options import command_parser, positive, seconds, words
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, guarded
-from benchmarks.utils.paths import REPOSITORY
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,7 +136,7 @@ def _click_logs(options: argparse.Namespace) -> int:
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
-    default = Path(os.environ.get("DFA_RESULTS_DIR") or REPOSITORY / "results").expanduser()
+    default = Path(os.environ.get("DFA_RESULTS_DIR") or "results").expanduser()
     parser.add_argument("--results", type=Path, default=default, help="folder of the results (default: results)")
 
 

@@ -131,7 +131,13 @@ def _verify(options: argparse.Namespace, names: Sequence[str]) -> int:
 
 def _render(options: argparse.Namespace, names: Sequence[str]) -> int:
     from benchmarks.tables.committed import render
+    from benchmarks.tables.files import RicherTable
 
+    code = EXIT_DONE
     for name in names:
-        print("written: " + ", ".join(map(str, render(name, options.force))))
-    return EXIT_DONE
+        try:
+            print("written: " + ", ".join(map(str, render(name, options.force))))
+        except RicherTable as kept:
+            report_error(f"{name}: {kept}")
+            code = EXIT_RUNS_FAILED
+    return code

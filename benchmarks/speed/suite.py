@@ -71,6 +71,8 @@ class Suite:
         Raises:
             ConfigError: an unknown part, mode or rule, or no number of blocks.
         """
+        if not self.parts:
+            raise ConfigError(f"--parts names no part; known: {', '.join(PARTS)}")
         for part in self.parts:
             check_known("part", part, PARTS, "--parts: ")
         for mode in self.modes:

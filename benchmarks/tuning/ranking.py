@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.config import compose_config
+from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers.names import choices
+from benchmarks.run.config_names import check_family
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
+from benchmarks.utils.overrides import key_of
 from benchmarks.utils.settings import varied
 from benchmarks.utils.text import mean_and_spread
-from benchmarks.utils.values import expanded_folder
 from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
@@ -51,11 +52,17 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
         top: entries to return at most.
 
     Raises:
+        ConfigError: an override that sets something else, an unknown scale, or a model that is none for the task.
         ResultsError: no such run is recorded.
     """
-    config = compose_config(choice)
-    wanted = {group: str(config[group].name) for group in GROUPS}
-    metric, ranked = rank(Path(expanded_folder("run.results_dir", config.run.results_dir)), wanted, config.scale)
+    for item in choice:
+        key = key_of(item)
+        if key not in (*GROUPS, "scale", "plugins") and not key.startswith("run."):
+            raise ConfigError(f"a ranking is of all runs of a task, model, rule and scale: leave out '{item}'")
+    config = resolve(compose_config(choice))
+    check_family(config)
+    wanted = {group: str(getattr(config, group).name) for group in GROUPS}
+    metric, ranked = rank(Path(config.run.results_dir), wanted, config.scale)
     return metric, ranked[:top]
 
 

@@ -21,6 +21,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried, check_same_search, search_folder
 from benchmarks.utils.overrides import without
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.schema_keys import unknown_key
 from benchmarks.utils.values import check_name, is_number
 from benchmarks.utils.yaml_files import read_yaml
 
@@ -148,12 +149,14 @@ def read_space(space: str) -> dict[str, Axis]:
 
 
 def _is_there(composed: DictConfig, key: str, space: str) -> bool:
-    """Return whether a configuration has a key, with a value that can be searched.
+    """Return whether a configuration has a key, with a value that can be searched; options differ between models.
 
     Raises:
-        ConfigError: the key is that of a group of values.
+        ConfigError: the key is that of a group of values, or none of a configuration's.
     """
     value = OmegaConf.select(composed, key, default=_ABSENT)
+    if value is _ABSENT and ".options." not in key:
+        raise ConfigError(f"search space '{space}': {unknown_key(key, OmegaConf.get_type(composed))}")
     if OmegaConf.is_dict(value):
         raise ConfigError(f"search space '{space}': {key} is a group of values; name one of them")
     return value is not _ABSENT

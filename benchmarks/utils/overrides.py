@@ -15,8 +15,8 @@ def key_of(override: str) -> str:
 
 
 def without(overrides: Iterable[str], key: str) -> tuple[str, ...]:
-    """Return the overrides that do not set a key."""
-    return tuple(item for item in overrides if item.partition("=")[0] != key)
+    """Return the overrides that neither set a key nor add, replace or remove it."""
+    return tuple(item for item in overrides if key_of(item) != key)
 
 
 def with_value(overrides: Iterable[str], key: str, value: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.commands.bench import main
+from benchmarks.commands.bench import main, make_parser
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.speed.depth import METHODS, bench_depth, depth_step, network_options
 from benchmarks.speed.measure import Timing, count_flops, in_subprocess, measure_in_subprocess, peak_megabytes
@@ -237,6 +237,13 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
     assert "DFA, memory=recompute" in (folder / "memory.md").read_text()
 
 
+def test_results_go_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DFA_RESULTS_DIR", raising=False)
+    assert make_parser().parse_args(["models"]).results == Path("results")
+    monkeypatch.setenv("DFA_RESULTS_DIR", str(tmp_path))
+    assert make_parser().parse_args(["models"]).results == tmp_path
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -247,6 +254,7 @@ def test_command_writes_json_tables_and_plots(tmp_path: Path, command: Command) 
             ["--parts", "all"],
             "--parts: unknown part 'all'; known: steps, rules, memory, overhead, profile, pipeline, latency",
         ),
+        (["--parts", ","], "--parts names no part; known: steps, rules, "),
         (["--device", "abacus"], "device 'abacus' is not usable here"),
         (["--parts", "rules", "--models", "vgg"], "unknown model of the bench 'vgg'; known: nerf_trunk"),
         (["--depths", "a"], "--depths: numbers of blocks, at least 1 and separated by commas, not 'a'"),

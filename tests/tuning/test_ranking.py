@@ -85,5 +85,13 @@ def test_the_command_ranks_what_was_trained(toys: Toys, command: Command) -> Non
     chosen = ["task=toy", "model=toy_mlp", "rule=bp", f"run.results_dir={toys.results}"]
     code, out, _ = command(main, *chosen)
     assert code == 0 and out.splitlines()[0].split()[0] == "optimizer.lr" and len(out.splitlines()) == 4
+    assert command(main, *chosen, "optimizer.lr=0.5", "seed=3")[::2] == (
+        2,
+        "error: a ranking is of all runs of a task, model, rule and scale: leave out 'optimizer.lr=0.5'\n",
+    )
+    code, _, err = command(main, *chosen, "scale=smok")
+    assert code == 2 and err.startswith("error: unknown scale 'smok'; did you mean 'smoke'?")
+    code, _, err = command(main, "task=click_log", "rule=dfa")
+    assert code == 2 and err.startswith("error: model 'gcn' is for tasks of graphs, 'click_log' is one of recommenders")
     code, _, err = command(main, *chosen, "scale=smoke")
     assert code == 2 and err.count("\n") == 1 and "no run of task=toy" in err

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.config import compose_config, resolve
-from benchmarks.errors import DataError
+from benchmarks.errors import ConfigError, DataError
 from benchmarks.run.build import build_model, build_task, find_device, load_components
 from benchmarks.run.trainer import evaluate
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.machine import commit, device_name, versions
+from benchmarks.utils.overrides import value_of
 
+MODEL = "nerf_release"
 LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
 LAYERS = {
     "layer1": "trunk.0.linear",
@@ -85,10 +87,14 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         DataError: see `load_released`.
-        ConfigError: the configuration is not valid.
+        ConfigError: the configuration is not valid, names no task or another model.
     """
     start = time.monotonic()
-    config = resolve(compose_config([*overrides, "model=nerf_release"]))
+    if not value_of(overrides, "task"):
+        raise ConfigError("name the task whose test views it is shown, e.g. task=blender_lego")
+    if value_of(overrides, "model") not in ("", MODEL):
+        raise ConfigError(f"released models are of model={MODEL}, got model={value_of(overrides, 'model')}")
+    config = resolve(compose_config([*overrides, f"model={MODEL}"]))
     load_components(config)
     device = find_device(config.run.device)
     torch.set_num_threads(config.trainer.threads or torch.get_num_threads())

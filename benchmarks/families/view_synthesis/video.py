@@ -12,6 +12,7 @@ from benchmarks.config import compose_config, resolve
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.figures import restore_views
 from benchmarks.families.view_synthesis.render.image import as_bytes
+from benchmarks.run.config_names import check_family
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.progress import with_bar
 from benchmarks.utils.values import check_known
@@ -26,13 +27,14 @@ def make_video(target: Path, overrides: Sequence[str]) -> int:
         The number of frames.
 
     Raises:
-        ConfigError: `target` is neither a GIF nor an MP4, or an MP4 cannot be written here.
+        ConfigError: `target` is neither a GIF nor an MP4, or an MP4 cannot be written here; a model of another family.
         ResultsError: the run has not finished.
     """
     check_known("format", target.suffix, (".gif", ".mp4"), f"{target.name}: ")
     if target.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise ConfigError("an .mp4 needs the package imageio-ffmpeg; install it or write a .gif")
     config = resolve(compose_config(list(overrides)))
+    check_family(config)
     task, model = restore_views(config)
 
     def frame(pose: Tensor) -> np.ndarray:

@@ -136,6 +136,8 @@ def test_what_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     arguments = overrides(tmp_path, "shallow")
     with pytest.raises(ResultsError, match=r"no finished run in .*shallow/seed0-\w+'; train it first"):
         video.make_video(tmp_path / "lego.gif", arguments)
+    with pytest.raises(ConfigError, match="model 'gcn' is for tasks of graphs"):
+        video.make_video(tmp_path / "lego.gif", ["task=blender_lego", "rule=shallow"])
     with pytest.raises(ConfigError, match=r"lego\.avi: unknown format '\.avi'; known: \.gif, \.mp4"):
         video.make_video(tmp_path / "lego.avi", arguments)
     monkeypatch.setattr(video, "find_spec", lambda name: None)
