@@ -1,8 +1,8 @@
 """Whether a row of the error depends on the rows of a point that are counted for it, where sizes cannot tell."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,10 @@ class ProbingRecorder(Recorder):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._probing = self._probing_pass = False  # in the next pass; in the one under way, or the last
+        self._open: set[str] = set()  # points to be tried as soon as they run again
         self._settled: set[str] = set()
-        self._entries: list[tuple[Point, Tensor]] = []
+        self._probing_pass = False  # the pass under way, or the last
+        self._entered: list[weakref.ref[Point]] = []  # they go with their graph
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         self._sharded = is_sharded(model)
@@ -47,11 +48,11 @@ class ProbingRecorder(Recorder):
         return self._recorder.needs_gradients()
 
     def start(self) -> None:
-        self._probing_pass = self._probing
+        self._probing_pass = bool(self._open)
         self._recorder.start()
 
     def reset(self) -> None:
-        self._entries = []
+        self._entered = []
         self._recorder.reset()
 
     def check_alone(self, name: str) -> None:
@@ -62,11 +63,12 @@ class ProbingRecorder(Recorder):
         if torch.compiler.is_compiling():
             return point, handed_on
         again = runs_again()  # a checkpoint, which must find what it found in the pass itself
-        if not (self._probing_pass if again else self._probing):
+        if not (self._probing_pass if again else self._open):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
         if not again:
-            self._entries.append((point, entry))
+            point.entry = entry
+            self._entered = [*(alive for alive in self._entered if alive() is not None), weakref.ref(point)]
         return point, entry.clone()  # which may be written to further up
 
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
@@ -89,16 +91,17 @@ class ProbingRecorder(Recorder):
             for point in points
             if point.name not in self._settled and counts_neighbours(point.activation.shape, error.shape)
         ]
-        if not open_ones or _inside_checkpoint():
+        if open_ones and _inside_checkpoint():
             return
-        probed = [point for point in open_ones if any(point is other for other, _ in self._entries)]
-        self._probing = len(probed) < len(open_ones)  # in the next pass
+        probed = [point for point in open_ones if point.entry is not None]
+        self._settled.update(point.name for point in probed)
+        self._open -= {point.name for point in points}
+        self._open |= {point.name for point in open_ones} - self._settled
         if probed:
-            self._settled.update(point.name for point in probed)
-            check_own_rows(error, self._entries, probed)
+            check_own_rows(error, [point for alive in self._entered if (point := alive()) is not None], probed)
 
 
-def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probed: Sequence[Point]) -> None:
+def check_own_rows(error: Tensor, entered: Sequence[Point], probed: Sequence[Point]) -> None:
     """Check that rows of points act on the row of the error whose signal they get, if they act on any.
 
     Derivatives are exactly zero where there is no dependence. A model that mixes all rows, as batch normalisation does,
@@ -106,7 +109,7 @@ def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probe
 
     Args:
         error: the error tensor.
-        entries: the points of the forward pass, in order, with what each handed on.
+        entered: points with an entry, in the order they ran in.
         probed: those to be checked.
 
     Raises:
@@ -118,13 +121,13 @@ def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probe
     rows = prod(error.shape[:leading])
     numbers = torch.randn(error.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(error)
     try:
-        acting = _acting_rows(error, numbers, entries, leading)
+        acting = _acting_rows(error, numbers, entered, leading)
         for row in range(0, rows, -(-rows // ROWS)):
             only = torch.zeros_like(numbers)
             as_rows(only, leading)[row] = as_rows(numbers, leading)[row]
-            acting_here = _acting_rows(error, only, entries, leading)
+            acting_here = _acting_rows(error, only, entered, leading)
             for point in probed:
-                anywhere, here = acting[id(point)], acting_here[id(point)]
+                anywhere, here = acting[id(point.entry)], acting_here[id(point.entry)]
                 repeats = len(anywhere) // rows
                 own = slice(row * repeats, (row + 1) * repeats)
                 if (anywhere[own] & ~here[own]).any():
@@ -138,15 +141,18 @@ def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probe
         return
 
 
-def _acting_rows(
-    error: Tensor, numbers: Tensor, entries: Sequence[tuple[Point, Tensor]], leading: int
-) -> dict[int, Tensor]:
-    """Send numbers from the error tensor down through all points as backpropagation would; tell where some arrive."""
+def _acting_rows(error: Tensor, numbers: Tensor, entered: Sequence[Point], leading: int) -> dict[int, Tensor]:
+    """Send numbers from the error tensor down through all points as backpropagation would; tell where some arrive.
+
+    Returns:
+        whether anything arrives in each row, by the identity of a point's entry, which copies of the point share.
+    """
     outputs, arriving = [error], [numbers]
-    acting: dict[int, Any] = {}
-    for point, entry in reversed(entries):
-        (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, materialize_grads=True)
-        acting[id(point)] = as_rows(received, leading).ne(0).any(1)
+    acting: dict[int, Tensor] = {}
+    for point in reversed(entered):
+        assert point.entry is not None
+        (received,) = torch.autograd.grad(outputs, [point.entry], arriving, retain_graph=True, materialize_grads=True)
+        acting[id(point.entry)] = as_rows(received, leading).ne(0).any(1)
         if point.activation.requires_grad:
             outputs, arriving = [*outputs, point.activation], [*arriving, received]
     return acting
