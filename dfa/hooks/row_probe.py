@@ -1,22 +1,17 @@
-"""Whether a row of the error depends on the rows of a point that are counted for it, where sizes cannot tell."""
+"""When to try which rows of a point a row of the error depends on, where sizes cannot tell: once, in a second pass."""
 
 import weakref
 from collections.abc import Callable, Sequence
-from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.errors import FeedbackError
-from dfa.feedback.order import counts_neighbours
-from dfa.feedback.rows import as_rows
-from dfa.hooks.graphs import runs_again
+from dfa.feedback.order import counts_neighbours, sample_dims
+from dfa.hooks.graphs import nodes_below, runs_again
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.row_trials import check_rows
 from dfa.hooks.surroundings import is_sharded
-
-ROWS = 8
-"""Rows of the error that are tried."""
 
 
 class ProbingRecorder(Recorder):
@@ -35,24 +30,28 @@ class ProbingRecorder(Recorder):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._open: set[str] = set()  # points to be tried as soon as they run again
+        self._open: set[str] = set()  # points to be tried as soon as they run again, in the same mode
+        self._mode: bool | None = None  # training or evaluation
         self._settled: set[str] = set()
-        self._probing_pass = False  # the pass under way, or the last
+        self._in_call = self._trying = False  # in the call under way, or the last
         self._entered: list[weakref.ref[Point]] = []  # they go with their graph
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         self._sharded = is_sharded(model)
+        self._mode_now = lambda: model.training
         return self._recorder.attach(model, mode)
 
     def needs_gradients(self) -> bool:
         return self._recorder.needs_gradients()
 
     def start(self) -> None:
-        self._probing_pass = bool(self._open)
+        if not (torch.compiler.is_compiling() or self._in_call):
+            self._in_call, self._trying = True, self._is_due()
         self._recorder.start()
 
     def reset(self) -> None:
-        self._entered = []
+        if not torch.compiler.is_compiling():
+            self._in_call = False
         self._recorder.reset()
 
     def check_alone(self, name: str) -> None:
@@ -63,7 +62,7 @@ class ProbingRecorder(Recorder):
         if torch.compiler.is_compiling():
             return point, handed_on
         again = runs_again()  # a checkpoint, which must find what it found in the pass itself
-        if not (self._probing_pass if again else self._open):
+        if not (self._trying if again or self._in_call else self._is_due()):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
         if not again:
@@ -85,77 +84,36 @@ class ProbingRecorder(Recorder):
             self._probe(tensor, points)
         return self._recorder.at_error(name, tensor, points)
 
+    def _is_due(self) -> bool:
+        # What is checked in the first pass of each mode must meet tensors as they are in the passes after it.
+        return bool(self._open) and self._mode == self._mode_now()
+
     def _probe(self, error: Tensor, points: Sequence[Point]) -> None:
-        open_ones = [
-            point
-            for point in points
-            if point.name not in self._settled and counts_neighbours(point.activation.shape, error.shape)
-        ]
+        open_ones = [point for point in points if point.name not in self._settled and _is_open(point, error)]
         if open_ones and _inside_checkpoint():
             return
         probed = [point for point in open_ones if point.entry is not None]
-        self._settled.update(point.name for point in probed)
-        self._open -= {point.name for point in points}
-        self._open |= {point.name for point in open_ones} - self._settled
+        waiting = {point.name for point in open_ones if point.entry is None} - {point.name for point in probed}
+        never = self._open & waiting if self._in_call and self._trying else set()  # run in a compiled part
+        if waiting and _has_compiled_parts([error, *(point.activation for point in points[1:])]):
+            never = waiting  # which would be compiled anew
+        self._settled.update(never, (point.name for point in probed))
+        self._open = self._open.difference(point.name for point in points) | waiting - never
+        self._mode = self._mode_now()
         if probed:
-            check_own_rows(error, [point for alive in self._entered if (point := alive()) is not None], probed)
+            entered = [point for alive in self._entered if (point := alive()) is not None]
+            lowest = min(i for i, one in enumerate(entered) if any(one.entry is point.entry for point in probed))
+            check_rows(error, entered[lowest:], probed)
 
 
-def check_own_rows(error: Tensor, entered: Sequence[Point], probed: Sequence[Point]) -> None:
-    """Check that rows of points act on the row of the error whose signal they get, if they act on any.
-
-    Derivatives are exactly zero where there is no dependence. A model that mixes all rows, as batch normalisation does,
-    hides their order.
-
-    Args:
-        error: the error tensor.
-        entered: points with an entry, in the order they ran in.
-        probed: those to be checked.
-
-    Raises:
-        FeedbackError: some rows of a point act on other rows of the error alone.
-    """
-    if error.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    leading = max(1, error.ndim - 1)
-    rows = prod(error.shape[:leading])
-    numbers = torch.randn(error.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(error)
-    try:
-        acting = _acting_rows(error, numbers, entered, leading)
-        for row in range(0, rows, -(-rows // ROWS)):
-            only = torch.zeros_like(numbers)
-            as_rows(only, leading)[row] = as_rows(numbers, leading)[row]
-            acting_here = _acting_rows(error, only, entered, leading)
-            for point in probed:
-                anywhere, here = acting[id(point.entry)], acting_here[id(point.entry)]
-                repeats = len(anywhere) // rows
-                own = slice(row * repeats, (row + 1) * repeats)
-                if (anywhere[own] & ~here[own]).any():
-                    raise FeedbackError(
-                        f"point '{point.name}' has the shape {tuple(point.activation.shape)} and the error"
-                        f" {tuple(error.shape)}, but its rows are not in the error's order, each in its place or as"
-                        " neighbours: they act on other rows of the error. Take a point, or an error, with rows in one"
-                        f" order, or say with batch_dims={leading} that they are"
-                    )
-    except RuntimeError:  # of a part whose derivative can be asked for only once, as a compiled one's
-        return
+def _is_open(point: Point, error: Tensor) -> bool:
+    shape = point.activation.shape
+    return counts_neighbours(shape, error.shape) or bool(sample_dims(shape, error.shape[0]))
 
 
-def _acting_rows(error: Tensor, numbers: Tensor, entered: Sequence[Point], leading: int) -> dict[int, Tensor]:
-    """Send numbers from the error tensor down through all points as backpropagation would; tell where some arrive.
-
-    Returns:
-        whether anything arrives in each row, by the identity of a point's entry, which copies of the point share.
-    """
-    outputs, arriving = [error], [numbers]
-    acting: dict[int, Tensor] = {}
-    for point in reversed(entered):
-        assert point.entry is not None
-        (received,) = torch.autograd.grad(outputs, [point.entry], arriving, retain_graph=True, materialize_grads=True)
-        acting[id(point.entry)] = as_rows(received, leading).ne(0).any(1)
-        if point.activation.requires_grad:
-            outputs, arriving = [*outputs, point.activation], [*arriving, received]
-    return acting
+def _has_compiled_parts(ends: Sequence[Tensor]) -> bool:
+    nodes = nodes_below(end.grad_fn for end in ends)
+    return any(type(node).__name__ == "CompiledFunctionBackward" for node in nodes)
 
 
 def _inside_checkpoint() -> bool:
