@@ -61,6 +61,23 @@ class Swapped(Model):
         return hidden[torch.where(rows == len(rows) - len(rows) % 2, rows, rows ^ 1)]
 
 
+class Spiking(Model):
+    """(time, batch, channels, height, width) inside, (batch, classes) outside."""
+
+    times = ROWS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(4, 8), nn.Unflatten(-1, (2, 2, 2)), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x.expand(self.times, -1, -1)).flatten(2)).mean(0)
+
+
+class LongSpiking(Spiking):
+    times = 3 * ROWS
+
+
 class Graph(Model):
     """The sum over the neighbours of each node, without the node itself."""
 
@@ -149,7 +166,7 @@ class Infinite(Model):
         return hidden * torch.where(torch.arange(len(hidden)) == 3, torch.inf, 1)[:, None]
 
 
-OTHERWISE = [Sorted, Shuffled, Swapped]
+OTHERWISE = [Sorted, Shuffled, Swapped, Spiking, LongSpiking]
 RIGHT = [Model, Graph, Tree, Greatest, Normalised, Attending, Contrasting, Mixed, Dropping, Images, Infinite]
 
 
