@@ -88,6 +88,23 @@ def test_seed_alone_decides(distribution: str) -> None:
     assert not torch.allclose(first, other)
 
 
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian", "orthogonal"])
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_default_type_does_not_change_the_draw(distribution: str, default: torch.dtype) -> None:
+    options: MatrixOptions = {"distribution": distribution, "seed": 3}
+    matrices = [dfa.FeedbackMatrices(**options) for _ in range(2)]
+    error, wanted = torch.ones(2, 4), points(p=torch.zeros(2, 9))
+    matrices[0].prepare("", error, wanted)
+    torch.set_default_dtype(default)
+    try:
+        matrices[1].prepare("", error, wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    (expected,), (found,) = (one.drawn.values() for one in matrices)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_projection_of_rows() -> None:
     (matrix,) = drawn(3, 8)
     error = torch.randn(5, 3)
