@@ -1,4 +1,7 @@
-"""Distributions that feedback matrices and weights are drawn from, on the CPU, each from a seed of its own."""
+"""Distributions that feedback matrices and weights are drawn from, on the CPU, each from a seed of its own.
+
+Numbers are drawn in float32, whatever torch's default: a seed gives others in another precision.
+"""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -9,17 +12,16 @@ from torch import Generator, Tensor
 
 
 def _uniform(rows: int, columns: int, generator: Generator) -> Tensor:
-    return torch.rand(rows, columns, generator=generator, device=generator.device) * 2 - 1
+    return torch.rand(rows, columns, generator=generator, device=generator.device, dtype=torch.float32) * 2 - 1
 
 
 def _gaussian(rows: int, columns: int, generator: Generator) -> Tensor:
-    return torch.randn(rows, columns, generator=generator, device=generator.device)
+    return torch.randn(rows, columns, generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def _orthogonal(rows: int, columns: int, generator: Generator) -> Tensor:
     """Orthonormal rows (or columns, where there are fewer), times √columns so that scaling by 1/√columns undoes it."""
-    gaussian = torch.randn(max(rows, columns), min(rows, columns), generator=generator, device=generator.device)
-    q, r = torch.linalg.qr(gaussian)
+    q, r = torch.linalg.qr(_gaussian(max(rows, columns), min(rows, columns), generator))
     q = q * torch.sign(torch.diagonal(r))  # makes the draw uniform over orthogonal frames
     return (q.T if rows < columns else q) * sqrt(columns)
 
@@ -45,7 +47,7 @@ def gaussian_like(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]
     for name, weight in weights.items():
         spread = weight.detach().std().item() if weight.numel() > 1 else 0.0
         generator = torch.Generator().manual_seed(seed_of(seed, name))
-        kind = torch.cfloat if weight.is_complex() else torch.float
+        kind = torch.complex64 if weight.is_complex() else torch.float32
         values = torch.randn(weight.shape, generator=generator, dtype=kind, device="cpu")
         values *= spread or weight[0].numel() ** -0.5
         drawn[name] = torch.empty_like(weight, requires_grad=False).copy_(values)

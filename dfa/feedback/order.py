@@ -75,6 +75,16 @@ def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
     return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
 
 
+def sample_dims(point: torch.Size, samples: int) -> list[int]:
+    """List the dimensions of a point that may count the error's samples, in whatever order: the first, or the second.
+
+    Of three dimensions the second is left out, as sizes that do not tell it from the first are refused.
+    """
+    if samples < 2 or not point or point[0] < 1 or point[0] % samples:
+        return []
+    return [dim for dim in ((0, 1) if len(point) > 3 else (0,)) if point[dim] == samples]
+
+
 def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
     """Whether the sizes prove that the order is the same; raise FeedbackError where they prove that it is not."""
     if len(error) == 3 and len(point) > 2:

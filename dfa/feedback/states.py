@@ -15,8 +15,22 @@ def matrix_key(error_name: str, point: str) -> str:
 
 
 def matrix_keys(error_names: Sequence[str], points: Sequence[str], shared: bool) -> list[str]:
-    """Return the keys of all matrices that a rule may have."""
-    return [matrix_key(error, point) for error in error_names for point in (["shared"] if shared else points)]
+    """Return the keys of all matrices that a rule may have.
+
+    Raises:
+        FeedbackError: two have the same key.
+    """
+    names: dict[str, tuple[str, str]] = {}
+    for error in error_names:
+        for point in ["shared"] if shared else points:
+            key = matrix_key(error, point)
+            if other := names.get(key):
+                one, two = (other[1], point) if other[0] == error else (other[0], error)
+                raise FeedbackError(
+                    f"the matrices of '{one}' and '{two}' would both be called '{key}': rename a module"
+                )
+            names[key] = error, point
+    return [*names]
 
 
 def check_entries(rule: str, state: Any, keys: Iterable[str]) -> None:

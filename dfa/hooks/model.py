@@ -46,6 +46,7 @@ class FeedbackHooks:
         points: names of the feedback points.
         error_names: names of the modules, or fields, that are an error tensor.
         compiled_pass: whether an error tensor was reached inside a compiled graph since the last backward.
+        is_going_backward: whether errors may arrive now, see `going_backward`.
 
     Raises:
         PointError: a pattern matches nothing, or the model has a rule already; in a forward pass, an output without a
@@ -69,7 +70,7 @@ class FeedbackHooks:
         self._lone_points: WeakSet[LonePoint] = WeakSet()
         self._by_parts, self._whole_calls_for = False, ""
         self._first_passes = FirstPasses(model)
-        self._going_backward = self._plain_backward_told = False
+        self.is_going_backward = self._plain_backward_told = False
         point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
         error_names = {module: name for name, module in error_modules.items()}
@@ -78,8 +79,7 @@ class FeedbackHooks:
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
-        self._targets = find_targets(model, points)
-        self._added = AddedPoints(model, patterns_of(points))
+        self._targets, self._added = find_targets(model, points), AddedPoints(model, patterns_of(points))
         self._cuts = Cuts(model, find_modules(model, patterns_of(points)), find_modules(model, silent))
         occupy(model)
         self._vacate = lambda: vacate(model)
@@ -117,11 +117,11 @@ class FeedbackHooks:
     @contextmanager
     def going_backward(self) -> Iterator[None]:
         """Run a block in which errors may arrive; elsewhere someone has called `loss.backward()` itself."""
-        self._going_backward = True
+        self.is_going_backward = True
         try:
             yield
         finally:
-            self._going_backward = False
+            self.is_going_backward = False
 
     def record_with(self, recorder: Recorder) -> None:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
@@ -160,14 +160,14 @@ class FeedbackHooks:
 
     def check_backward(self) -> bool:
         """Warn, once, where a backward pass was not begun by the rule; return whether it was."""
-        if not (self._going_backward or self._plain_backward_told):
+        if not (self.is_going_backward or self._plain_backward_told):
             self._plain_backward_told = True
             warnings.warn(
                 "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule",
                 UserWarning,
                 stacklevel=3,
             )
-        return self._going_backward
+        return self.is_going_backward
 
     def _trains(self) -> bool:
         """Whether a call of the model that begins or ends now is one to take note of."""

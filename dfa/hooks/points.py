@@ -30,11 +30,13 @@ class Point:
         name: of the module.
         activation: its output, still on the graph of the layers below.
         norms: the normalisations that ran between this point and the next, where a rule asks for them.
+        entry: what the part of the graph above begins with, in a pass that tries which rows belong together.
     """
 
     name: str
     activation: Tensor
     norms: list["PassedNorm"] = field(default_factory=list)
+    entry: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,17 @@
-"""Whether a row of the error depends on the rows of a point that are counted for it, where sizes cannot tell."""
+"""When to try which rows of a point a row of the error depends on, where sizes cannot tell: once, in a second pass."""
 
+import weakref
 from collections.abc import Callable, Sequence
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.errors import FeedbackError
-from dfa.feedback.order import counts_neighbours
-from dfa.feedback.rows import as_rows
-from dfa.hooks.graphs import runs_again
+from dfa.feedback.order import counts_neighbours, sample_dims
+from dfa.hooks.graphs import nodes_below, runs_again
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
+from dfa.hooks.row_trials import check_rows
 from dfa.hooks.surroundings import is_sharded
-
-ROWS = 8
-"""Rows of the error that are tried."""
 
 
 class ProbingRecorder(Recorder):
@@ -35,23 +30,28 @@ class ProbingRecorder(Recorder):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._probing = self._probing_pass = False  # in the next pass; in the one under way, or the last
+        self._open: set[str] = set()  # points to be tried as soon as they run again, in the same mode
+        self._mode: bool | None = None  # training or evaluation
         self._settled: set[str] = set()
-        self._entries: list[tuple[Point, Tensor]] = []
+        self._in_call = self._trying = False  # in the call under way, or the last
+        self._entered: list[weakref.ref[Point]] = []  # they go with their graph
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         self._sharded = is_sharded(model)
+        self._mode_now = lambda: model.training
         return self._recorder.attach(model, mode)
 
     def needs_gradients(self) -> bool:
         return self._recorder.needs_gradients()
 
     def start(self) -> None:
-        self._probing_pass = self._probing
+        if not (torch.compiler.is_compiling() or self._in_call):
+            self._in_call, self._trying = True, self._is_due()
         self._recorder.start()
 
     def reset(self) -> None:
-        self._entries = []
+        if not torch.compiler.is_compiling():
+            self._in_call = False
         self._recorder.reset()
 
     def check_alone(self, name: str) -> None:
@@ -62,11 +62,12 @@ class ProbingRecorder(Recorder):
         if torch.compiler.is_compiling():
             return point, handed_on
         again = runs_again()  # a checkpoint, which must find what it found in the pass itself
-        if not (self._probing_pass if again else self._probing):
+        if not (self._trying if again or self._in_call else self._is_due()):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
         if not again:
-            self._entries.append((point, entry))
+            point.entry = entry
+            self._entered = [*(alive for alive in self._entered if alive() is not None), weakref.ref(point)]
         return point, entry.clone()  # which may be written to further up
 
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
@@ -83,73 +84,36 @@ class ProbingRecorder(Recorder):
             self._probe(tensor, points)
         return self._recorder.at_error(name, tensor, points)
 
+    def _is_due(self) -> bool:
+        # What is checked in the first pass of each mode must meet tensors as they are in the passes after it.
+        return bool(self._open) and self._mode == self._mode_now()
+
     def _probe(self, error: Tensor, points: Sequence[Point]) -> None:
-        open_ones = [
-            point
-            for point in points
-            if point.name not in self._settled and counts_neighbours(point.activation.shape, error.shape)
-        ]
-        if not open_ones or _inside_checkpoint():
+        open_ones = [point for point in points if point.name not in self._settled and _is_open(point, error)]
+        if open_ones and _inside_checkpoint():
             return
-        probed = [point for point in open_ones if any(point is other for other, _ in self._entries)]
-        self._probing = len(probed) < len(open_ones)  # in the next pass
+        probed = [point for point in open_ones if point.entry is not None]
+        waiting = {point.name for point in open_ones if point.entry is None} - {point.name for point in probed}
+        never = self._open & waiting if self._in_call and self._trying else set()  # run in a compiled part
+        if waiting and _has_compiled_parts([error, *(point.activation for point in points[1:])]):
+            never = waiting  # which would be compiled anew
+        self._settled.update(never, (point.name for point in probed))
+        self._open = self._open.difference(point.name for point in points) | waiting - never
+        self._mode = self._mode_now()
         if probed:
-            self._settled.update(point.name for point in probed)
-            check_own_rows(error, self._entries, probed)
+            entered = [point for alive in self._entered if (point := alive()) is not None]
+            lowest = min(i for i, one in enumerate(entered) if any(one.entry is point.entry for point in probed))
+            check_rows(error, entered[lowest:], probed)
 
 
-def check_own_rows(error: Tensor, entries: Sequence[tuple[Point, Tensor]], probed: Sequence[Point]) -> None:
-    """Check that rows of points act on the row of the error whose signal they get, if they act on any.
-
-    Derivatives are exactly zero where there is no dependence. A model that mixes all rows, as batch normalisation does,
-    hides their order.
-
-    Args:
-        error: the error tensor.
-        entries: the points of the forward pass, in order, with what each handed on.
-        probed: those to be checked.
-
-    Raises:
-        FeedbackError: some rows of a point act on other rows of the error alone.
-    """
-    if error.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    leading = max(1, error.ndim - 1)
-    rows = prod(error.shape[:leading])
-    numbers = torch.randn(error.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(error)
-    try:
-        acting = _acting_rows(error, numbers, entries, leading)
-        for row in range(0, rows, -(-rows // ROWS)):
-            only = torch.zeros_like(numbers)
-            as_rows(only, leading)[row] = as_rows(numbers, leading)[row]
-            acting_here = _acting_rows(error, only, entries, leading)
-            for point in probed:
-                anywhere, here = acting[id(point)], acting_here[id(point)]
-                repeats = len(anywhere) // rows
-                own = slice(row * repeats, (row + 1) * repeats)
-                if (anywhere[own] & ~here[own]).any():
-                    raise FeedbackError(
-                        f"point '{point.name}' has the shape {tuple(point.activation.shape)} and the error"
-                        f" {tuple(error.shape)}, but its rows are not in the error's order, each in its place or as"
-                        " neighbours: they act on other rows of the error. Take a point, or an error, with rows in one"
-                        f" order, or say with batch_dims={leading} that they are"
-                    )
-    except RuntimeError:  # of a part whose derivative can be asked for only once, as a compiled one's
-        return
+def _is_open(point: Point, error: Tensor) -> bool:
+    shape = point.activation.shape
+    return counts_neighbours(shape, error.shape) or bool(sample_dims(shape, error.shape[0]))
 
 
-def _acting_rows(
-    error: Tensor, numbers: Tensor, entries: Sequence[tuple[Point, Tensor]], leading: int
-) -> dict[int, Tensor]:
-    """Send numbers from the error tensor down through all points as backpropagation would; tell where some arrive."""
-    outputs, arriving = [error], [numbers]
-    acting: dict[int, Any] = {}
-    for point, entry in reversed(entries):
-        (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, materialize_grads=True)
-        acting[id(point)] = as_rows(received, leading).ne(0).any(1)
-        if point.activation.requires_grad:
-            outputs, arriving = [*outputs, point.activation], [*arriving, received]
-    return acting
+def _has_compiled_parts(ends: Sequence[Tensor]) -> bool:
+    nodes = nodes_below(end.grad_fn for end in ends)
+    return any(type(node).__name__ == "CompiledFunctionBackward" for node in nodes)
 
 
 def _inside_checkpoint() -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
 from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.errors import FeedbackError
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
 from dfa.feedback.states import check_matrices, matrix_keys
 from dfa.hooks.points import Point
@@ -25,6 +26,9 @@ class DirectFeedbackAlignment(DirectRule):
     Args:
         model, points, error_at, silent, memory, segments, parallel, codec: see `DirectRule`.
         distribution, sharing, normalise, scale, density, batch_dims, seed, draw, keep: see `FeedbackMatrices`.
+
+    Raises:
+        FeedbackError: names of modules, as `a.b` and `a/b`, give two matrices one key.
     """
 
     name = "dfa"
@@ -56,6 +60,11 @@ class DirectFeedbackAlignment(DirectRule):
         super().__init__(
             model, points, error_at, silent, memory=memory, segments=segments, parallel=parallel, codec=codec
         )
+        try:
+            self._keys()
+        except FeedbackError:
+            self.hooks.close()  # the model may have another rule
+            raise
 
     @property
     def rows_are_known(self) -> bool:
@@ -78,9 +87,11 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.state_dict()
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        keys = matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
-        check_matrices(state, keys if self.feedback.keep else [])
+        check_matrices(state, self._keys() if self.feedback.keep else [])
         self.feedback.check_state_dict(state)
+
+    def _keys(self) -> list[str]:
+        return matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.feedback.load_state_dict(state)

@@ -88,6 +88,23 @@ def test_seed_alone_decides(distribution: str) -> None:
     assert not torch.allclose(first, other)
 
 
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian", "orthogonal"])
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_default_type_does_not_change_the_draw(distribution: str, default: torch.dtype) -> None:
+    options: MatrixOptions = {"distribution": distribution, "seed": 3}
+    matrices = [dfa.FeedbackMatrices(**options) for _ in range(2)]
+    error, wanted = torch.ones(2, 4), points(p=torch.zeros(2, 9))
+    matrices[0].prepare("", error, wanted)
+    torch.set_default_dtype(default)
+    try:
+        matrices[1].prepare("", error, wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    (expected,), (found,) = (one.drawn.values() for one in matrices)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_projection_of_rows() -> None:
     (matrix,) = drawn(3, 8)
     error = torch.randn(5, 3)
@@ -237,3 +254,30 @@ def test_width_that_changed() -> None:
     matrices.signals("", torch.zeros(2, 3), points(here=torch.zeros(2, 4)))
     with pytest.raises(dfa.FeedbackError, match=r"has shape \(3, 4\), error and points now need \(3, 5\)"):
         matrices.signals("", torch.zeros(2, 3), points(here=torch.zeros(2, 5)))
+
+
+class Slashed(nn.Module):
+    """Two modules whose names differ in a dot and a slash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = nn.ModuleDict({"a/b": nn.Linear(4, 4), "a": nn.ModuleDict({"b": nn.Linear(4, 4)})})
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in ("d.a/b", "d.a.b"):
+            x = self.get_submodule(name)(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+@pytest.mark.parametrize("name", ["dfa", "dkp", "fdfa"])
+def test_points_whose_matrices_would_have_one_name(name: str) -> None:
+    options: dict[str, Any] = {"sharing": "per_point"} if name == "dfa" else {}
+    model = Slashed()
+    with pytest.raises(dfa.FeedbackError, match=r"matrices of 'd.a/b' and 'd.a.b' would both be called"):
+        dfa.RULES.build(name, model, ["d.a/b", "d.a.b"], **options)
+    with pytest.raises(dfa.FeedbackError, match=r"matrices of 'd.a/b' and 'd.a.b' would both be called"):
+        dfa.RULES.build(name, model, ["head"], error_at=["d.a/b", "d.a.b"], **options)
+    with dfa.DirectFeedbackAlignment(model, ["d.a/b", "d.a.b"]) as rule:  # which share a matrix
+        rule.backward(model(torch.randn(2, 4)).sum())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import dfa
-from dfa.feedback.order import RowOrder, check_samples, counts_neighbours
+from dfa.feedback.order import RowOrder, check_samples, counts_neighbours, sample_dims
 from dfa.hooks.points import Point
 
 SAME = [
@@ -105,3 +105,21 @@ def test_where_nothing_but_the_number_of_rows_is_known(
     point: tuple[int, ...], error: tuple[int, ...], counted: bool
 ) -> None:
     assert counts_neighbours(torch.Size(point), torch.Size(error)) == counted
+
+
+@pytest.mark.parametrize(
+    ("point", "samples", "dims"),
+    [
+        ((6, 8), 6, [0]),
+        ((6, 6, 8), 6, [0]),
+        ((6, 6, 2, 2), 6, [0, 1]),
+        ((12, 6, 2, 2), 6, [1]),
+        ((13, 6, 2, 2), 6, []),
+        ((12, 8), 6, []),
+        ((1, 8), 1, []),
+        ((0, 8), 0, []),
+        ((), 6, []),
+    ],
+)
+def test_where_samples_may_lie(point: tuple[int, ...], samples: int, dims: list[int]) -> None:
+    assert sample_dims(torch.Size(point), samples) == dims

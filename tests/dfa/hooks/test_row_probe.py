@@ -1,5 +1,7 @@
 """Several rows of a point for a row of the error: exact where they are neighbours, refused where they are not."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from math import sqrt
 
@@ -103,6 +105,42 @@ def test_rows_in_another_order_are_refused(kind: Callable[[], nn.Module], name: 
         dfa.FeedbackError, match=r"point 'trunk' has the shape .* its rows are not in the error's order"
     ):
         model(inputs(model))
+
+
+class Parts(Model):
+    """A Siamese network whose parts are called by themselves."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.trunk(torch.cat([x[:, 0], x[:, 1]]))
+
+    def decode(self, hidden: Tensor) -> Tensor:
+        one, other = hidden.chunk(2)
+        return self.head((one - other).abs())
+
+
+@pytest.mark.parametrize("name", ["dfa", "identity", "dkp", "highway"])
+def test_parts_called_by_themselves_are_tried_too(name: str) -> None:
+    torch.manual_seed(0)
+    model = Parts().double()
+    rule = dfa.RULES.build(name, model, "trunk", error_at="head")
+    x = torch.randn(6, 2, 5, dtype=torch.double)
+    rule.backward(loss_of(model.decode(model.encode(x))))
+    with pytest.raises(dfa.FeedbackError, match="its rows are not in the error's order"):
+        model.decode(model.encode(x))
+
+
+def test_a_trial_keeps_no_pass_alive() -> None:
+    """Passes of parts whose error never comes go with their graph, while a trial is due."""
+    model = Parts().double()
+    activations: list[weakref.ref[Tensor]] = []
+    model.trunk.register_forward_hook(lambda *call: activations.append(weakref.ref(call[2])))
+    rule = dfa.DirectFeedbackAlignment(model, "trunk", error_at="head")
+    x = torch.randn(6, 2, 5, dtype=torch.double)
+    rule.backward(loss_of(model.decode(model.encode(x))))
+    for _ in range(3):
+        model.encode(x)
+    gc.collect()
+    assert [alive() for alive in activations] == [None] * 4
 
 
 def test_order_that_the_user_has_named() -> None:
