@@ -1,6 +1,6 @@
 """Finding modules by the pattern of their name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -78,6 +78,13 @@ def inner_model(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Iterate over the names of all modules in the order that the model defines them, those inside one before it."""
+    for name, child in module.named_children():
+        yield from children_first(child, f"{prefix}.{name}" if prefix else name)
+    yield prefix
 
 
 def is_compiled(module: nn.Module) -> bool:

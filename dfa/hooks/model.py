@@ -1,6 +1,5 @@
 """Hooks on a model: they find the feedback points and error tensors of each forward pass and cut the graph there."""
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.cuts import AddedPoints, Cuts
 from dfa.hooks.graphs import runs_again
 from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
@@ -21,6 +21,7 @@ from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import FirstPasses
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
+from dfa.hooks.trainable import Trainable
 from dfa.patterns import find_modules
 
 
@@ -45,6 +46,8 @@ class FeedbackHooks:
         mode: see above.
         points: names of the feedback points.
         error_names: names of the modules, or fields, that are an error tensor.
+        trainable: checks that something learns below points.
+        arrivals: tells who sends the errors that arrive.
         compiled_pass: whether an error tensor was reached inside a compiled graph since the last backward.
 
     Raises:
@@ -69,18 +72,20 @@ class FeedbackHooks:
         self._lone_points: WeakSet[LonePoint] = WeakSet()
         self._by_parts, self._whole_calls_for = False, ""
         self._first_passes = FirstPasses(model)
-        self._going_backward = self._plain_backward_told = False
-        point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
+        self.arrivals = Arrivals()
+        point_modules, silent_modules = find_modules(model, patterns_of(points)), find_modules(model, silent)
+        point_names = {module: name for name, module in point_modules.items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
         error_names = {module: name for name, module in error_modules.items()}
-        silent_names = {module: name for name, module in find_modules(model, silent).items()}
+        silent_names = {module: name for name, module in silent_modules.items()}
         # Names only: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
         self._targets = find_targets(model, points)
         self._added = AddedPoints(model, patterns_of(points))
-        self._cuts = Cuts(model, find_modules(model, patterns_of(points)), find_modules(model, silent))
+        self._cuts = Cuts(model, point_modules, silent_modules)
+        self.trainable = Trainable(model, point_modules)
         occupy(model)
         self._vacate = lambda: vacate(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
@@ -113,15 +118,6 @@ class FeedbackHooks:
             yield
         finally:
             self.mode, self._records, self._passes, self._by_parts = before
-
-    @contextmanager
-    def going_backward(self) -> Iterator[None]:
-        """Run a block in which errors may arrive; elsewhere someone has called `loss.backward()` itself."""
-        self._going_backward = True
-        try:
-            yield
-        finally:
-            self._going_backward = False
 
     def record_with(self, recorder: Recorder) -> None:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
@@ -157,17 +153,6 @@ class FeedbackHooks:
         """See `Cuts.check` and `AddedPoints.check`."""
         self._cuts.check()
         self._added.check()
-
-    def check_backward(self) -> bool:
-        """Warn, once, where a backward pass was not begun by the rule; return whether it was."""
-        if not (self._going_backward or self._plain_backward_told):
-            self._plain_backward_told = True
-            warnings.warn(
-                "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule",
-                UserWarning,
-                stacklevel=3,
-            )
-        return self._going_backward
 
     def _trains(self) -> bool:
         """Whether a call of the model that begins or ends now is one to take note of."""
@@ -262,7 +247,7 @@ class FeedbackHooks:
         if torch.compiler.is_compiling():
             self.compiled_pass = True
         else:
-            record.arrival = self.check_backward
+            record.arrival = self.arrivals.check
             self._records = [alive for alive in self._records if alive() is not None]
             self._records.append(weakref.ref(record))
         return passed_on

@@ -196,21 +196,3 @@ class Recorder:
         activations = (point.activation for point in points)
         passed_on: Tensor = _BroadcastError.apply(self._source, record, points, tensor, *activations)
         return record, passed_on
-
-
-def check_trainable(points: Sequence[Point], known: set[str] | None = None) -> None:
-    """Check that every signal reaches something that learns.
-
-    Args:
-        points: of a forward pass.
-        known: names of points with something trainable below them in an earlier pass, as a block may be skipped in this
-            one; those of this pass are added.
-
-    Raises:
-        PointError: a point has no trainable parameter below it.
-    """
-    known = set() if known is None else known
-    known.update(point.name for point in points if point.activation.requires_grad)
-    for point in points:
-        if not (point.activation.requires_grad or point.name in known):
-            raise PointError(f"feedback point '{point.name}' has nothing below it that could learn")

@@ -1,6 +1,5 @@
 """The window control: backpropagation in the topmost layers, and nothing below."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from math import ceil
@@ -18,7 +17,7 @@ from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
-from dfa.patterns import find_modules, inner_model
+from dfa.patterns import children_first, find_modules, inner_model
 from dfa.values import check_count, check_number
 
 
@@ -146,14 +145,8 @@ def _points_by_error(model: nn.Module, points: Points, error_at: Patterns) -> li
     errors, _ = find_error_tensors(model, error_patterns(points, error_at))
     groups: dict[object, list[str]] = {}
     passed = 0
-    for name in _children_first(inner_model(model)):
+    for name in children_first(inner_model(model)):
         if name in wanted:
             groups.setdefault(targets.get(name, passed), []).append(name)
         passed += name in errors
     return list(groups.values())
-
-
-def _children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    for name, child in module.named_children():
-        yield from _children_first(child, f"{prefix}.{name}" if prefix else name)
-    yield prefix
