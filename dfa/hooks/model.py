@@ -19,7 +19,7 @@ from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_
 from dfa.hooks.passes import Passes
 from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import FirstPasses
+from dfa.hooks.surroundings import FirstPasses, check_no_transform
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
 from dfa.hooks.trainable import Trainable
 from dfa.patterns import find_modules
@@ -139,6 +139,7 @@ class FeedbackHooks:
         """Forget all passes that no backward has used."""
         self._records, self._passes, self.compiled_pass = [], Passes(), False
         self._recorder.reset()
+        self._first_passes.end()
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -212,7 +213,10 @@ class FeedbackHooks:
         self._cuts.note(name)
         alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":
+            if not torch.compiler.is_compiling():
+                check_no_transform(but_vmap=not self.error_names)
             kept, handed_on = self._recorder.at_point(name, activation)
+            self._first_passes.note(name, lambda: self._recorder.below(kept))
         elif self.mode == "recompute":
             kept, handed_on = self._recorder.at_point_of_part(name, activation)
         elif self.mode == "describe":

@@ -173,6 +173,10 @@ class Recorder:
             return Point(name, activation), handed_on.requires_grad_().clone()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
 
+    def below(self, point: Point) -> Sequence[Tensor]:
+        """Return tensors that the last point was computed from, with their graph."""
+        return [point.activation]
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Do as `at_point` where a part of the model runs by itself."""
         return Point(name, activation), activation.detach()

@@ -145,7 +145,8 @@ def _acting_rows(
     outputs, arriving = [error], [numbers]
     acting: dict[int, Any] = {}
     for point, entry in reversed(entries):
-        (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, materialize_grads=True)
+        with torch._C.DisableTorchFunction():  # a model's own derivatives are watched, see `DerivativeWatch`
+            (received,) = torch.autograd.grad(outputs, [entry], arriving, retain_graph=True, materialize_grads=True)
         acting[id(point)] = as_rows(received, leading).ne(0).any(1)
         if point.activation.requires_grad:
             outputs, arriving = [*outputs, point.activation], [*arriving, received]
