@@ -1,4 +1,4 @@
-"""Derivatives that a model takes within its own forward pass: past a feedback point they would lack what lies below."""
+"""Derivatives of a model by what lies below a feedback point, which they would lack where the graph is cut."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -6,12 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from dfa.errors import PointError
 from dfa.hooks.graphs import leaves_below, nodes_below
+from dfa.hooks.outputs import tensors_in
 from dfa.hooks.passes import is_called
+from dfa.hooks.placing import Hook
+from dfa.hooks.points import DERIVATIVE, Mode, Recorder
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+
+
+class FrozenRecorder(Recorder):
+    """Records nothing, for rules that send nothing below their points, and refuses derivatives that are derived again.
+
+    They would lack all that lies below the points, and no error tensor is there to tell.
+    """
+
+    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
+        def watch(module: nn.Module, arguments: Any, output: Any) -> None:
+            if mode() == "cut" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                for tensor in tensors_in(output):
+                    if tensor.requires_grad:
+                        tensor.register_hook(_refuse_derivative)
+
+        return [model.register_forward_hook(Hook(watch))]
+
+
+@unserializable_hook
+def _refuse_derivative(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise PointError(DERIVATIVE)
 
 
 class DerivativeWatch(TorchFunctionMode):

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
 from dfa.hooks.cuts import AddedPoints
+from dfa.hooks.derivatives import FrozenRecorder
 from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
@@ -87,7 +88,8 @@ class Window(Rule):
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0) if learning else Uses()
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
-        return FeedbackHooks(self.model, [name for frozen, _ in self._groups for name in frozen], None, silent)
+        frozen = [name for frozen, _ in self._groups for name in frozen]
+        return FeedbackHooks(self.model, frozen, None, silent, FrozenRecorder() if frozen or silent else None)
 
     def backward(self, loss: Tensor) -> None:
         self.hooks.check_all_reached()

@@ -130,3 +130,56 @@ def test_an_interruption_leaves_no_watch_that_refuses(batch: tuple[Tensor, ...])
     torch.autograd.grad(x.square().sum(), x)
     rule.close()
     assert torch.overrides._len_torch_function_stack() == 0
+
+
+FROZEN: list[tuple[str, dict[str, Any]]] = [("shallow", {}), ("window", {"layers": 0}), ("window", {"layers": 1})]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["a tensor", "in a dictionary"])
+@pytest.mark.parametrize(("name", "options"), FROZEN, ids=[f"{name} {options}" for name, options in FROZEN])
+def test_a_penalty_under_rules_that_send_nothing(
+    name: str, options: dict[str, Any], wrapped: bool, mlp: nn.Sequential, batch: tuple[Tensor, Tensor]
+) -> None:
+    """The derivative by the inputs would end at the points; in a pause it is autograd's."""
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.past = mlp, nn.Linear(5, 3).double()
+
+        def forward(self, x: Tensor) -> Any:
+            found = self.layers(x) + self.past(x)
+            return {"scores": [found]} if wrapped else found
+
+    model = Wrapped()
+
+    def scores(x: Tensor) -> Tensor:
+        found = model(x)
+        return found["scores"][0] if wrapped else found
+
+    def penalty() -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(scores(x).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    exact = backpropagated(model, penalty)
+    rule = dfa.RULES.build(name, model, ["layers.1", "layers.3"], **options)
+    usual = one_step(rule, model, lambda: scores(batch[0]).square().mean())
+    with pytest.raises(dfa.PointError, match=r"create_graph.*rule\.paused"):
+        penalty()
+    with rule.paused():
+        paused = penalty()
+    found = one_step(rule, model, lambda: scores(batch[0]).square().mean() + paused)
+    expected = {key: usual.get(key, 0) + exact.get(key, 0) for key in {**usual, **exact}}
+    assert_same(found, expected, tolerance=1e-9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["dfa", "shallow", "window"])
+def test_a_part_under_a_transform(name: str, mlp: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
+    """Outside of any call of the model, only a point can tell."""
+    with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:
+        with pytest.raises(dfa.PointError, match=r"transforms of torch\.func"):
+            torch.func.grad(lambda x: mlp[:3](x).sum())(batch[0])
+        with rule.paused():
+            found = torch.func.grad(lambda x: mlp[:3](x).sum())(batch[0])
+    assert torch.equal(found, torch.func.grad(lambda x: mlp[:3](x).sum())(batch[0]))
