@@ -19,7 +19,7 @@ from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_
 from dfa.hooks.passes import Passes
 from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import FirstPasses, check_no_transform
+from dfa.hooks.surroundings import FirstPasses, check_no_backward_hooks, check_no_transform
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
 from dfa.hooks.trainable import Trainable
 from dfa.patterns import find_modules
@@ -196,7 +196,7 @@ class FeedbackHooks:
                 self._cuts.note(silent)
                 output = output if self.mode == "observe" else detach_all(output, f"silent module '{silent}'")
             if point is not None:
-                output = self._at_point(point, output)
+                output = self._at_point(point, module, output)
             if self.mode != "recompute":
                 for name in errors:
                     tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
@@ -208,13 +208,15 @@ class FeedbackHooks:
 
         return hook
 
-    def _at_point(self, name: str, output: Any) -> Any:
+    def _at_point(self, name: str, module: nn.Module, output: Any) -> Any:
         activation = first_tensor(output, f"feedback point '{name}'")
         self._cuts.note(name)
         alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":
             if not torch.compiler.is_compiling():
                 check_no_transform(but_vmap=not self.error_names)
+                if self.error_names:
+                    check_no_backward_hooks(name, module)
             kept, handed_on = self._recorder.at_point(name, activation)
             self._first_passes.note(name, lambda: self._recorder.below(kept))
         elif self.mode == "recompute":

@@ -33,6 +33,21 @@ def check_no_transform(but_vmap: bool = False) -> None:
         )
 
 
+def check_no_backward_hooks(point: str, module: nn.Module) -> None:
+    """Check that a point's module has no backward hooks.
+
+    PyTorch puts them on what leaves the module, which is a copy that signals do not start at.
+
+    Raises:
+        PointError: it has.
+    """
+    if module._backward_hooks or module._backward_pre_hooks:
+        raise PointError(
+            f"feedback point '{point}' has a backward hook, which would never run, for signals start inside of it: put"
+            " the hook on a module inside or below the point"
+        )
+
+
 def _only_vmap() -> bool:
     functorch: Any = torch._C._functorch
     return all(each.key() == functorch.TransformType.Vmap for each in functorch.get_interpreter_stack() or ())
