@@ -1,6 +1,6 @@
 """Whether something can learn from the signal of a feedback point."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -14,7 +14,8 @@ class Trainable:
 
     Layer drop may leave out a block in any forward pass, the first one and the first after a checkpoint included. So a
     point whose output has no gradient in a pass counts as trainable by the parameters of its own module, of the modules
-    that the model defines between the point before and this one, and of those that hold the point.
+    that the model defines between the point before and this one, and of those that hold the point: as they are, or as
+    they were when the rule was made, for layers may be frozen halfway.
 
     Args:
         model: which the points are part of.
@@ -22,12 +23,12 @@ class Trainable:
     """
 
     def __init__(self, model: nn.Module, points: Mapping[str, nn.Module]) -> None:
-        # Behind functions: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
-        self._own = lambda name: points[name].parameters()
-        self._around = lambda name: _parameters_around(inner_model(model), name, points)
+        # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
+        self._find = lambda: _points_that_learn(inner_model(model), points)
+        self._at_start = self._find()
 
     def check(self, points: Sequence[Point]) -> None:
-        """Check that every signal reaches something that learns, or would if nothing were left out.
+        """Check that every signal reaches something that learns, or would if nothing were left out or frozen since.
 
         Args:
             points: of a forward pass.
@@ -35,26 +36,28 @@ class Trainable:
         Raises:
             PointError: a point has no trainable parameter below it.
         """
-        running = {point.name for point in points if point.activation.requires_grad}
-        for name in dict.fromkeys(point.name for point in points):
-            if not (name in running or _learn(self._own(name)) or _learn(self._around(name))):
-                raise PointError(f"feedback point '{name}' has nothing below it that could learn")
+        learning = {point.name for point in points if point.activation.requires_grad} | self._at_start
+        idle = [point.name for point in points if point.name not in learning]
+        if idle and (idle := [name for name in idle if name not in self._find()]):
+            raise PointError(f"feedback point '{idle[0]}' has nothing below it that could learn")
 
 
-def _learn(parameters: Iterator[nn.Parameter]) -> bool:
-    return any(parameter.requires_grad for parameter in parameters)
-
-
-def _parameters_around(model: nn.Module, point: str, points: Mapping[str, nn.Module]) -> Iterator[nn.Parameter]:
-    """Iterate over the parameters of modules that hold a point, or are defined between the one before and this one."""
-    between: list[str] = []
+def _points_that_learn(model: nn.Module, points: Mapping[str, nn.Module]) -> set[str]:
+    """Return the points with a trainable parameter in them, around them or defined between them and the one before."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    learning = {name for name, module in modules.items() if _learns(module)}
+    found = {name for name, module in points.items() if any(one.requires_grad for one in module.parameters())}
+    between = False
     for name in children_first(model):
-        if name == point:
-            break
         if name in points:
-            between = []
+            around = (name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1))
+            if between or "" in learning or any(outer in learning for outer in around):
+                found.add(name)
+            between = False
         else:
-            between.append(name)
-    parts = point.split(".")
-    for name in (*between, *(".".join(parts[:depth]) for depth in range(len(parts)))):
-        yield from model.get_submodule(name).parameters(recurse=False)
+            between = between or name in learning
+    return found
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))

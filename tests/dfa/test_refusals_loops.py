@@ -1,7 +1,6 @@
 """Models and loops that change a model, write into its output or leave out parts of it: right or refused."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -93,86 +92,6 @@ def test_points_on_flattened_rows_inside_checkpoints(name: str) -> None:
 
     for found, expected in zip(train(True), train(False), strict=True):
         assert_same(found, expected, tolerance=1e-6)
-
-
-class Skipping(nn.Module):
-    """A residual block that stochastic depth may skip."""
-
-    skip = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if self.skip else x + torch.tanh(self.layer(x))
-
-
-@pytest.mark.parametrize("name", ["dfa", "identity", "dkp", "fdfa"])
-def test_a_block_that_is_skipped_now_and_then(name: str, batch: Batch) -> None:
-    blocks = [Skipping() for _ in range(3)]
-    model = nn.Sequential(nn.Linear(5, 4), *blocks, nn.Linear(4, 3)).double()
-    with dfa.RULES.build(name, model, ["1", "2", "3"]) as rule:
-        for blocks[1].skip in (False, True, False):
-            learned = {name[0] for name in step(rule, model, batch)}
-            assert learned == set("01234") - ({"2"} if blocks[1].skip else set())
-    blocks[1].requires_grad_(False)
-    model[0].requires_grad_(False)
-    blocks[0].requires_grad_(False)
-    with dfa.RULES.build(name, model, ["1", "3"]) as rule, pytest.raises(dfa.PointError, match="'1' has nothing below"):
-        step(rule, model, batch)
-
-
-class Gated(nn.Module):
-    """A network with a residual block whose point, an activation function, has no parameters of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.block, self.act, self.head = nn.Linear(5, 4), Skipping(), nn.Tanh(), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.act(self.block(self.embed(x))))
-
-
-DROPPED: list[tuple[str, dict[str, Any]]] = [
-    ("dfa", {}),
-    ("identity", {}),
-    ("drtp", {}),
-    ("dkp", {}),
-    ("low_rank", {"rank": 2}),
-    ("fdfa", {}),
-    ("grape", {}),
-    ("highway", {}),
-    ("calibrate", {"every": 2}),
-    ("dfa", {"memory": "recompute"}),
-]
-
-
-@pytest.mark.filterwarnings("ignore:.*no point has the shape of the error:UserWarning")
-@pytest.mark.parametrize(("name", "options"), DROPPED, ids=[f"{name} {options}" for name, options in DROPPED])
-def test_a_block_that_the_first_passes_skip(name: str, options: dict[str, Any], batch: Batch) -> None:
-    """Nothing is sent to it then; all others learn as they would without its point."""
-    blocks = Skipping(), Skipping()
-    model = nn.Sequential(nn.Linear(5, 4), *blocks, nn.Linear(4, 3)).double()
-    blocks[1].skip = True
-    with dfa.RULES.build(name, model, ["0", "1", "2"], **options) as rule:
-        steps = [step(rule, model, batch) for _ in range(2)]
-    assert {key[0] for key in steps[1]} == set("013")
-    if name != "calibrate":
-        with dfa.RULES.build(name, model, ["0", "1"], **options) as rule:
-            expected = step(rule, model, batch)
-        if name not in ("fdfa", "grape", "highway", "identity"):  # which depend on the number of points
-            assert_same(steps[0], expected, tolerance=1e-9)
-
-
-def test_a_skipped_block_below_a_point_without_parameters(batch: Batch) -> None:
-    model = Gated().double()
-    model.block.skip = True
-    with dfa.DirectFeedbackAlignment(model, ["embed", "act"]) as rule:
-        assert {key.split(".")[0] for key in step(rule, model, batch)} == {"embed", "head"}
-        model.block.requires_grad_(False)
-        with pytest.raises(dfa.PointError, match="'act' has nothing below"):
-            step(rule, model, batch)
 
 
 CUTTING = ["dfa", "shallow", "window", "identity", "highway", "dkp", "fdfa"]
