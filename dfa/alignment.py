@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from dfa.base.direct import DirectRule
+from dfa.base.rule import Rule
 from dfa.errors import PointError
 from dfa.feedback.matrices import as_rows
 from dfa.precision import at_least_single
+from dfa.rules.calibrate import Calibrated
 
 NEGLIGIBLE = 1e-8
 """Components at most this large count as zero (Launay et al., 2020)."""
@@ -56,7 +58,7 @@ def _without_negligible(rows: Tensor) -> Tensor:
     return hardshrink(at_least_single(rows), NEGLIGIBLE)
 
 
-def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str, PointAlignment]:
+def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, PointAlignment]:
     """Compare a rule's signal with backpropagation's at every feedback point, in the order of the points.
 
     One ordinary forward pass is run without cuts; backpropagation's signals are its gradients at the points, the
@@ -64,12 +66,20 @@ def measure_alignment(rule: DirectRule, loss: Callable[[], Tensor]) -> dict[str,
     Parameters' gradients stay untouched. Forward passes that came before and await their backward are kept.
 
     Args:
-        rule: a direct rule, hooked on its model.
+        rule: a direct rule, hooked on its model. Of `calibrate` the other rule is measured.
         loss: runs the model and returns the loss.
 
     Raises:
-        PointError: the loss does not depend on the error tensor or on a point.
+        PointError: the loss does not depend on the error tensor or on a point, or the rule is none that sends an error
+            to points.
     """
+    if isinstance(rule, Calibrated):
+        rule = rule.inner
+    if not isinstance(rule, DirectRule):
+        raise PointError(
+            f"rule '{rule.name}' has no signals to compare with backpropagation's: only direct rules send the error to"
+            " their points"
+        )
     # A compiled graph hands out activations that its own later part does not hang on, so it is run uncompiled here.
     uncompiled = torch.compiler.set_stance("force_eager")
     with rule.hooks.switched("observe"), torch.enable_grad(), uncompiled:

@@ -1,6 +1,6 @@
 """Finding modules by the pattern of their name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -49,7 +49,8 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     The empty pattern names the model itself.
 
     Raises:
-        PointError: a pattern fits no module; the message names it and lists candidates.
+        PointError: a pattern fits no module; the message names it and lists candidates. Of a module with several names
+            only the first one counts.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     modules = dict(inner_model(model).named_modules())
@@ -57,11 +58,23 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     found: dict[str, nn.Module] = {}
     for pattern in patterns:
         if not any(matches(name, pattern) for name in modules):
-            raise PointError(f"pattern '{pattern}' matches no module; {candidates(pattern, list(modules))}")
+            raise PointError(f"pattern '{pattern}' {_reason(model, pattern, modules)}")
     for name, module in modules.items():
         if any(matches(name, pattern) for pattern in patterns):
             found[name] = module
     return found
+
+
+def _reason(model: nn.Module, pattern: str, modules: dict[str, nn.Module]) -> str:
+    """Say why a pattern fits none of a model's modules, which it may name by another of their names."""
+    for name, module in inner_model(model).named_modules(remove_duplicate=False):
+        if matches(name, pattern):
+            first = next(other for other, one in modules.items() if one is module)
+            return (
+                f"matches '{name}', which is the same module as '{first}': name it '{first}', which stands for all"
+                " places that it runs at, or let each place have a module of its own"
+            )
+    return f"matches no module; {candidates(pattern, list(modules))}"
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:
@@ -78,6 +91,13 @@ def inner_model(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Iterate over the names of all modules in the order that the model defines them, those inside one before it."""
+    for name, child in module.named_children():
+        yield from children_first(child, f"{prefix}.{name}" if prefix else name)
+    yield prefix
 
 
 def is_compiled(module: nn.Module) -> bool:

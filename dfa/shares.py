@@ -13,7 +13,8 @@ from torch import Tensor
 from dfa.base.direct import DirectRule
 from dfa.base.rule import Rule
 from dfa.errors import PointError
-from dfa.hooks.points import ForwardRecord, Point, Recorder, check_trainable
+from dfa.hooks.graphs import backward_from
+from dfa.hooks.points import ForwardRecord, Point, Recorder
 from dfa.hooks.segments import SegmentedRecord
 from dfa.rules.shallow import Shallow
 
@@ -73,7 +74,7 @@ class BackwardShare:
         rule = self._rule
         passes = rule.recorded_passes(loss)
         records = [record for record in passes if isinstance(record, SegmentedRecord)]
-        with rule.scaled_as(loss), rule.hooks.going_backward():
+        with rule.scaled_as(loss), rule.hooks.arrivals.expected():
             self._train(rule, loss, records)
         rule.forget_trained(records)
         for record in records:
@@ -81,8 +82,7 @@ class BackwardShare:
                 record.release()
 
     def _train(self, rule: DirectRule, loss: Tensor, records: Sequence[SegmentedRecord]) -> None:
-        roots: list[Tensor] = []
-        gradients: list[Tensor] = []
+        arriving: list[tuple[Tensor, Tensor]] = []
         trained: list[SegmentedRecord] = []
         errors = self._errors(loss, [record.leaf for record in records])
         for record, error in zip(reversed(records), reversed(errors), strict=True):  # as autograd comes to them
@@ -90,17 +90,14 @@ class BackwardShare:
             if error is None:
                 continue
             trained.append(record)
-            check_trainable(record.points)
+            rule.hooks.trainable.check(record.points)
             signals = rule.training_signals(record.error_name, error, record.points)
             for point, signal in zip(record.points, signals, strict=True):
                 if point.name in self._own:
-                    roots.append(point.activation)
-                    gradients.append(signal)
-            if self._last and record.output.requires_grad:
-                roots.append(record.output)
-                gradients.append(error)
-        if roots:
-            torch.autograd.backward(roots, gradients)
+                    arriving.append((point.activation, signal))
+            if self._last:
+                arriving.append((record.output, error))
+        backward_from(arriving)
         if leaking := [record for record in records if record.leaf.grad is not None]:
             name = leaking[0].error_name or "model output"
             raise PointError(f"signals arrive at error tensor '{name}', too: the backward pass cannot be shared")

@@ -13,7 +13,7 @@ from dfa.base.scaling import factors_of, scale_among
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, check_trainable
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
@@ -105,7 +105,6 @@ class DirectRule(Rule):
         self.parallel = parallel
         self._codec = parse_codec(codec)
         self._warned: set[str] = set()
-        self._trainable: set[str] = set()  # points with something below them that has learned
         check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 
@@ -203,7 +202,7 @@ class DirectRule(Rule):
         records = self.recorded_passes(loss)
         segmented = [record for record in records if isinstance(record, SegmentedRecord)]
         before = self._learned() if self.hooks.compiled_pass else None
-        with self.scaled_as(loss), self.hooks.going_backward():
+        with self.scaled_as(loss), self.hooks.arrivals.expected():
             loss.backward()
             self._train_segments(segmented)
         if before is not None and before == self._learned():  # a compiled pass does not tell that it goes backward
@@ -237,7 +236,7 @@ class DirectRule(Rule):
         check_differentiable(loss)
         for record in records:
             if not isinstance(record, SegmentedRecord):
-                check_trainable(record.points, self._trainable)
+                self.hooks.trainable.check(record.points)
         return records
 
     def forget_trained(self, records: Sequence[ForwardRecord]) -> None:

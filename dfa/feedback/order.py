@@ -1,11 +1,15 @@
 """Whether rows of a feedback point and of the error that are counted alike belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from dfa.errors import FeedbackError
 from dfa.hooks.points import Point
+
+IN_ORDER = "rows in order"
+"""Key of what a `RowOrder` knows, in a saved state."""
 
 
 class RowOrder:
@@ -23,6 +27,15 @@ class RowOrder:
         self._batch_dims = batch_dims
         self._known: set[str] = set()
 
+    def state(self, points: Sequence[str]) -> dict[str, Tensor]:
+        """Return the state to be saved: which points once were in the error's order; no entry if none was."""
+        return {IN_ORDER: torch.tensor([name in self._known for name in points])} if self._known else {}
+
+    def load(self, state: Mapping[str, Tensor], points: Sequence[str]) -> None:
+        """Take up a saved state; older ones have no entry, and no point counts then."""
+        known = state[IN_ORDER].tolist() if IN_ORDER in state else []
+        self._known = {name for name, sure in zip(points, known, strict=False) if sure}
+
     def check(self, error: torch.Size, points: Sequence[Point]) -> None:
         """Check that all dimensions of the error but the last count rows that are the points', in one order.
 
@@ -39,13 +52,19 @@ class RowOrder:
         for point in points:
             sure = _is_in_order(point.activation.shape, error, point.name)
             if sure and not torch.compiler.is_compiling():
-                self._known.add(point.name)
+                if _may_be_doubtful(point.activation.shape, error):
+                    self._known.add(point.name)
             elif not sure and point.name not in self._known:
                 raise FeedbackError(
                     f"point '{point.name}' of shape {tuple(point.activation.shape)} and the error of shape"
                     f" {tuple(error)} may have rows in different orders, such as (batch, time) and (time, batch):"
                     f" if the order is the same, say so with batch_dims={max(1, len(error) - 1)}"
                 )
+
+
+def _may_be_doubtful(point: torch.Size, error: torch.Size) -> bool:
+    """Whether tensors of so many dimensions may have sizes that cannot tell."""
+    return len(point) > 2 if len(error) == 3 else len(error) < 3 and len(point) == 3
 
 
 def check_samples(error: torch.Size, points: Sequence[Point]) -> None:

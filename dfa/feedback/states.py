@@ -83,6 +83,11 @@ def check_matrices(state: Any, keys: Iterable[str]) -> None:
             raise FeedbackError(f"the saved state has something else in the place of matrix '{key}'")
 
 
+def without_entry(state: Any, key: str) -> Any:
+    """Return a saved state without one of its entries; what is no mapping is left to the checks."""
+    return {name: value for name, value in state.items() if name != key} if isinstance(state, Mapping) else state
+
+
 def check_known(state: Any, keys: Iterable[str]) -> None:
     """Check that a saved state has no other entries than some.
 

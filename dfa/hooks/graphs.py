@@ -53,3 +53,15 @@ def next_node_number() -> int:
 def runs_again() -> bool:
     """Whether this runs in the middle of a backward pass, as when a checkpoint runs its part again."""
     return torch._C._current_graph_task_id() != -1
+
+
+def backward_from(arriving: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Go backward from tensors with what arrives at each, but for those without a graph; return whether there were any.
+
+    A point has none where layer drop, say, has left out all that lies below it.
+    """
+    reached = [(tensor, gradient) for tensor, gradient in arriving if tensor.requires_grad]
+    if reached:
+        tensors, gradients = zip(*reached, strict=True)
+        torch.autograd.backward(tensors, gradients)
+    return bool(reached)

@@ -1,6 +1,5 @@
 """Hooks on a model: they find the feedback points and error tensors of each forward pass and cut the graph there."""
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.cuts import AddedPoints, Cuts
 from dfa.hooks.graphs import runs_again
 from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
@@ -19,8 +19,9 @@ from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_
 from dfa.hooks.passes import Passes
 from dfa.hooks.placing import Hook, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import FirstPasses
+from dfa.hooks.surroundings import FirstPasses, check_no_backward_hooks, check_no_transform
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
+from dfa.hooks.trainable import Trainable
 from dfa.patterns import find_modules
 
 
@@ -45,8 +46,9 @@ class FeedbackHooks:
         mode: see above.
         points: names of the feedback points.
         error_names: names of the modules, or fields, that are an error tensor.
+        trainable: checks that something learns below points.
+        arrivals: tells who sends the errors that arrive.
         compiled_pass: whether an error tensor was reached inside a compiled graph since the last backward.
-        is_going_backward: whether errors may arrive now, see `going_backward`.
 
     Raises:
         PointError: a pattern matches nothing, or the model has a rule already; in a forward pass, an output without a
@@ -70,17 +72,20 @@ class FeedbackHooks:
         self._lone_points: WeakSet[LonePoint] = WeakSet()
         self._by_parts, self._whole_calls_for = False, ""
         self._first_passes = FirstPasses(model)
-        self.is_going_backward = self._plain_backward_told = False
-        point_names = {module: name for name, module in find_modules(model, patterns_of(points)).items()}
+        self.arrivals = Arrivals()
+        point_modules, silent_modules = find_modules(model, patterns_of(points)), find_modules(model, silent)
+        point_names = {module: name for name, module in point_modules.items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
         error_names = {module: name for name, module in error_modules.items()}
-        silent_names = {module: name for name, module in find_modules(model, silent).items()}
+        silent_names = {module: name for name, module in silent_modules.items()}
         # Names only: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
-        self._targets, self._added = find_targets(model, points), AddedPoints(model, patterns_of(points))
-        self._cuts = Cuts(model, find_modules(model, patterns_of(points)), find_modules(model, silent))
+        self._targets = find_targets(model, points)
+        self._added = AddedPoints(model, patterns_of(points))
+        self._cuts = Cuts(model, point_modules, silent_modules)
+        self.trainable = Trainable(model, point_modules)
         occupy(model)
         self._vacate = lambda: vacate(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
@@ -114,15 +119,6 @@ class FeedbackHooks:
         finally:
             self.mode, self._records, self._passes, self._by_parts = before
 
-    @contextmanager
-    def going_backward(self) -> Iterator[None]:
-        """Run a block in which errors may arrive; elsewhere someone has called `loss.backward()` itself."""
-        self.is_going_backward = True
-        try:
-            yield
-        finally:
-            self.is_going_backward = False
-
     def record_with(self, recorder: Recorder) -> None:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
         self._recorder = recorder
@@ -143,6 +139,7 @@ class FeedbackHooks:
         """Forget all passes that no backward has used."""
         self._records, self._passes, self.compiled_pass = [], Passes(), False
         self._recorder.reset()
+        self._first_passes.end()
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -157,17 +154,6 @@ class FeedbackHooks:
         """See `Cuts.check` and `AddedPoints.check`."""
         self._cuts.check()
         self._added.check()
-
-    def check_backward(self) -> bool:
-        """Warn, once, where a backward pass was not begun by the rule; return whether it was."""
-        if not (self.is_going_backward or self._plain_backward_told):
-            self._plain_backward_told = True
-            warnings.warn(
-                "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule",
-                UserWarning,
-                stacklevel=3,
-            )
-        return self.is_going_backward
 
     def _trains(self) -> bool:
         """Whether a call of the model that begins or ends now is one to take note of."""
@@ -210,7 +196,7 @@ class FeedbackHooks:
                 self._cuts.note(silent)
                 output = output if self.mode == "observe" else detach_all(output, f"silent module '{silent}'")
             if point is not None:
-                output = self._at_point(point, output)
+                output = self._at_point(point, module, output)
             if self.mode != "recompute":
                 for name in errors:
                     tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
@@ -222,12 +208,17 @@ class FeedbackHooks:
 
         return hook
 
-    def _at_point(self, name: str, output: Any) -> Any:
+    def _at_point(self, name: str, module: nn.Module, output: Any) -> Any:
         activation = first_tensor(output, f"feedback point '{name}'")
         self._cuts.note(name)
         alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":
+            if not torch.compiler.is_compiling():
+                check_no_transform(but_vmap=not self.error_names)
+                if self.error_names:
+                    check_no_backward_hooks(name, module)
             kept, handed_on = self._recorder.at_point(name, activation)
+            self._first_passes.note(name, lambda: self._recorder.below(kept))
         elif self.mode == "recompute":
             kept, handed_on = self._recorder.at_point_of_part(name, activation)
         elif self.mode == "describe":
@@ -262,7 +253,7 @@ class FeedbackHooks:
         if torch.compiler.is_compiling():
             self.compiled_pass = True
         else:
-            record.arrival = self.check_backward
+            record.arrival = self.arrivals.check
             self._records = [alive for alive in self._records if alive() is not None]
             self._records.append(weakref.ref(record))
         return passed_on

@@ -98,11 +98,15 @@ def send_down(points: Sequence[Point], signals: Sequence[Tensor], error: Tensor)
     assert len(linked) == len(points), "the points were not recorded by a LinkingRecorder"
     if not linked:
         return []
+    sent = [*zip((point.activation for point in linked), signals, strict=True), (linked[0].error, error)]
+    sent = [(tensor, signal) for tensor, signal in sent if tensor.requires_grad]  # not where all below is frozen
+    if not sent:
+        return [torch.zeros_like(point.above) for point in linked]
     with _nothing_passes(linked, signals):
         received = torch.autograd.grad(
-            [point.activation for point in linked] + [linked[0].error],
+            [tensor for tensor, _ in sent],
             [point.above for point in linked],
-            [*signals, error],
+            [signal for _, signal in sent],
             retain_graph=True,
             materialize_grads=True,
         )

@@ -66,6 +66,11 @@ class Passes:
         return _calls(model, here) > 1
 
 
+def is_called(model: nn.Module) -> bool:
+    """Whether this thread is in a call of a model."""
+    return _calls(model, threading.get_ident()) > 0
+
+
 def _calls(model: nn.Module, thread: int) -> int:
     """Count the calls of a model that a thread is in."""
     found, frame = 0, sys._current_frames().get(thread)

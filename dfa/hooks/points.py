@@ -175,6 +175,10 @@ class Recorder:
             return Point(name, activation), handed_on.requires_grad_().clone()
         return Point(name, activation), handed_on.clone() if self._copy else handed_on
 
+    def below(self, point: Point) -> Sequence[Tensor]:
+        """Return tensors that the last point was computed from, with their graph."""
+        return [point.activation]
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Do as `at_point` where a part of the model runs by itself."""
         return Point(name, activation), activation.detach()
@@ -198,21 +202,3 @@ class Recorder:
         activations = (point.activation for point in points)
         passed_on: Tensor = _BroadcastError.apply(self._source, record, points, tensor, *activations)
         return record, passed_on
-
-
-def check_trainable(points: Sequence[Point], known: set[str] | None = None) -> None:
-    """Check that every signal reaches something that learns.
-
-    Args:
-        points: of a forward pass.
-        known: names of points with something trainable below them in an earlier pass, as a block may be skipped in this
-            one; those of this pass are added.
-
-    Raises:
-        PointError: a point has no trainable parameter below it.
-    """
-    known = set() if known is None else known
-    known.update(point.name for point in points if point.activation.requires_grad)
-    for point in points:
-        if not (point.activation.requires_grad or point.name in known):
-            raise PointError(f"feedback point '{point.name}' has nothing below it that could learn")

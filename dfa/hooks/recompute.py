@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dfa.errors import PointError
+from dfa.hooks.graphs import backward_from
 from dfa.hooks.leaks import MutableArguments
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import first_tensor, map_tensors, tensors_in
-from dfa.hooks.points import check_trainable
 from dfa.hooks.segments import PREVIOUS_OUTPUT, SampledPoint, SegmentCall, SegmentedRecord
 from dfa.hooks.streams import Streams
 
@@ -123,8 +123,10 @@ class _Trainer:
         self, call: SegmentCall, points: Sequence[SampledPoint], arriving: Sequence[Tensor], leaves: Leaves
     ) -> Leaves:
         with _told_apart():
-            torch.autograd.backward([point.activation for point in points], arriving)
-        self.finish(call, trained=True)
+            trained = backward_from(
+                [(point.activation, signal) for point, signal in zip(points, arriving, strict=True)]
+            )
+        self.finish(call, trained=trained)
         return leaves
 
 
@@ -182,7 +184,7 @@ def _run_again(
         raise PointError(f"segment '{name}' did not reach the same feedback points when it was run again")
     if any(tensor.requires_grad for tensor in tensors_in(output)):
         raise PointError(f"segment '{name}': its output must be a feedback point, or depend on the segment through one")
-    check_trainable(points)
+    hooks.trainable.check(points)
     return first_tensor(output, f"output of segment '{name}'"), points, leaves
 
 

@@ -64,7 +64,8 @@ class Trial:
         arriving: dict[int, Tensor] = {}
         with without_autocast(self.error), forward_ad._set_fwd_grad_enabled(False):
             for activation, entry in reversed(self._points):
-                (got,) = torch.autograd.grad(outputs, [entry], numbers, retain_graph=True, materialize_grads=True)
+                with torch._C.DisableTorchFunction():  # a model's own derivatives are watched, see `DerivativeWatch`
+                    (got,) = torch.autograd.grad(outputs, [entry], numbers, retain_graph=True, materialize_grads=True)
                 arriving[id(entry)] = got.ne(0) & got.isfinite()  # a product of zero and an infinite number came by
                 if activation.requires_grad:
                     outputs, numbers = [*outputs, activation], [*numbers, got]

@@ -223,6 +223,9 @@ class SegmentRecorder(Recorder):
         self._calls[-1].points.append(point)
         return point, activation.detach()
 
+    def below(self, point: Point) -> Sequence[Tensor]:
+        return [tensor for tensor, _ in self._calls[-1].versions]
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         return SampledPoint(name, activation, sample=_sample(activation)), activation.detach()
 

@@ -1,7 +1,7 @@
 """What goes on around a model's forward pass that a rule cannot take part in, told before it fails elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
+from dfa.hooks.derivatives import DerivativeWatch
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.patterns import is_compiled, wrapped_module
@@ -19,17 +20,37 @@ from dfa.patterns import is_compiled, wrapped_module
 Translate = Callable[[Exception, Callable[[], Any]], Exception | None]
 
 
-def check_no_transform() -> None:
-    """Check that no function transform is at work.
+def check_no_transform(but_vmap: bool = False) -> None:
+    """Check that no function transform is at work, or none but `vmap`, which takes no derivative.
 
     Raises:
         PointError: one is.
     """
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() and not (but_vmap and _only_vmap()):
         raise PointError(
             "a rule has no part in transforms of torch.func (grad, vmap, jvp): go backwards by rule.backward, or call"
             " the model in rule.paused()"
         )
+
+
+def check_no_backward_hooks(point: str, module: nn.Module) -> None:
+    """Check that a point's module has no backward hooks.
+
+    PyTorch puts them on what leaves the module, which is a copy that signals do not start at.
+
+    Raises:
+        PointError: it has.
+    """
+    if module._backward_hooks or module._backward_pre_hooks:
+        raise PointError(
+            f"feedback point '{point}' has a backward hook, which would never run, for signals start inside of it: put"
+            " the hook on a module inside or below the point"
+        )
+
+
+def _only_vmap() -> bool:
+    functorch: Any = torch._C._functorch
+    return all(each.key() == functorch.TransformType.Vmap for each in functorch.get_interpreter_stack() or ())
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -40,7 +61,8 @@ def is_sharded(model: nn.Module) -> bool:
 class FirstPasses:
     """Looks for what a rule cannot take part in, the costly checks in the first pass that trains.
 
-    These are made once in training and once in evaluation mode: checkpoints are often for training alone.
+    These are made once in training and once in evaluation mode: checkpoints are often for training alone. Models that
+    are compiled in parts would be compiled anew for them, and are spared.
 
     Args:
         model: as it is when the rule is made.
@@ -50,6 +72,7 @@ class FirstPasses:
         self._sharded = is_sharded(model)
         self._seen: set[bool] = set()
         self._handles: list[RemovableHandle] = []
+        self._derivatives: DerivativeWatch | None = None
 
     def begin(self, model: nn.Module, cut: bool) -> None:
         """Begin a pass, in which the graph is cut or not.
@@ -63,9 +86,22 @@ class FirstPasses:
             if is_sharded(model) and not self._sharded:
                 raise PointError("the model was sharded after the rule was made: first fully_shard, then the rule")
             self._handles = refuse_cut_checkpoints(model)
+            if self._derivatives is None and not _compiled_in_parts(model):
+                self._derivatives = DerivativeWatch(model)
+                self._derivatives.__enter__()
+
+    def note(self, point: str, below: Callable[[], Sequence[Tensor]]) -> None:
+        """Note that a point has run, and what it was computed from."""
+        if self._derivatives is not None:
+            self._derivatives.note(point, below())
 
     def end(self) -> None:
         """End a pass."""
+        if self._derivatives is not None:
+            self._derivatives.stop()
+            if self._derivatives.refused:  # and will be in the next pass
+                self._seen.clear()
+            self._derivatives = None
         if self._handles:
             for handle in self._handles:
                 handle.remove()
@@ -81,7 +117,7 @@ def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
     Raises:
         PointError: in a forward pass, from within such a checkpoint.
     """
-    if any(_is_compiled(module) for module in model.modules()):
+    if _compiled_in_parts(model):
         return []
     # Without the model itself: a hook that comes and goes there would change what torch iterates over.
     learning = {name: module for name, module in model.named_modules() if name and any(_learning(module))}
@@ -142,6 +178,10 @@ class GuardedCalls:
             if other is None:
                 raise
             raise other from error
+
+
+def _compiled_in_parts(model: nn.Module) -> bool:
+    return any(_is_compiled(module) for module in model.modules())
 
 
 def _is_compiled(module: nn.Module) -> bool:

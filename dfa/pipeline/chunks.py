@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed import Work
 
 from dfa.base.rule import Rule
 from dfa.errors import PointError
+from dfa.hooks.graphs import backward_from
 from dfa.hooks.neighbours import LinkedPoint
 from dfa.hooks.outputs import first_tensor, map_tensors, replace_first
-from dfa.hooks.points import Point, check_trainable
+from dfa.hooks.points import Point
 from dfa.pipeline.parts import Part
 from dfa.pipeline.signals import Neighbours, StageView, stage_signals
 from dfa.precision import without_autocast
@@ -122,12 +122,11 @@ class ChunkRecorder:
         view = StageView(chunk.points, every, later, chunk.entry, chunk.error_tensor, neighbours)
         with without_autocast(chunk.encoded):
             signals = list(self._signals(self._rule, self._error_name, chunk.encoded, view))
-            roots = [point.activation for point in chunk.points]
+            reached = [(point.activation, signal) for point, signal in zip(chunk.points, signals, strict=True)]
             if chunk.error_tensor is not None and chunk.error_tensor.requires_grad:
                 assert chunk.leaf is not None and chunk.leaf.grad is not None
-                roots.append(chunk.error_tensor)
-                signals.append(chunk.leaf.grad)
-            torch.autograd.backward(roots, signals)
+                reached.append((chunk.error_tensor, chunk.leaf.grad))
+            backward_from(reached)
 
     def _at_error(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         return None if self._current is None else self._take_error(self._current, output)
@@ -143,7 +142,7 @@ class ChunkRecorder:
             raise PointError(f"feedback point(s) of another stage: {', '.join(sorted(foreign))}; make the rule first")
         if self.needs_error and (missing := self._expected - found):
             raise PointError(f"feedback point(s) never reached by a forward pass: {', '.join(sorted(missing))}")
-        check_trainable(chunk.points)
+        self._rule.hooks.trainable.check(chunk.points)
         leaks: list[Tensor] = []
         map_tensors(chunk.output, lambda tensor: leaks.append(tensor) if tensor.requires_grad else None)
         if not self._last and any(not _hands_on(tensor, chunk.points) for tensor in leaks):

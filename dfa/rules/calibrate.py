@@ -116,7 +116,7 @@ class Calibrated(Rule):
         try:
             if self._going.exact:
                 check_differentiable(loss)
-                with self.hooks.going_backward():
+                with self.hooks.arrivals.expected():
                     loss.backward()
             else:
                 self.inner.backward(loss)
@@ -159,7 +159,7 @@ class Calibrated(Rule):
         """Check that a pass goes backward in a batch of its kind, which its graph was made for."""
         if self._going is None:
             if exact:  # after a plain `loss.backward()` no other kind of batch would come
-                self.hooks.check_backward()
+                self.hooks.arrivals.check()
         elif self._going.exact == exact:
             self._going.arrived = True
         else:

@@ -9,7 +9,8 @@ from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
 from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
-from dfa.feedback.states import check_matrices, matrix_keys
+from dfa.feedback.order import IN_ORDER
+from dfa.feedback.states import check_matrices, check_tensor, matrix_keys, without_entry
 from dfa.hooks.points import Point
 
 
@@ -84,14 +85,18 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.shapes
 
     def state_dict(self) -> dict[str, Any]:
-        return self.feedback.state_dict()
+        return {**self.feedback.state_dict(), **self.feedback.order.state(self.hooks.points)}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
-        check_matrices(state, self._keys() if self.feedback.keep else [])
-        self.feedback.check_state_dict(state)
+        matrices = without_entry(state, IN_ORDER)
+        check_matrices(matrices, self._keys() if self.feedback.keep else [])
+        self.feedback.check_state_dict(matrices)
+        if IN_ORDER in state:
+            check_tensor(IN_ORDER, state[IN_ORDER], [len(self.hooks.points)])
 
     def _keys(self) -> list[str]:
         return matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
 
     def _take_up(self, state: dict[str, Any]) -> None:
-        self.feedback.load_state_dict(state)
+        self.feedback.load_state_dict(without_entry(state, IN_ORDER))
+        self.feedback.order.load(state, self.hooks.points)

@@ -139,6 +139,6 @@ class _InputMoments:
 
     def _add(self, name: str, moments: list[Tensor], signal: Tensor) -> None:
         """Add the moment of a call once a signal has come, the first of several; it goes with the graph otherwise."""
-        if moments and self.wanted and self._hooks.is_going_backward:  # no trial of rows
+        if moments and self.wanted and self._hooks.arrivals.are_expected:  # no trial of rows
             moment = moments.pop()
             self.sums[name] = moment + self.sums[name] if name in self.sums else moment

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from dfa.base.rule import RULES, Patterns, Points, Rule, check_differentiable, check_placement, check_some_points
+from dfa.hooks.derivatives import FrozenRecorder
 from dfa.hooks.model import FeedbackHooks
 
 
@@ -22,7 +23,7 @@ class Shallow(Rule):
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
         check_some_points(self.name, points)
         check_placement(self.model, points, error_at, silent)
-        return FeedbackHooks(self.model, points, None, silent)
+        return FeedbackHooks(self.model, points, None, silent, FrozenRecorder())
 
     def backward(self, loss: Tensor) -> None:
         self.hooks.check_all_reached()

@@ -1,6 +1,5 @@
 """The window control: backpropagation in the topmost layers, and nothing below."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from math import ceil
@@ -13,12 +12,13 @@ from torch.utils.hooks import RemovableHandle
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
 from dfa.hooks.cuts import AddedPoints
+from dfa.hooks.derivatives import FrozenRecorder
 from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
-from dfa.patterns import find_modules, inner_model
+from dfa.patterns import children_first, find_modules, inner_model
 from dfa.values import check_count, check_number
 
 
@@ -88,7 +88,8 @@ class Window(Rule):
         return Uses(forward_weights="all", sequential=True, bp_batches=1.0) if learning else Uses()
 
     def _make_hooks(self, points: Points, error_at: Patterns, silent: Patterns) -> FeedbackHooks:
-        return FeedbackHooks(self.model, [name for frozen, _ in self._groups for name in frozen], None, silent)
+        frozen = [name for frozen, _ in self._groups for name in frozen]
+        return FeedbackHooks(self.model, frozen, None, silent, FrozenRecorder() if frozen or silent else None)
 
     def backward(self, loss: Tensor) -> None:
         self.hooks.check_all_reached()
@@ -146,14 +147,8 @@ def _points_by_error(model: nn.Module, points: Points, error_at: Patterns) -> li
     errors, _ = find_error_tensors(model, error_patterns(points, error_at))
     groups: dict[object, list[str]] = {}
     passed = 0
-    for name in _children_first(inner_model(model)):
+    for name in children_first(inner_model(model)):
         if name in wanted:
             groups.setdefault(targets.get(name, passed), []).append(name)
         passed += name in errors
     return list(groups.values())
-
-
-def _children_first(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    for name, child in module.named_children():
-        yield from _children_first(child, f"{prefix}.{name}" if prefix else name)
-    yield prefix

@@ -203,3 +203,27 @@ def test_scalar_activations() -> None:
     rule = dfa.DirectFeedbackAlignment(model, "squeeze")
     found = dfa.measure_alignment(rule, lambda: cross_entropy(model(torch.randn(4, 5).double()), torch.arange(4) % 3))
     assert set(found["squeeze"].cosines.abs().round(decimals=9).tolist()) == {1.0}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_other_rule_of_calibrate_is_measured(every: int, mlp: nn.Sequential, batch: Batch) -> None:
+    """Also before an exact batch, and no batch is counted."""
+    with dfa.DirectFeedbackAlignment(mlp, ["1", "3"], seed=2) as rule:
+        expected = dfa.measure_alignment(rule, lambda: _loss(mlp, batch))
+    with dfa.RULES.build("calibrate", mlp, ["1", "3"], every=every, seed=2) as rule:
+        for _ in range(2):
+            found = dfa.measure_alignment(rule, lambda: _loss(mlp, batch))
+            assert {key: value.mean for key, value in found.items()} == {
+                key: value.mean for key, value in expected.items()
+            }
+        rule.backward(_loss(mlp, batch))
+        assert int(rule.state_dict()["batches"]) == 1
+
+
+@pytest.mark.parametrize("name", ["bp", "fa", "sign_symmetry", "kolen_pollack", "shallow", "window"])
+def test_rules_without_signals_to_points_have_no_alignment(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    with (
+        dfa.RULES.build(name, mlp, ["1", "3"]) as rule,
+        pytest.raises(dfa.PointError, match=f"rule '{name}' has no signals to compare"),
+    ):
+        dfa.measure_alignment(rule, lambda: _loss(mlp, batch))

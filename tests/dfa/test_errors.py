@@ -55,6 +55,16 @@ def test_pattern_that_matches_nothing(name: str, where: str, mlp: nn.Sequential)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("where", ["points", "silent"])
+def test_second_name_of_a_module(where: str) -> None:
+    act = nn.Tanh()
+    model = nn.Sequential(nn.Linear(5, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 3))
+    with pytest.raises(dfa.PointError, match=r"pattern '3' matches '3', which is the same module as '1': name it '1'"):
+        dfa.RULES.build("dfa", model, **{"points": "1", where: ["1", "3"]})
+    dfa.RULES.build("dfa", model, "1").close()
+    dfa.RULES.build("dfa", model, "[13]").close()
+
+
 @pytest.mark.parametrize("name", list(dfa.RULES))
 @pytest.mark.parametrize(
     ("where", "said"),

@@ -94,34 +94,6 @@ def test_points_on_flattened_rows_inside_checkpoints(name: str) -> None:
         assert_same(found, expected, tolerance=1e-6)
 
 
-class Skipping(nn.Module):
-    """A residual block that stochastic depth may skip."""
-
-    skip = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if self.skip else x + torch.tanh(self.layer(x))
-
-
-@pytest.mark.parametrize("name", ["dfa", "identity", "dkp", "fdfa"])
-def test_a_block_that_is_skipped_now_and_then(name: str, batch: Batch) -> None:
-    blocks = [Skipping() for _ in range(3)]
-    model = nn.Sequential(nn.Linear(5, 4), *blocks, nn.Linear(4, 3)).double()
-    with dfa.RULES.build(name, model, ["1", "2", "3"]) as rule:
-        for blocks[1].skip in (False, True, False):
-            learned = {name[0] for name in step(rule, model, batch)}
-            assert learned == set("01234") - ({"2"} if blocks[1].skip else set())
-    blocks[1].requires_grad_(False)
-    model[0].requires_grad_(False)
-    blocks[0].requires_grad_(False)
-    with dfa.RULES.build(name, model, ["1", "3"]) as rule, pytest.raises(dfa.PointError, match="'1' has nothing below"):
-        step(rule, model, batch)
-
-
 CUTTING = ["dfa", "shallow", "window", "identity", "highway", "dkp", "fdfa"]
 
 

@@ -100,6 +100,23 @@ def test_a_loss_without_error() -> None:
     assert kept.requires_grad, "a pass is forgotten with its graph"
 
 
+def test_a_block_that_is_left_out(batch: tuple[Tensor, Tensor]) -> None:
+    """As layer drop does: its point gets no signal, and the shares of the others add up."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)).double()
+    model[1].__dict__["forward"] = lambda x: x
+    found = []
+    for number in range(2):
+        model.zero_grad()
+        with dfa.DirectFeedbackAlignment(model, ["0", "1"]) as rule:
+            BackwardShare(rule, number, 2).backward(cross_entropy(model(batch[0]), batch[1]))
+        found.append(gradients(model))
+    model.zero_grad()
+    with dfa.DirectFeedbackAlignment(model, ["0", "1"]) as rule:
+        rule.backward(cross_entropy(model(batch[0]), batch[1]))
+    assert_same({**found[0], **found[1]}, gradients(model), tolerance=1e-12)
+    assert {key[0] for key in found[0]} == {"0"} and {key[0] for key in found[1]} == {"2"}
+
+
 def test_signals_that_arrive_at_another_error_tensor() -> None:
     model, rule = build("dfa", {})
     model.chained = True  # type: ignore[assignment]

@@ -128,6 +128,52 @@ def test_a_channel_of_another_rank_is_refused(batch: Batch) -> None:
         dfa.LowRankFeedback(model, POINTS, LAST, rank=3).load_state_dict(state)
 
 
+class Sequences(nn.Module):
+    """(time, batch, 4) → (time, batch, 3)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.act, self.head = nn.GRU(4, 6), nn.Tanh(), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.rnn(x)[0]))
+
+
+@pytest.mark.parametrize("name", ["dfa", "dkp", "calibrate"])
+def test_the_order_of_rows_is_known_after_a_checkpoint(name: str) -> None:
+    """Where a batch is as large as a sequence is long, sizes do not tell it any more."""
+    model, options = Sequences(), {"rule": "dfa", "every": 2} if name == "calibrate" else {}
+    square = torch.randn(4, 4, 4)
+    with dfa.RULES.build(name, model, "act", **options) as rule:
+        for _ in range(2):
+            rule.backward(model(torch.randn(5, 3, 4)).square().sum())
+        saved = deepcopy(rule.state_dict())
+        if name == "calibrate":
+            rule.backward(model(square).square().sum())
+        rule.backward(model(square).square().sum())
+    with dfa.RULES.build(name, model, "act", **options) as rule:
+        rule.load_state_dict(saved)
+        assert_equal(rule.state_dict(), saved)
+        for _ in range(2):
+            rule.backward(model(square).square().sum())
+
+
+def test_states_that_do_not_know_the_order_of_rows() -> None:
+    """As older versions have saved them; one of other points is refused."""
+    model = Sequences()
+    with dfa.DirectFeedbackAlignment(model, "act") as rule:
+        rule.backward(model(torch.randn(5, 3, 4)).square().sum())
+        state = rule.state_dict()
+    assert state.keys() == {"(output):shared", "rows in order"}
+    with dfa.DirectFeedbackAlignment(model, "act") as rule:
+        rule.load_state_dict({"(output):shared": state["(output):shared"]})
+        with pytest.raises(dfa.FeedbackError, match="may have rows in different orders"):
+            rule.backward(model(torch.randn(4, 4, 4)).square().sum())
+        for wrong in (None, torch.ones(2, dtype=torch.bool)):
+            with pytest.raises(dfa.FeedbackError, match="saved state of 'rows in order'"):
+                rule.load_state_dict({**state, "rows in order": wrong})
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("highway", {"feedback": feedback}) for feedback in ("learned_zero", "fitted", "kolen_pollack", "sign")]

@@ -1,7 +1,10 @@
 """Modules whose output is cut, and that a forward pass leaves out or that are no longer part of the model."""
 
+from typing import Any
+
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import dfa
 from tests.dfa.reference import assert_same
@@ -27,3 +30,47 @@ def test_module_that_a_pass_leaves_out_or_that_is_wrapped(mlp: nn.Sequential, ba
     layers = [mlp[0], mlp[1], mlp[2], nn.Sequential(), mlp[4]]
     mlp.__dict__["forward"] = lambda x: layers[4](layers[2](layers[1](layers[0](x))))
     assert step(rule, mlp, batch).keys() == expected.keys()
+
+
+DIRECT: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ("dfa", "identity", "highway", "drtp", "dkp", "low_rank", "fdfa", "grape")),
+    ("dfa", {"memory": "recompute"}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize(("name", "options"), DIRECT, ids=[f"{name} {options}" for name, options in DIRECT])
+def test_a_backward_hook_of_a_point_is_refused(
+    name: str, options: dict[str, Any], kind: str, mlp: nn.Sequential, batch: Batch
+) -> None:
+    """It would never run. One of a module inside the point, or below, does, with the signal."""
+    inner = nn.Linear(8, 8).double()
+    model = nn.Sequential(mlp[0], nn.Sequential(inner, nn.Tanh()), mlp[2], mlp[3], mlp[4])
+    arrived: list[Tensor] = []
+
+    def hook(module: nn.Module, *gradients: tuple[Tensor, ...]) -> None:
+        arrived.extend(gradients[-1])
+
+    with dfa.RULES.build(name, model, ["1", "3"], **options) as rule:
+        handle = getattr(model[1], kind)(hook)
+        with pytest.raises(dfa.PointError, match=r"point '1' has a backward hook.*inside or below"):
+            model(batch[0])
+        handle.remove()
+        rule.discard()
+        getattr(inner, kind)(hook)
+        gradients = step(rule, model, batch)
+    torch.testing.assert_close(arrived[-1].sum(0), gradients["1.0.bias"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["bp", "fa", "shallow", "window"])
+def test_rules_without_signals_to_points_leave_backward_hooks_alone(
+    name: str, mlp: nn.Sequential, batch: Batch
+) -> None:
+    """The topmost of two points learns under `window`; nothing goes backward through the points of `shallow`."""
+    calls: list[nn.Module] = []
+    mlp[3].register_full_backward_hook(lambda module, received, sent: calls.append(module))
+    with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:
+        step(rule, mlp, batch)
+    assert len(calls) == (name != "shallow")
