@@ -147,6 +147,11 @@ def _with_rule(pattern: str, text: str, rule: str) -> str:
     return pattern.format(**(_fields("", pattern, text) | {"rule": rule}))
 
 
+def fields_of(pattern: str) -> list[str]:
+    """List the fields of a pattern: "{model}/{rule}" has model and rule."""
+    return re.findall(r"\{(\w+)\}", pattern)
+
+
 def _fields(name: str, pattern: str, text: str) -> dict[str, str]:
     """Split "gcn/dfa" by "{model}/{rule}"."""
     parts = re.split(r"\{(\w+)\}", pattern)

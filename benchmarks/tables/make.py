@@ -49,8 +49,10 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
         if dry:
             continue
         try:
+            names = plan.target.file.figures if isinstance(plan.target, TableSpec) else ()
+            figures = [load_figure(name) for name in names]  # a mistake in their files is told before the work
             problems += reproduce(plan, force)
-            for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
+            for figure in figures:
                 problems += _draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
         except USER_ERRORS as error:
             plans.failed(plan.target.name, error)
@@ -140,12 +142,12 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
     }
 
 
-def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
+def _draw_with_table(figure: FigureSpec, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
     """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights."""
     try:
-        plan = make_plan(load_figure(name), scale, None, settings, jobs)
+        plan = make_plan(figure, scale, None, settings, jobs)
         if plan.target.weights and plan.to_do:
-            raise ResultsError(f"{name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
+            raise ResultsError(f"{figure.name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
         return reproduce(plan)
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
