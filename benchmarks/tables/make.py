@@ -15,7 +15,7 @@ from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
 from benchmarks.tables.at_step import MARK, with_metrics_at_steps
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
+from benchmarks.tables.figure import DrawingError, FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.files import RicherTable, write_table
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.metric_keys import check_keys
@@ -143,12 +143,18 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
 
 
 def _draw_with_table(figure: FigureSpec, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
-    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights."""
+    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights.
+
+    Raises:
+        DrawingError: its function fails.
+    """
     try:
         plan = make_plan(figure, scale, None, settings, jobs)
         if plan.target.weights and plan.to_do:
             raise ResultsError(f"{figure.name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
         return reproduce(plan)
+    except DrawingError:
+        raise
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []
