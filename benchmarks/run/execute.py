@@ -94,6 +94,7 @@ def _carry_out(
         trainer = processes.together(lambda: _prepare(config, folder, device, copy, processes))
     except Exception as error:
         if processes.several or not out_of_memory(error):
+            folder.abandon()
             raise
         folder.begin(config)
         return {**outline(config), **failed(error)}
@@ -137,7 +138,9 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     model = build_model(config, task).to(device)
     processes.share_batch_norms(model, device)
     task.to(device)
-    rule = build_rule(config, model, task.steps_per_epoch())
+    with building(f"an epoch of task '{config.task.name}'"):
+        batches = task.steps_per_epoch()
+    rule = build_rule(config, model, batches)
     _check_split(config, rule, processes)
     with building("trainer"):
         return Trainer(config, task, model, rule, folder, device, copy, processes, inputs=inputs)

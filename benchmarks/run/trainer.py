@@ -16,6 +16,7 @@ from benchmarks.run.checkpoints import State, random_state, set_random_state
 from benchmarks.run.distributed import Processes
 from benchmarks.run.history import Row, is_row
 from benchmarks.run.inputs import Inputs
+from benchmarks.run.metrics import checked_metrics
 from benchmarks.run.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
@@ -275,7 +276,11 @@ class Trainer:
 
 
 def evaluate(task: Task, model: nn.Module, split: str) -> dict[str, float]:
-    """The task's metrics on a split, in evaluation mode and without gradients."""
+    """The task's metrics on a split, in evaluation mode and without gradients.
+
+    Raises:
+        ConfigError: they are no numbers.
+    """
     model.eval()
     with torch.no_grad():
-        return task.evaluate(model, split)
+        return checked_metrics(task, task.evaluate(model, split))

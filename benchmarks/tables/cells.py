@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.errors import ConfigError
 from benchmarks.tables.schema import TableFile, matches
-from benchmarks.utils.overrides import value_of, with_value
+from benchmarks.utils.overrides import key_of, value_of, with_value
 
 
 @dataclass(frozen=True)
@@ -95,36 +95,61 @@ def marked_controls(cells: Sequence[Cell], printed: Sequence[Cell]) -> list[Cell
 
 
 def cells_of_rule(name: str, file: TableFile, cells: Sequence[Cell], rule: str, control: bool) -> list[Cell]:
-    """Repeat the cells of the table `name` under another rule; one more row where rows are rules.
+    """Repeat the cells of the table `name` under another rule; one more row or column where these are rules.
 
     Only cells that the paper trains with a rule of its own are repeated: a model that it trains with
     backpropagation alone has nothing for a local rule to act on.
+
+    Raises:
+        ConfigError: another rule would be trained in one of them.
     """
-    taken = set(cell_names(cells))
-    added: list[Cell] = []
+    wanted = rule
     if "rule={row}" in file.overrides:
         columns = file.columns or dict.fromkeys(cell.column for cell in cells)
         made = [make_cell(name, file, rule, column) for column in columns]
-        return [replace(cell, control=control, reference="") for cell in made if cell.name not in taken]
-    for cell in cells:
-        if cell.rule == "bp" or cell.control:
-            continue
-        row = _with_rule(file.row, cell.row, rule)
-        column = _with_rule(file.column, cell.column, rule)
-        if "{rule}" not in file.row + file.column:
-            row = f"{cell.row}/{rule}"
-        overrides = with_value(cell.overrides, "rule", rule)
-        new = replace(cell, row=row, column=column, overrides=overrides, control=control, reference="")
-        if new.name not in taken:
-            taken.add(new.name)
-            added.append(new)
+        wanted = file.names.get("row", {}).get(rule, rule)
+    elif "rule={column}" in file.overrides:
+        rows = file.rows or dict.fromkeys(cell.row for cell in cells)
+        made = [make_cell(name, file, row, rule) for row in rows]
+        wanted = file.names.get("column", {}).get(rule, rule)
+    else:
+        own = [cell for cell in cells if cell.rule != "bp" and not cell.control and not cell.extra_rule]
+        made = [_under_rule(file, cell, rule) for cell in own]
+    taken = set(cell_names(cells))
+    added: list[Cell] = []
+    for cell in made:
+        if cell.name not in taken and not cell.quoted:
+            taken.add(cell.name)
+            _check_rule(name, cell, wanted)
+            added.append(replace(cell, control=control, reference=""))
     return added
+
+
+def _under_rule(file: TableFile, cell: Cell, rule: str) -> Cell:
+    row = _with_rule(file.row, cell.row, rule)
+    column = _with_rule(file.column, cell.column, rule)
+    if "{rule}" not in file.row + file.column:
+        row = f"{cell.row}/{rule}"
+    return replace(cell, row=row, column=column, overrides=with_value(cell.overrides, "rule", rule))
+
+
+def _check_rule(name: str, cell: Cell, rule: str) -> None:
+    """Check that every run of an added cell trains the rule: the last choice counts, and a name of its own more."""
+    for run in cell.runs:
+        choices = [item for key in ("rule", "rule.name") for item in run if key_of(item) == key]
+        if choices[-1] != f"rule={rule}":
+            raise ConfigError(f"table file {name}.yaml: '{choices[-1]}' keeps {cell.name} from training rule '{rule}'")
 
 
 def _with_rule(pattern: str, text: str, rule: str) -> str:
     if "{rule}" not in pattern:
         return text
     return pattern.format(**(_fields("", pattern, text) | {"rule": rule}))
+
+
+def fields_of(pattern: str) -> list[str]:
+    """List the fields of a pattern: "{model}/{rule}" has model and rule."""
+    return re.findall(r"\{(\w+)\}", pattern)
 
 
 def _fields(name: str, pattern: str, text: str) -> dict[str, str]:

@@ -1,21 +1,28 @@
 """Figures: a few runs, and a registered function that draws them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.config import SCALES, Config
-from benchmarks.errors import ConfigError, ResultsError
+from benchmarks.config import Config
+from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.registry import FIGURES, Draw
 from benchmarks.run.build import load_figures
 from benchmarks.tables.cells import Cell, as_pairs
+from benchmarks.tables.figure_file import read_figure_file
 from benchmarks.tables.spec import heading, load_spec
+from benchmarks.tables.table_checks import check_overrides
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.pictures import SUFFIX, Illustrated, write_pictures
-from benchmarks.utils.values import check_known
-from benchmarks.utils.yaml_files import read_yaml
+from benchmarks.utils.text import printable
 from dfa.registry import UnknownNameError
+
+
+class DrawingError(ResultsError):
+    """Function that fails to draw a figure."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +72,33 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     """Load the figure that `configs/figure/<name>.yaml`, or a file of the user's own, describes.
 
     Raises:
-        ConfigError: unknown, or a file without the needed entries.
+        ConfigError: unknown, or a file that cannot be used.
     """
-    check_known("figure", name, known_figures(folder))
-    content = read_yaml(config_files("figure", folder)[name], f"figure file {name}.yaml")
-    try:
-        only = as_pairs(content.get("only", {}))  # scale → overrides of the panels that belong to it
-        table = load_spec(content["table"]).cells if "table" in content else ()  # whose cells panels may name
-        cells = tuple(_panel(label, what, only, table) for label, what in content["panels"].items())
-        cost = {scale: float(content["cost_seconds"][scale]) for scale in SCALES}
-        choices = {key: bool(content[key]) for key in ("by_name_only", "stand_in", "weights") if key in content}
-        return FigureSpec(name, content["title"], content["draw"], cells, cost, **choices)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(f"figure file {name}.yaml is incomplete: {error}") from None
+    file = read_figure_file(name, folder)
+    where, only = f"figure file {name}.yaml: ", as_pairs(file.only)
+    table = load_spec(file.table).cells if file.table else ()
+    cells = tuple(_panel(where, label, what, only, table) for label, what in file.panels.items())
+    for cell in cells:
+        check_overrides(f"{where}panel '{cell.row}': ", cell.overrides)
+    known = {item for cell in cells for item in cell.overrides}
+    if strange := [item for items in file.only.values() for item in items if item not in known]:
+        raise ConfigError(f"{where}only: no panel has '{strange[0]}'")
+    choices = {"by_name_only": file.by_name_only, "stand_in": file.stand_in, "weights": file.weights}
+    return FigureSpec(name, file.title, file.draw, cells, file.cost_seconds, **choices)
 
 
 def _panel(
-    label: str, what: Sequence[str] | str, only: tuple[tuple[str, tuple[str, ...]], ...], table: Sequence[Cell]
+    where: str, label: str, what: Any, only: tuple[tuple[str, tuple[str, ...]], ...], table: Sequence[Cell]
 ) -> Cell:
     """Build a panel from the overrides of a run, or from a table's cell, "row:column"."""
     if not isinstance(what, str):
         return Cell(label, "", tuple(what), only=only)
+    if not table:
+        raise ConfigError(f"{where}panel '{label}': '{what}' is a cell, but the file names no table")
     found = next((cell for cell in table if cell.name == what), None)
     if found is None or len(found.runs) != 1:
         raise ConfigError(
-            f"panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
+            f"{where}panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
         )
     return Cell(label, "", found.runs[0], only=only or found.only, chosen=found.chosen)
 
@@ -113,17 +122,37 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
 
     Raises:
         ConfigError: see `drawing`.
+        DrawingError: the function that draws it fails, or returns no figure.
         ResultsError: the file cannot be written.
     """
     import matplotlib  # a plan does not need it
 
     matplotlib.use("Agg")
-    drawn = drawing(spec, runs.values())(runs)
+    from matplotlib.figure import Figure
+
+    draw = drawing(spec, runs.values())
+    with _told(spec):
+        drawn = draw(runs)
     figure = drawn.figure if isinstance(drawn, Illustrated) else drawn
+    if not isinstance(figure, Figure):
+        kind = type(figure).__name__
+        raise DrawingError(f"{spec.name} cannot be drawn: '{spec.draw}' gives {kind} instead of a matplotlib Figure")
     if isinstance(drawn, Illustrated):
         write_pictures(drawn.pictures, target.with_suffix(SUFFIX))
     try:
-        with atomic_path(target) as temporary:
+        with atomic_path(target) as temporary, _told(spec, OSError):
             figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     except OSError as error:
         raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _told(spec: FigureSpec, *others: type[Exception]) -> Iterator[None]:
+    """Tell in one line that drawing failed, and how; errors of the suite and others are left as they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (SuiteError, *others)):
+            raise
+        reason = f"{type(error).__name__}: {printable(str(error))}"
+        raise DrawingError(f"{spec.name} cannot be drawn: '{spec.draw}' fails with {reason}") from error

@@ -47,7 +47,7 @@ def describe_gaps(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.status in ("done", "quoted", INCOMPARABLE):
             continue
-        count = f"{entry.n} of {entry.expected} seeds done" if entry.expected else ""
+        count = f"{entry.n + entry.without} of {entry.expected} seeds done" if entry.expected else ""
         groups.setdefault((entry.status, count, entry.reason), {})[entry.cell] = None
     runnable = dict.fromkeys(entry.cell for entry in entries if entry.status != "quoted")
     return [
@@ -250,7 +250,8 @@ def _uses(uses: Mapping[str, Any]) -> str:
 def _spread_line(entries: Sequence[Entry]) -> str:
     counts = sorted({entry.n for entry in entries if entry.n})
     if not counts:
-        return "± would be the sample standard deviation over seeds; no seed has run."
+        none = "has a value" if any(entry.without for entry in entries) else "has run"
+        return f"± would be the sample standard deviation over seeds; no seed {none}."
     if counts == [1]:
         return "One seed per cell (n = 1): no spread is given."
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

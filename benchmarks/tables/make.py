@@ -14,9 +14,11 @@ from benchmarks.run.record_schema import DAMAGED
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
 from benchmarks.tables.at_step import MARK, with_metrics_at_steps
-from benchmarks.tables.figure import FigureSpec, draw_figure, drawing, load_figure
+from benchmarks.tables.cells import Cell
+from benchmarks.tables.figure import DrawingError, FigureSpec, draw_figure, drawing, load_figure
 from benchmarks.tables.files import RicherTable, write_table
 from benchmarks.tables.footnotes import describe_runs
+from benchmarks.tables.metric_keys import check_keys
 from benchmarks.tables.plan import Plan, PlannedRun, make_plan
 from benchmarks.tables.render import to_csv, to_latex, to_markdown
 from benchmarks.tables.spec import TableSpec
@@ -47,8 +49,10 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
         if dry:
             continue
         try:
+            names = plan.target.file.figures if isinstance(plan.target, TableSpec) else ()
+            figures = [load_figure(name) for name in names]  # a mistake in their files is told before the work
             problems += reproduce(plan, force)
-            for figure in plan.target.file.figures if isinstance(plan.target, TableSpec) else ():
+            for figure in figures:
                 problems += _draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
         except USER_ERRORS as error:
             plans.failed(plan.target.name, error)
@@ -66,7 +70,7 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
         The runs that failed or diverged, now or before; and the table, if the one on disk has more results.
 
     Raises:
-        ResultsError: a figure that lacks runs.
+        ResultsError: a figure that lacks runs, or a table with a metric that none of them has.
     """
     if isinstance(plan.target, FigureSpec):
         drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
@@ -128,7 +132,7 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
         scale: of the runs.
         why: that scale, in words.
     """
-    outcomes = {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
+    outcomes = _outcomes(spec, runs)
     entries = summarise(spec, outcomes, scale)
     footer = [f"Chosen scale: {scale}, {why}.", *describe_runs(spec, outcomes, entries)]
     return {
@@ -138,19 +142,26 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
     }
 
 
-def _draw_with_table(name: str, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
-    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights."""
+def _draw_with_table(figure: FigureSpec, scale: str, settings: Sequence[str], jobs: int) -> list[Problem]:
+    """Draw a figure that goes with a table, at the table's scale, unless it lacks runs like the table, or weights.
+
+    Raises:
+        DrawingError: its function fails.
+    """
     try:
-        plan = make_plan(load_figure(name), scale, None, settings, jobs)
+        plan = make_plan(figure, scale, None, settings, jobs)
         if plan.target.weights and plan.to_do:
-            raise ResultsError(f"{name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
+            raise ResultsError(f"{figure.name} needs the weights of {len(plan.to_do)} runs, which records do not hold")
         return reproduce(plan)
+    except DrawingError:
+        raise
     except ResultsError as error:
         print(f"not drawn: {one_line(error)}")
         return []
 
 
 def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folder: Path, force: bool) -> list[Problem]:
+    check_keys(spec, _outcomes(spec, runs), plan.scale)
     # Everything is rendered before anything is written, so that an error leaves the old files in step.
     texts, place = table_texts(spec, runs, plan.scale, plan.why), folder / "tables"
     print(f"\n{texts['md']}", flush=True)
@@ -162,6 +173,10 @@ def _finish_table(plan: Plan, spec: TableSpec, runs: Sequence[PlannedRun], folde
     copy_files(configs[0].run, spec.name, "table", written, configs)
     print("written: " + ", ".join(map(str, written)))
     return []
+
+
+def _outcomes(spec: TableSpec, runs: Sequence[PlannedRun]) -> dict[Cell, CellOutcome]:
+    return {cell: _outcome([run for run in runs if run.cell == cell]) for cell in spec.cells}
 
 
 def _outcome(runs: Sequence[PlannedRun]) -> CellOutcome:

@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,10 +14,9 @@ from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
+from benchmarks.utils.typed import first_line, typed
 from benchmarks.utils.values import check_known
 from benchmarks.utils.yaml_files import read_yaml
-
-Schema = TypeVar("Schema")
 
 
 @dataclass(frozen=True)
@@ -206,19 +205,19 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
         if base == path:
             raise ConfigError(f"table file {path.name}: there is no other table '{content.base}' to start from")
         content = OmegaConf.merge(_load(base), content)
-    table = _typed(TableFile, content, path.name)
+    table = typed(TableFile, content, f"table file {path.name}")
     if table.rates is not None:
-        table = replace(table, rates=_typed(Rates, table.rates, f"{path.name}, rates"))
+        table = replace(table, rates=typed(Rates, table.rates, f"table file {path.name}, rates"))
         if not table.rates.factors or min(table.rates.factors) <= 0:
             raise ConfigError(f"table file {path.name}, rates: factors must be positive numbers")
         if min(table.rates.seeds.values(), default=1) < 1:
             raise ConfigError(f"table file {path.name}, rates: seeds must be at least 1")
     for key, metric in table.metrics.items():
-        table.metrics[key] = _typed(Metric, metric, f"{path.name}, metric '{key}'")
+        table.metrics[key] = typed(Metric, metric, f"table file {path.name}, metric '{key}'")
     for key, tolerance in table.tolerance.items():
-        table.tolerance[key] = _typed(Tolerance, tolerance, f"{path.name}, tolerance '{key}'")
+        table.tolerance[key] = typed(Tolerance, tolerance, f"table file {path.name}, tolerance '{key}'")
     for key, profile in table.profiles.items():
-        table.profiles[key] = _typed(Profile, profile, f"{path.name}, profile '{key}'")
+        table.profiles[key] = typed(Profile, profile, f"table file {path.name}, profile '{key}'")
     for scale, hints in table.cost_seconds.items():
         table.cost_seconds[scale] = _seconds(hints, f"{path.name}, cost_seconds of '{scale}'")
     _check_scales(table, path.name)
@@ -232,23 +231,14 @@ def _load(path: Path) -> Any:
             read_yaml(path, f"table file {path.name}")  # which refuses aliases without end; OmegaConf copies them
         return OmegaConf.load(io.StringIO(text))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"table file {path.name} is not valid YAML: {_first_line(error)}") from None
+        raise ConfigError(f"table file {path.name} is not valid YAML: {first_line(error)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"table file {path.name} cannot be read: {_first_line(error)}") from None
+        raise ConfigError(f"table file {path.name} cannot be read: {first_line(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:
     """Return whether a shell-style pattern matches one of the names."""
     return any(fnmatchcase(name, pattern) for name in names)
-
-
-def _typed(schema: type[Schema], content: Any, where: str) -> Schema:
-    try:
-        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(f"table file {where}: {_first_line(error)}") from None
-    assert isinstance(merged, schema)
-    return merged
 
 
 def _seconds(hints: Any, where: str) -> dict[str, float]:
@@ -278,12 +268,3 @@ def _check_scales(table: TableFile, where: str) -> None:
     missing = [scale for scale in costed if "default" not in table.cost_seconds.get(scale, {})]
     if missing:
         raise ConfigError(f"table file {where}: cost_seconds needs a `default` for {', '.join(missing)}")
-
-
-def _first_line(error: Exception) -> str:
-    """Return an error's first line without OmegaConf's internals, and with the line number of YAML's."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    lines = str(error).splitlines()
-    key = next((line.split(":", 1)[1].strip() for line in lines[1:] if "full_key" in line), "")
-    return f"{lines[0]} (at {key})" if key else lines[0]

@@ -11,6 +11,7 @@ from benchmarks.tables.cells import Cell, as_pairs, cell_names, cells_of_rule, m
 from benchmarks.tables.chosen import chosen_name, read_chosen
 from benchmarks.tables.published import ReferenceTable, known_references, load_reference
 from benchmarks.tables.schema import Metric, TableFile, Tolerance, known_tables, matches, read_table_file
+from benchmarks.tables.table_checks import check_table
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.values import check_known
 
@@ -129,6 +130,7 @@ def load_spec(name: str, extra_rules: Sequence[str] = (), folder: Path | None = 
     runnable = _with_chosen(name, file, runnable, config_files("table", folder)[name].parent)
     runnable.sort(key=lambda cell: cell.control)
     quoted = [cell for cell in own if cell.quoted]
+    check_table(name, file, [*runnable, *quoted], folder)
     return TableSpec(
         name=name,
         file=file,

@@ -1,5 +1,6 @@
 """Summary of the records of a table's runs: its numbers, and how they compare."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,6 +60,7 @@ class Entry:
         within: whether the tolerance holds; None where there is no paper number or no tolerance.
         data: "real", "stand-in", "mixed", "real (NAME)" for another data set than the paper's, "" without runs.
         status: the outcome's, "quoted", or `INCOMPARABLE`.
+        without: seeds that are done, but whose records lack the metric.
     """
 
     cell: Cell
@@ -75,6 +77,7 @@ class Entry:
     data: str
     status: str
     reason: str
+    without: int = 0
 
 
 def summarise(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], scale: str = "") -> list[Entry]:
@@ -138,7 +141,10 @@ def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale
     runs = len(cell.runs_at(scale))
     values = list(value_per_seed(spec, cell, metric, outcome.records, runs).values())
     expected = max(outcome.expected // runs, len(values))
-    status, reason = _honest_status(outcome, len(values), expected)
+    records_of = Counter(record["seed"] for record in outcome.records)
+    without = sum(records == runs for records in records_of.values()) - len(values)
+    lacking = f"{without} without '{spec.metrics[metric].key(cell.row, cell.name)}'" if without else ""
+    status, reason = _honest_status(outcome, len(values), expected, lacking)
     mean = float(np.mean(values)) if values else None
     data = data_kind(cell, outcome.records)
     published = spec.published(cell, metric) if data == "real" and mean is not None else None
@@ -165,6 +171,7 @@ def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale
         data=data,
         status=status,
         reason=reason,
+        without=without,
     )
 
 
@@ -246,18 +253,24 @@ def value_per_seed(spec: TableSpec, cell: Cell, metric: str, records: Sequence[R
     for seed, group in sorted(by_seed.items()):
         if len(group) > runs:
             raise ResultsError(f"{spec.name}, {cell.name}: {len(group)} records of seed {seed}")
-        numbers = [record["metrics"].get(key, record.get(key)) for record in group]
-        found = [float(number) for number in numbers if number is not None]
+        numbers = [number_of(record, key) for record in group]
+        found = [number for number in numbers if number is not None]
         if len(found) == runs:
             values[seed] = float(np.mean(found)) * wanted.factor
     return values
 
 
-def _honest_status(outcome: CellOutcome, found: int, expected: int) -> tuple[str, str]:
+def number_of(record: Record, key: str) -> float | None:
+    """Return the number that a record has under the key of a metric; None where it has none."""
+    value = record["metrics"].get(key, record.get(key))
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _honest_status(outcome: CellOutcome, found: int, expected: int, lacking: str) -> tuple[str, str]:
     """Return status and reason of an entry, which is done only when every seed has a value of its metric."""
+    reason = "; ".join(part for part in (" ".join(outcome.reason.split()), lacking) if part)
     if outcome.status not in ("done", "partial") or (outcome.status == "done" and found == expected > 0):
-        return outcome.status, " ".join(outcome.reason.split())
-    reason = " ".join(outcome.reason.split()) or f"{expected - found} seeds without a value"
+        return outcome.status, reason
     return ("partial" if found else "missing"), reason
 
 

@@ -46,10 +46,12 @@ class Plans:
             fresh: leave committed records out.
 
         Raises:
-            ConfigError: an unknown name, launcher or device.
+            ConfigError: an unknown name, launcher or device, or rules to be added to figures alone.
         """
         self.settings = list(settings)
         self._names = target_names(names)
+        if rules and all(name in known_figures() for name in self._names):
+            raise ConfigError(f"--rules adds rows to tables; there is none among {', '.join(self._names)}")
         self._scale = scale
         self.seeds = seeds
         self.rules = list(rules)

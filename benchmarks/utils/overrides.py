@@ -20,5 +20,7 @@ def without(overrides: Iterable[str], key: str) -> tuple[str, ...]:
 
 
 def with_value(overrides: Iterable[str], key: str, value: str) -> tuple[str, ...]:
-    """Return the overrides with another value wherever they set a key."""
-    return tuple(f"{key}={value}" if item.partition("=")[0] == key else item for item in overrides)
+    """Return the overrides with another value wherever they set a key, or with one more where none does."""
+    items, setting = tuple(overrides), f"{key}={value}"
+    replaced = tuple(setting if item.partition("=")[0] == key else item for item in items)
+    return replaced if setting in replaced else (*replaced, setting)

@@ -72,14 +72,19 @@ def fetch_or(task: str, else_do: str, in_a_run: bool = False) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
-    """Say in one line that there is no such name, with the nearest first, then those that there are.
+    """Say in one line that there is no such name, with the nearest first, then those that there are."""
+    near, all_known = nearest_name(name, known), f"known: {', '.join(known) or 'none'}"
+    return f"unknown {kind} '{name}'; " + (f"did you mean '{near}'? {all_known}" if near else all_known)
+
+
+def nearest_name(name: str, known: Collection[str]) -> str:
+    """Return the known name that is most like another; "" where none is near.
 
     Names with other numbers, as those of other tables, are not near.
     """
     numbers = re.findall(r"\d+", name)
     near = get_close_matches(name, [one for one in known if re.findall(r"\d+", one) == numbers], n=1)
-    all_known = f"known: {', '.join(known) or 'none'}"
-    return f"unknown {kind} '{name}'; " + (f"did you mean '{near[0]}'? {all_known}" if near else all_known)
+    return near[0] if near else ""
 
 
 def run_title(task: str, model: str, rule: str, seed: int) -> str:

@@ -67,6 +67,10 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
     assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
     assert (toys.results / "figures" / "figure_0.png").exists()
 
+    monkeypatch.setitem(FIGURES._factories, "toy_draw", lambda runs: runs["none"])
+    code, out, err = command(reproduce.main, *_arguments(toys))
+    assert code == 2 and err == "error: table_3: figure_0 cannot be drawn: 'toy_draw' fails with KeyError: 'none'\n"
+
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
     monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))

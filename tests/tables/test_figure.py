@@ -70,20 +70,6 @@ def test_panels_may_belong_to_some_scales(tmp_path: Path) -> None:
     assert one.runs_at("paper") == (one.overrides,)
 
 
-@pytest.mark.parametrize("entry", ["title", "draw", "panels", "cost_seconds"])
-def test_an_incomplete_figure_file_is_named(tmp_path: Path, entry: str) -> None:
-    lines = [line for line in _FILE.splitlines() if not line.startswith(entry)]
-    (tmp_path / "figure_9.yaml").write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=f"figure_9.yaml is incomplete: '{entry}'"):
-        load_figure("figure_9", tmp_path)
-
-
-def test_a_scale_without_a_cost_is_named(tmp_path: Path) -> None:
-    (tmp_path / "figure_9.yaml").write_text(_FILE.replace(", smoke: 1", ""))
-    with pytest.raises(ConfigError, match=r"figure_9.yaml is incomplete: 'smoke'"):
-        load_figure("figure_9", tmp_path)
-
-
 def test_a_drawing_that_is_not_there_is_told_before_anything_is_run(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,18 @@ def test_unknown_table_lists_the_known_ones() -> None:
         ({"base": "table_9"}, "no other table 'table_9' to start from"),
         ({"base": "table_4"}, "no other table 'table_4' to start from"),
         ({"profiles": {"some": {"cells": "*"}}}, "profile 'some'"),
+        ({"overrides_for": {"*:gcnn": []}}, r"overrides_for: no cell matches '\*:gcnn'"),
+        ({"members": {"cora/dfaa": ["task=cora"]}}, "members: no cell matches 'cora/dfaa'"),
+        ({"seeds_for": {"smoke": {"dfaa": 3}}}, "seeds_for of smoke: no cell matches 'dfaa'"),
+        ({"quoted": ["dfaa"]}, "quoted: no cell matches 'dfaa'"),
+        ({"rates": {"factors": [1], "seeds": {"dfaa": 2}}}, "seeds of rates: no cell matches 'dfaa'"),
+        ({"profiles": {"some": {"records": ["x"], "cells": "dfaa"}}}, "profile 'some': no cell matches 'dfaa'"),
+        ({"names": {"colunm": {"cora": "x"}}}, "names: unknown field 'colunm'; did you mean 'column'"),
+        ({"overrides": ["task={task}_links", "seed=5"]}, "'seed=5' cannot count, since seed is set for every run"),
+        ({"overrides_for": {"*": ["scale=mini"]}}, "'scale=mini' cannot count"),
+        ({"figures": ["figure_none"]}, "figures: unknown figure 'figure_none'"),
+        ({"figures": ["figure_2", "figure_2"]}, "figures: 'figure_2' is there twice"),
+        ({"reference": "", "rows": ["cora/bp", "cora/bp"]}, "rows: 'cora/bp' is there twice"),
     ],
 )
 def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -52,3 +64,16 @@ def test_a_missing_key_and_broken_yaml_are_refused(tmp_path: Path) -> None:
     (tmp_path / "table_4.yaml").write_text("title: [1", encoding="utf-8")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_spec("table_4", folder=tmp_path)
+
+
+def test_a_pattern_may_be_for_a_rule_that_is_added_later(tmp_path: Path) -> None:
+    load_spec("table_4", folder=edited(tmp_path, seeds_for={"mini": {"*/fa": 5}}))
+
+
+def test_what_was_taken_over_from_another_table_may_be_without_effect(tmp_path: Path) -> None:
+    own = ["base: table_4", "reference: ''", "rows: [dfa]", "row: '{rule}'", "data: cora_links"]
+    overrides = "overrides: [task=cora_links, model=gae, 'rule={rule}']\n"
+    (tmp_path / "table_9.yaml").write_text("\n".join([*own, overrides]))
+    overrides_for, names = {"cora/*": ["optimizer.lr=1"]}, {"task": {"cora": "cora"}}
+    folder = edited(tmp_path, overrides_for=overrides_for, names=names)
+    assert [cell.row for cell in load_spec("table_9", folder=folder).cells] == ["dfa", "shallow"]

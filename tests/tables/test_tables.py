@@ -90,7 +90,7 @@ def test_a_record_without_the_metric_does_not_pass_for_done() -> None:
     spec = load_spec("table_a2")
     runs = [record({"alignment/mean": 0.7, "alignment/std": 0.1}), record({}, seed=1)]
     entry = entry_of(summarise(spec, {cell_of(spec, "gcn"): done(runs)}), "gcn", "", "alignment_mean")
-    assert (entry.n, entry.status, entry.reason) == (1, "partial", "1 seeds without a value")
+    assert (entry.n, entry.status, entry.reason) == (1, "partial", "1 without 'alignment/mean'")
 
 
 def test_a_nan_is_counted_and_fails() -> None:

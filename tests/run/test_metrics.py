@@ -1,0 +1,75 @@
+"""What a task's evaluation gives: numbers, or a refusal that leaves nothing behind."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.config import Config
+from benchmarks.errors import ConfigError
+from benchmarks.run import execute as executing
+from benchmarks.run.execute import execute
+from benchmarks.run.trainer import evaluate
+from benchmarks.task import Task
+from tests.conftest import Toys
+
+
+def _gives(task: Task, monkeypatch: pytest.MonkeyPatch, metrics: object) -> None:
+    monkeypatch.setattr(task, "evaluate", lambda model, split: metrics)
+
+
+def _task(toys: Toys) -> Task:
+    executing.load_components(toys.config())
+    return executing.build_task(toys.config())
+
+
+@pytest.mark.parametrize("value", [1, 0.5, True, torch.tensor(0.5), np.float32(0.5), np.array(1)])
+def test_single_numbers_become_plain_ones(toys: Toys, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    task = _task(toys)
+    _gives(task, monkeypatch, {"accuracy": value})
+    found = evaluate(task, nn.Identity(), "valid")
+    assert found == {"accuracy": float(value)} and type(found["accuracy"]) in (int, float, bool)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"accuracy": torch.ones(3)}, "numbers, and 'accuracy' is a Tensor of shape (3,)"),
+        ({"accuracy": 0.5, "names": "x"}, "numbers, and 'names' is a str"),
+        ([0.5], "a dictionary of numbers, and gives list"),
+        (None, "a dictionary of numbers, and gives NoneType"),
+    ],
+)
+def test_what_is_no_number_ends_the_run_without_a_trace(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, metrics: object, told: str
+) -> None:
+    build = executing.build_task
+
+    def built(config: Config) -> Task:
+        task = build(config)
+        _gives(task, monkeypatch, metrics)
+        return task
+
+    monkeypatch.setattr(executing, "build_task", built)
+    with pytest.raises(ConfigError) as refused:
+        execute(toys.config())
+    assert str(refused.value) == f"task 'toy': evaluate must give {told}"
+    assert toys.files() == []
+
+
+def test_an_epoch_that_cannot_be_counted_is_told_and_leaves_nothing(toys: Toys) -> None:
+    with pytest.raises(ConfigError, match="an epoch of task 'toy' cannot be made: ZeroDivisionError"):
+        execute(toys.config("task.options.batch_size=0"))
+    assert toys.files() == []
+
+
+def test_an_error_before_training_leaves_nothing(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: Config) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(executing, "build_task", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        execute(toys.config())
+    assert toys.files() == []
