@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, report_error
-from benchmarks.utils.paths import CONFIG_DIR, add_config_folder
+from benchmarks.utils.paths import CONFIG_DIR, add_config_folder, search_path
 from benchmarks.utils.torchrun import several_started
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -43,10 +43,12 @@ def main() -> None:
 def run() -> int:
     """Have Hydra compose the runs that the command line describes, and train them; return the exit code."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from benchmarks.config import register, search_path
+    from benchmarks.config import register
     from benchmarks.launchers.sweep import Sweep
+    from benchmarks.utils.config_choices import check_choices
 
     if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
         raise ConfigError("torchrun carries out one run at a time; leave out -m")
@@ -57,7 +59,15 @@ def run() -> int:
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def train(composed: DictConfig | Sequence[DictConfig]) -> list[float | None]:
-        return sweep.carry_out([composed] if isinstance(composed, DictConfig) else composed)
+        if not isinstance(composed, DictConfig):
+            return sweep.carry_out(composed)
+        job = HydraConfig.get()
+        try:
+            check_choices(composed, job.runtime.choices, job.overrides.task)
+        except ConfigError as error:  # Hydra would print a line of its own before it
+            sweep.unusable.append(str(error))
+            return []
+        return sweep.carry_out([composed])
 
     train()
     for line in (*sweep.unusable, *sweep.unsuccessful):

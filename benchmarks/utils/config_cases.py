@@ -106,13 +106,15 @@ def with_cases(file: DictConfig, where: str, names: Callable[[str], set[str]]) -
         names: known names of a group, "rule", "task" or "schedule".
 
     Raises:
-        ConfigError: a block that names a case or a value that there is not.
+        ConfigError: a block that names a case or a value that there is not, or sets a name.
     """
     content = OmegaConf.to_container(file)
     assert isinstance(content, dict)
     blocks = {key: content.pop(key) for key in list(content) if key in BLOCKS}
     changed = dict.fromkeys(_keys(blocks, where, names))
     for key in changed:
+        if re.fullmatch(r"(\w+\.)?name", key):
+            raise ConfigError(f"{where}: a case sets '{key}'; what is trained may depend on no case")
         *parents, last = key.split(".")
         holder: Any = content
         for parent in parents:

@@ -44,6 +44,12 @@ def add_config_folder(folder: str) -> None:
         os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*config_folders()[1:], path]))
 
 
+def search_path() -> list[str]:
+    """Return the override that has Hydra look into the user's own configuration folders, if there are any."""
+    own = ",".join(f"'file://{folder.resolve()}'" for folder in config_folders()[1:])
+    return [f"hydra.searchpath=[{own}]"] if own else []
+
+
 def config_files(group: str, folder: Path | None = None) -> dict[str, Path]:
     """Find the configurations of a group, e.g. "table": name → file, sorted by name.
 
