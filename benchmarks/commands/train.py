@@ -53,7 +53,8 @@ def run() -> int:
     if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
         raise ConfigError("torchrun carries out one run at a time; leave out -m")
     _check_options(sys.argv[1:])
-    sys.argv[1:] = [*_without_config_folders(sys.argv[1:]), *search_path()]
+    words = _without_config_folders(sys.argv[1:])
+    sys.argv[1:] = [*_options_first(words), *search_path()]
     register()
     sweep = Sweep()
 
@@ -105,3 +106,18 @@ def _without_config_folders(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return rest
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Put the options before the overrides, which Hydra takes in one piece only."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        options.append(word)
+        if _OPTIONS[word.partition("=")[0]] and "=" not in word:
+            options.append(next(rest))
+    return [*options, *overrides]

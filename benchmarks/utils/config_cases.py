@@ -35,6 +35,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.overrides import escaped
 from benchmarks.utils.paths import CONFIG_DIR, config_files
 from benchmarks.utils.yaml_files import read_yaml
 
@@ -196,6 +197,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, str):
         if re.fullmatch(r"\$\{.*\}", value):  # an interpolation keeps the type of what it refers to
             return value
-        escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-        return f"'{escaped}'"
+        return f"'{escaped(value)}'"
     return json.dumps(value)

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
-from benchmarks.utils.paths import config_folders
+from benchmarks.utils.paths import check_config_folders
 from benchmarks.utils.schema_keys import unknown_key
 from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.text import unknown_name
@@ -40,7 +40,7 @@ def guarded(command: Callable[[], int], resumes: bool = False) -> int:
     """
     try:
         with handle_signals():
-            config_folders()  # refuses an environment that names one which is not there
+            check_config_folders()
             return command()
     except USER_ERRORS as error:
         report_error(one_line(error))

@@ -1,5 +1,6 @@
 """Overrides of a configuration, `key=value`, taken as a list in which the last one of a key counts."""
 
+import re
 from collections.abc import Iterable
 
 
@@ -22,3 +23,13 @@ def without(overrides: Iterable[str], key: str) -> tuple[str, ...]:
 def with_value(overrides: Iterable[str], key: str, value: str) -> tuple[str, ...]:
     """Return the overrides with another value wherever they set a key."""
     return tuple(f"{key}={value}" if item.partition("=")[0] == key else item for item in overrides)
+
+
+def quoted(text: str) -> str:
+    """Write a text so that Hydra reads it as it is, whatever signs are in it."""
+    return "'" + escaped(text.replace("${", "\\${")) + "'"
+
+
+def escaped(text: str) -> str:
+    """Escape a text that is put between single quotes, in the grammar of Hydra and OmegaConf."""
+    return re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
