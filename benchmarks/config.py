@@ -21,6 +21,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
 from benchmarks.utils.config_choices import Choices, check_choices, taken_apart
 from benchmarks.utils.config_files import TooMany, config_checksum
+from benchmarks.utils.config_words import check_groups
 from benchmarks.utils.paths import CONFIG_DIR, own_plugins, search_path
 from benchmarks.utils.schema_keys import check_keys
 from benchmarks.utils.settings import beyond
@@ -172,9 +173,11 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     in a copy of it, as Hydra does last of all.
 
     Raises:
+        ConfigError: see `check_groups` and `check_choices`.
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
     """
     register()
+    check_groups(overrides)
     config, choices = _chosen(overrides)
     check_choices(config, choices, overrides)
     return config

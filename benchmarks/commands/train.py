@@ -49,6 +49,7 @@ def run() -> int:
     from benchmarks.config import register
     from benchmarks.launchers.sweep import Sweep
     from benchmarks.utils.config_choices import check_choices
+    from benchmarks.utils.config_words import check_groups
 
     if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
         raise ConfigError("torchrun carries out one run at a time; leave out -m")
@@ -56,6 +57,7 @@ def run() -> int:
     words = _without_config_folders(sys.argv[1:])
     sys.argv[1:] = [*_options_first(words), *search_path()]
     register()
+    check_groups(word for word in words if not word.startswith("-"))
     sweep = Sweep()
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")

@@ -72,7 +72,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
         result = super().load_config(config_path)
         if isinstance(result.config, DictConfig) and not BLOCKS.keys().isdisjoint(result.config):
             where = f"{config_path.removesuffix('.yaml')}.yaml"
-            result.config = with_cases(result.config, where, lambda group: _names(group, Path(self.path)))
+            result.config = with_cases(result.config, where, lambda group: names_of(group, Path(self.path)))
         return result
 
 
@@ -171,7 +171,7 @@ def _chosen(settings: Mapping[str, Any], root: DictConfig) -> tuple[bool, Any]:
     return decided, value
 
 
-def _names(group: str, folder: Path) -> set[str]:
+def names_of(group: str, folder: Path = CONFIG_DIR) -> set[str]:
     """List a group's choices: files of the suite, of the user's folders and of `folder`, and those stored by code."""
     files = {*config_files(group), *(file.stem for file in (folder / group).glob("*.yaml"))}
     try:
