@@ -27,6 +27,11 @@ USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OS
 
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
+_SAY_NOTHING = ("See http", "Error parsing override", "LexerNoViableAltException", "Available:")
+"""Beginnings of the lines with which Hydra says where in an override it stopped, and not why."""
+
+_IN_QUOTES = "a value with signs such as ' ~ ( must be put in quotes, as in \"key='value'\""
+
 
 def guarded(command: Callable[[], int], resumes: bool = False) -> int:
     """Run a command; turn `USER_ERRORS` and signals into one line on stderr.
@@ -71,8 +76,9 @@ def one_line(error: BaseException) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return unknown_name(group, name, error.options)
     if isinstance(error, OverrideParseException):
-        said = [line.strip() for line in str(error.message).splitlines() if line.strip() and "See http" not in line]
-        return f"cannot read '{error.override}': {said[-1]}"
+        said = [line.strip() for line in str(error.message).splitlines()]
+        telling = [line for line in said if line.strip("^") and not line.startswith(_SAY_NOTHING)]
+        return f"cannot read '{error.override}': {telling[-1] if telling else _IN_QUOTES}"
     cause = error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and is_dataclass(cause.object_type):
         return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
