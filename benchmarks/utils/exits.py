@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
 from benchmarks.utils.paths import check_config_folders
-from benchmarks.utils.schema_keys import unknown_key
+from benchmarks.utils.schema_keys import unknown_key, unknown_option
 from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.text import unknown_name
 from benchmarks.utils.torchrun import is_first
@@ -80,8 +80,10 @@ def one_line(error: BaseException) -> str:
         telling = [line for line in said if line.strip("^") and not line.startswith(_SAY_NOTHING)]
         return f"cannot read '{error.override}': {telling[-1] if telling else _IN_QUOTES}"
     cause = error.__cause__
-    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and is_dataclass(cause.object_type):
-        return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
+        if is_dataclass(cause.object_type):
+            return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
+        return unknown_option(str(cause.full_key), map(str, cause.parent_node))
     text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]
