@@ -18,6 +18,7 @@ out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 o
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, report_error
@@ -44,7 +45,7 @@ def run() -> int:
     """Have Hydra compose the runs that the command line describes, and train them; return the exit code."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     from benchmarks.config import register
     from benchmarks.launchers.sweep import Sweep
@@ -65,8 +66,9 @@ def run() -> int:
         if not isinstance(composed, DictConfig):
             return sweep.carry_out(composed)
         job = HydraConfig.get()
+        overrides: Any = OmegaConf.to_container(job.overrides.task)  # as they were written
         try:
-            check_choices(composed, job.runtime.choices, job.overrides.task)
+            check_choices(composed, job.runtime.choices, overrides)
         except ConfigError as error:  # Hydra would print a line of its own before it
             sweep.unusable.append(str(error))
             return []
