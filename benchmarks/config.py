@@ -19,8 +19,10 @@ from omegaconf.errors import InterpolationKeyError
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils import config_cases
+from benchmarks.utils.config_choices import Choices, check_choices, taken_apart
 from benchmarks.utils.config_files import TooMany, config_checksum
-from benchmarks.utils.paths import CONFIG_DIR, config_folders, own_plugins
+from benchmarks.utils.config_words import check_groups
+from benchmarks.utils.paths import CONFIG_DIR, own_plugins, search_path
 from benchmarks.utils.schema_keys import check_keys
 from benchmarks.utils.settings import beyond
 from benchmarks.utils.values import check_count, check_known, check_name, check_number, expanded_folder
@@ -171,39 +173,41 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     in a copy of it, as Hydra does last of all.
 
     Raises:
+        ConfigError: see `check_groups` and `check_choices`.
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: an override that does not fit.
     """
     register()
+    check_groups(overrides)
+    config, choices = _chosen(overrides)
+    check_choices(config, choices, overrides)
+    return config
+
+
+def _chosen(overrides: Sequence[str]) -> tuple[DictConfig, Choices]:
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job: its own search path is the same
-        return compose("config", overrides=list(overrides))
+        return taken_apart(compose("config", overrides=list(overrides), return_hydra_config=True))
     values = [override for override in overrides if _VALUE.fullmatch(override)]
     choices = tuple(override for override in overrides if override not in values)
     parsed = OverridesParser.create().parse_overrides(values)
     if any(override.is_sweep_override() for override in parsed) or not all(map(_CHOICE.fullmatch, choices)):
         return _compose(overrides)
     try:
-        config = deepcopy(_composed(choices, config_checksum()))
+        config, chosen = deepcopy(_composed(choices, config_checksum()))
     except TooMany:
         return _compose(overrides)
     ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
-    return config
+    return config, chosen
 
 
 @lru_cache(maxsize=512)
-def _composed(choices: tuple[str, ...], checksum: str) -> DictConfig:
+def _composed(choices: tuple[str, ...], checksum: str) -> tuple[DictConfig, Choices]:
     """Compose choices; `checksum` is that of all configuration files, so that a changed file is read again."""
     return _compose(choices)
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Choices]:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose("config", overrides=[*overrides, *search_path()])
-
-
-def search_path() -> list[str]:
-    """Return the override that has Hydra look into the user's own configuration folders, if there are any."""
-    own = ",".join(f"'file://{folder.resolve()}'" for folder in config_folders()[1:])
-    return [f"hydra.searchpath=[{own}]"] if own else []
+        return taken_apart(compose("config", overrides=[*overrides, *search_path()], return_hydra_config=True))
 
 
 def resolve(config: DictConfig) -> Config:

@@ -13,9 +13,10 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.config_choices import check_choices, taken_apart
 
 MOST_VALUES = 100_000
 """Values that a sweep may give a key."""
@@ -70,7 +71,6 @@ class SuiteLauncher(Launcher):
         ]
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig:
-        config = self._loader.load_sweep_config(self._config, list(overrides))
-        with read_write(config), open_dict(config):
-            del config["hydra"]
+        config, choices = taken_apart(self._loader.load_sweep_config(self._config, list(overrides)))
+        check_choices(config, choices, overrides)
         return config

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.config import Config, compose_config, from_dict, identity, register, resolve, to_dict
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import one_line
-from benchmarks.utils.paths import CONFIG_DIR
+from benchmarks.utils.paths import CONFIG_DIR, config_files
 from tests.conftest import Toys
 
 
@@ -132,6 +132,23 @@ def test_the_environment_chooses_folders(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DFA_WANDB", "disabled")
     run = resolve(compose_config([])).run
     assert (run.data_dir, run.results_dir, run.wandb) == ("/some/data", "/some/results", "disabled")
+
+
+@pytest.mark.parametrize("model", config_files("model"))
+def test_no_model_replaces_the_optimizer_or_the_schedule_that_is_named(model: str) -> None:
+    config = compose_config([f"model={model}", "optimizer=sgd", "schedule=plateau"])
+    assert config.optimizer.name == "sgd"
+    assert config.schedule == {"name": "plateau", "options": {"factor": 0.2, "patience": 1}}
+
+
+def test_radiance_fields_choose_their_schedule_where_none_is_named() -> None:
+    schedules = [
+        resolve(compose_config([f"task={task}", "model=nerf", f"scale={scale}"])).schedule
+        for task, scale in (("blender_lego", "paper"), ("llff_fern", "paper"), ("blender_lego", "mini"))
+    ]
+    assert {schedule.name for schedule in schedules} == {"exponential"}
+    expected = [(0.1, 500_000), (0.1, 250_000), (0.3, 2400)]
+    assert [(schedule.options["factor"], schedule.options["steps"]) for schedule in schedules] == expected
 
 
 _OWN = ["task=cora", "model=gcn", "rule=dfa"]

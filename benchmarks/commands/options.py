@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import EXIT_UNUSABLE
+from benchmarks.utils.overrides import quoted
 from benchmarks.utils.paths import add_config_folder
 from benchmarks.utils.values import MOST
 
@@ -95,7 +96,7 @@ def overrides(options: argparse.Namespace) -> list[str]:
         *([f"launcher={given['launcher']}"] if given.get("launcher") else []),
         *([f"launcher.jobs={given['jobs']}"] if given.get("jobs") is not None else []),
         *given.get("set", []),
-        *([f"run.results_dir={given['results']}"] if given.get("results") else []),
+        *([f"run.results_dir={quoted(given['results'])}"] if given.get("results") else []),
     ]
 
 

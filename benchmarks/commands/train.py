@@ -18,10 +18,11 @@ out as given; 130 interrupted by Ctrl-C; 143 asked to stop by SIGTERM, SIGUSR1 o
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, guarded, report_error
-from benchmarks.utils.paths import CONFIG_DIR, add_config_folder
+from benchmarks.utils.paths import CONFIG_DIR, add_config_folder, search_path
 from benchmarks.utils.torchrun import several_started
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -43,21 +44,35 @@ def main() -> None:
 def run() -> int:
     """Have Hydra compose the runs that the command line describes, and train them; return the exit code."""
     import hydra
-    from omegaconf import DictConfig
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
 
-    from benchmarks.config import register, search_path
+    from benchmarks.config import register
     from benchmarks.launchers.sweep import Sweep
+    from benchmarks.utils.config_choices import check_choices
+    from benchmarks.utils.config_words import check_groups
 
     if several_started() and {"-m", "--multirun"} & set(sys.argv[1:]):
         raise ConfigError("torchrun carries out one run at a time; leave out -m")
     _check_options(sys.argv[1:])
-    sys.argv[1:] = [*_without_config_folders(sys.argv[1:]), *search_path()]
+    words = _without_config_folders(sys.argv[1:])
+    sys.argv[1:] = [*_options_first(words), *search_path()]
     register()
+    check_groups(word for word in words if not word.startswith("-"))
     sweep = Sweep()
 
     @hydra.main(config_path=str(CONFIG_DIR), config_name="config", version_base="1.3")
     def train(composed: DictConfig | Sequence[DictConfig]) -> list[float | None]:
-        return sweep.carry_out([composed] if isinstance(composed, DictConfig) else composed)
+        if not isinstance(composed, DictConfig):
+            return sweep.carry_out(composed)
+        job = HydraConfig.get()
+        overrides: Any = OmegaConf.to_container(job.overrides.task)  # as they were written
+        try:
+            check_choices(composed, job.runtime.choices, overrides)
+        except ConfigError as error:  # Hydra would print a line of its own before it
+            sweep.unusable.append(str(error))
+            return []
+        return sweep.carry_out([composed])
 
     train()
     for line in (*sweep.unusable, *sweep.unsuccessful):
@@ -95,3 +110,18 @@ def _without_config_folders(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return rest
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Put the options before the overrides, which Hydra takes in one piece only."""
+    options: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        options.append(word)
+        if _OPTIONS[word.partition("=")[0]] and "=" not in word:
+            options.append(next(rest))
+    return [*options, *overrides]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from benchmarks.config import compose_config, resolve
 from benchmarks.errors import DataError
 from benchmarks.run.build import build_task, load_task
+from benchmarks.utils.overrides import quoted
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.values import check_known
 
@@ -36,7 +37,7 @@ def fetch_tasks(names: Sequence[str], data_dir: str = "") -> bool:
 
 
 def _fetch(name: str, data_dir: str) -> bool:
-    place = [f"run.data_dir={data_dir}"] if data_dir else []
+    place = [f"run.data_dir={quoted(data_dir)}"] if data_dir else []
     config = resolve(compose_config([f"task={name}", "run.download=true", *place]))
     load_task(config)
     try:

@@ -18,6 +18,7 @@ from benchmarks.tables.plan import Plan
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.targets import Plans, archived_plan
+from benchmarks.utils.overrides import quoted
 from benchmarks.utils.text import first_difference
 from benchmarks.utils.values import expanded_folder
 
@@ -170,7 +171,7 @@ def _made_again(committed: archive.Archive) -> _MadeAgain:
     if not committed.runs:
         raise ConfigError(f"no records of '{name}' are committed; there are of: {', '.join(archive.archived_tables())}")
     with tempfile.TemporaryDirectory() as nothing:  # what else has been run must make no difference
-        plan = archived_plan(committed, [f"run.results_dir={nothing}", "run.wandb=disabled"])
+        plan = archived_plan(committed, [f"run.results_dir={quoted(nothing)}", "run.wandb=disabled"])
     runs = {identity(run.config): run for run in plan.runs}
     if strange := committed.runs.keys() - runs.keys():
         raise ResultsError(f"{len(strange)} of the records of {name} belong to none of its runs")

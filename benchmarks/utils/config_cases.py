@@ -35,6 +35,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.overrides import escaped
 from benchmarks.utils.paths import CONFIG_DIR, config_files
 from benchmarks.utils.yaml_files import read_yaml
 
@@ -71,7 +72,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
         result = super().load_config(config_path)
         if isinstance(result.config, DictConfig) and not BLOCKS.keys().isdisjoint(result.config):
             where = f"{config_path.removesuffix('.yaml')}.yaml"
-            result.config = with_cases(result.config, where, lambda group: _names(group, Path(self.path)))
+            result.config = with_cases(result.config, where, lambda group: names_of(group, Path(self.path)))
         return result
 
 
@@ -106,13 +107,15 @@ def with_cases(file: DictConfig, where: str, names: Callable[[str], set[str]]) -
         names: known names of a group, "rule", "task" or "schedule".
 
     Raises:
-        ConfigError: a block that names a case or a value that there is not.
+        ConfigError: a block that names a case or a value that there is not, or sets a name.
     """
     content = OmegaConf.to_container(file)
     assert isinstance(content, dict)
     blocks = {key: content.pop(key) for key in list(content) if key in BLOCKS}
     changed = dict.fromkeys(_keys(blocks, where, names))
     for key in changed:
+        if re.fullmatch(r"(\w+\.)?name", key):
+            raise ConfigError(f"{where}: a case sets '{key}'; what is trained may depend on no case")
         *parents, last = key.split(".")
         holder: Any = content
         for parent in parents:
@@ -168,7 +171,7 @@ def _chosen(settings: Mapping[str, Any], root: DictConfig) -> tuple[bool, Any]:
     return decided, value
 
 
-def _names(group: str, folder: Path) -> set[str]:
+def names_of(group: str, folder: Path = CONFIG_DIR) -> set[str]:
     """List a group's choices: files of the suite, of the user's folders and of `folder`, and those stored by code."""
     files = {*config_files(group), *(file.stem for file in (folder / group).glob("*.yaml"))}
     try:
@@ -194,6 +197,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, str):
         if re.fullmatch(r"\$\{.*\}", value):  # an interpolation keeps the type of what it refers to
             return value
-        escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-        return f"'{escaped}'"
+        return f"'{escaped(value)}'"
     return json.dumps(value)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.errors import SuiteError
-from benchmarks.utils.paths import config_folders
-from benchmarks.utils.schema_keys import unknown_key
+from benchmarks.utils.paths import check_config_folders
+from benchmarks.utils.schema_keys import unknown_key, unknown_option
 from benchmarks.utils.signals import Interrupted, handle_signals
 from benchmarks.utils.text import unknown_name
 from benchmarks.utils.torchrun import is_first
@@ -26,6 +26,11 @@ USER_ERRORS = (SuiteError, HydraException, OmegaConfBaseException, YAMLError, OS
 """Errors that the user can fix; a command reports them in one line, without a traceback."""
 
 EXIT_DONE, EXIT_RUNS_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
+
+_SAY_NOTHING = ("See http", "Error parsing override", "LexerNoViableAltException", "Available:")
+"""Beginnings of the lines with which Hydra says where in an override it stopped, and not why."""
+
+_IN_QUOTES = "a value with signs such as ' ~ ( must be put in quotes, as in \"key='value'\""
 
 
 def guarded(command: Callable[[], int], resumes: bool = False) -> int:
@@ -40,7 +45,7 @@ def guarded(command: Callable[[], int], resumes: bool = False) -> int:
     """
     try:
         with handle_signals():
-            config_folders()  # refuses an environment that names one which is not there
+            check_config_folders()
             return command()
     except USER_ERRORS as error:
         report_error(one_line(error))
@@ -71,11 +76,14 @@ def one_line(error: BaseException) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return unknown_name(group, name, error.options)
     if isinstance(error, OverrideParseException):
-        said = [line.strip() for line in str(error.message).splitlines() if line.strip() and "See http" not in line]
-        return f"cannot read '{error.override}': {said[-1]}"
+        said = [line.strip() for line in str(error.message).splitlines()]
+        telling = [line for line in said if line.strip("^") and not line.startswith(_SAY_NOTHING)]
+        return f"cannot read '{error.override}': {telling[-1] if telling else _IN_QUOTES}"
     cause = error.__cause__
-    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and is_dataclass(cause.object_type):
-        return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
+        if is_dataclass(cause.object_type):
+            return unknown_key(str(cause.full_key), OmegaConf.get_type(cause.parent_node._get_root()))
+        return unknown_option(str(cause.full_key), map(str, cause.parent_node))
     text = str(error).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("object_type", "reference_type", "See https", "full_key"))]

@@ -1,5 +1,6 @@
 """Overrides of a configuration, `key=value`, taken as a list in which the last one of a key counts."""
 
+import re
 from collections.abc import Iterable
 
 
@@ -24,3 +25,13 @@ def with_value(overrides: Iterable[str], key: str, value: str) -> tuple[str, ...
     items, setting = tuple(overrides), f"{key}={value}"
     replaced = tuple(setting if item.partition("=")[0] == key else item for item in items)
     return replaced if setting in replaced else (*replaced, setting)
+
+
+def quoted(text: str) -> str:
+    """Write a text so that Hydra reads it as it is, whatever signs are in it."""
+    return "'" + escaped(text.replace("${", "\\${")) + "'"
+
+
+def escaped(text: str) -> str:
+    """Escape a text that is put between single quotes, in the grammar of Hydra and OmegaConf."""
+    return re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import ConfigError, DataError
+from benchmarks.utils.overrides import quoted
 from benchmarks.utils.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,20 +29,55 @@ def config_folders() -> list[Path]:
     return [CONFIG_DIR, *own]
 
 
+def check_config_folders() -> None:
+    """Check the folders that the environment names.
+
+    Raises:
+        ConfigError: see `config_folders` and `add_config_folder`.
+    """
+    known, *own = config_folders()
+    checked = [known]
+    for folder in own:
+        _check_own(folder, checked, OWN_CONFIGS)
+        checked.append(folder)
+
+
 def add_config_folder(folder: str) -> None:
     """Have every command of this process find the configurations in `folder`, as `--config-dir` does.
 
     Raises:
-        ConfigError: there is no such folder, or one of its files has the name of a file of the suite.
+        ConfigError: there is no such folder, its path cannot be handed on, or one of its files has the name of a file
+            of the suite or of another folder.
     """
     path = Path(folder).expanduser().resolve()
     if not folder or not path.is_dir():
         raise ConfigError(f"--config-dir: there is no folder '{folder}'")
-    for file in sorted(path.glob("*/*.yaml")):
-        if (CONFIG_DIR / file.relative_to(path)).exists():
-            raise ConfigError(f"--config-dir: '{file}' has the name of a configuration of the suite; rename it")
-    if path not in config_folders():
-        os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*config_folders()[1:], path]))
+    known = config_folders()
+    _check_own(path, known, "--config-dir")
+    if path not in (other.resolve() for other in known):
+        os.environ[OWN_CONFIGS] = os.pathsep.join(map(str, [*known[1:], path]))
+
+
+def _check_own(folder: Path, known: Sequence[Path], where: str) -> None:
+    """Check that a folder of the user's own can be handed on, and has no file of a name that another folder has.
+
+    Hydra would read one of the two without a word.
+    """
+    if os.pathsep in str(folder.resolve()) or "${" in str(folder.resolve()):
+        raise ConfigError(f"{where}: '{folder}' has '{os.pathsep}' or '${{' in its path; rename it")
+    files = [file.relative_to(folder) for pattern in ("*/*.yaml", "*/base/*.yaml") for file in folder.glob(pattern)]
+    for other in known:
+        if other != CONFIG_DIR and other.resolve() == folder.resolve():
+            continue  # given twice
+        if doubles := sorted(file for file in files if (other / file).exists()):
+            whose = "of the suite" if other == CONFIG_DIR else f"in '{other}'"
+            raise ConfigError(f"{where}: '{folder / doubles[0]}' has the name of a configuration {whose}; rename it")
+
+
+def search_path() -> list[str]:
+    """Return the override that has Hydra look into the user's own configuration folders, if there are any."""
+    own = ",".join(quoted(f"file://{folder.resolve()}") for folder in config_folders()[1:])
+    return [f"hydra.searchpath=[{own}]"] if own else []
 
 
 def config_files(group: str, folder: Path | None = None) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Keys of a configuration's schema, for messages about keys that it does not have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -26,15 +26,31 @@ def check_keys(config: DictConfig, above: str = "") -> None:
 
 
 def unknown_key(key: str, schema: Any) -> str:
-    """Say in one line that a schema has no such key, with the nearest that it has, else those beside it."""
+    """Say in one line that a schema has no such key, with the nearest that it has, else those beside it.
+
+    A key of another group is near where it has the very name, or none is beside it.
+    """
     keys = list(_keys(schema))
     group, name = _split(key)
     beside = [known for known in keys if _split(known)[0] == group]
-    for candidates in (beside, keys):
+    for candidates, likeness in ((beside, 0.6), (keys, 1.0 if group and beside else 0.6)):
         by_name = {_split(known)[1]: known for known in reversed(candidates)}
-        if near := get_close_matches(name, by_name, n=1):
+        if near := get_close_matches(name, by_name, n=1, cutoff=likeness):
             return f"unknown key '{key}'; did you mean '{by_name[near[0]]}'?"
     return f"unknown key '{key}'; known: {', '.join(beside or keys)}"
+
+
+def unknown_option(key: str, known: Iterable[str]) -> str:
+    """Say in one line that a configuration gives no such option, with the nearest that it gives, else all of them.
+
+    What is configured may take further options than its file gives; they are added with a plus.
+    """
+    group, name = _split(key)
+    options = {option: f"{group}.{option}" for option in known}
+    if near := get_close_matches(name, options, n=1):
+        return f"unknown key '{key}'; did you mean '{options[near[0]]}'?"
+    known_here = f"known: {', '.join(options.values())}; " if options else ""
+    return f"unknown key '{key}'; {known_here}an option that no file sets is given with a plus: +{key}=…"
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -111,3 +111,43 @@ def test_a_file_with_the_name_of_one_of_the_suite_is_refused(command: Command, t
     shutil.copy(CONFIG_DIR / "task" / "cora.yaml", tmp_path / "task")
     code, _, err = command(train.main, "--config-dir", str(tmp_path), "task=cora")
     assert code == 2 and "rename it" in err and err.count("\n") == 1
+
+
+def _folder(path: Path) -> Path:
+    (path / "rule").mkdir(parents=True)
+    (path / "rule" / "own.yaml").write_text("name: bp\noptions: {}\n")
+    return path
+
+
+def test_a_file_with_the_name_of_one_in_another_folder_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = _folder(tmp_path / "one"), _folder(tmp_path / "other")
+    told = f"'{other}/rule/own.yaml' has the name of a configuration in '{one}'; rename it\n"
+    code, _, err = command(train.main, "--config-dir", str(one), "--config-dir", str(other), "rule=own")
+    assert (code, err) == (2, f"error: --config-dir: {told}")
+    monkeypatch.setenv("DFA_CONFIG_DIR", f"{one}:{one}:{other}")
+    assert command(status.main) == (2, "", f"error: DFA_CONFIG_DIR: {told}")
+
+
+def test_a_folder_of_the_environment_with_a_name_of_the_suite_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _folder(tmp_path / "own")
+    (folder / "rule" / "own.yaml").rename(folder / "rule" / "dfa.yaml")
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(folder))
+    code, _, err = command(train.main, "task=cora", "rule=dfa")
+    told = f"DFA_CONFIG_DIR: '{folder}/rule/dfa.yaml' has the name of a configuration of the suite; rename it"
+    assert (code, err) == (2, f"error: {told}\n")
+
+
+@pytest.mark.parametrize("name", ["it's", "a, b=c", "back\\slash", "[1]"])
+def test_a_folder_may_have_any_name(command: Command, tmp_path: Path, name: str) -> None:
+    folder = str(_folder(tmp_path / name))
+    assert command(train.main, "--config-dir", folder, "--config-dir", folder, "rule=own", "--cfg", "job")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["a:b", "${seed}"])
+def test_a_folder_whose_path_cannot_be_handed_on_is_refused(command: Command, tmp_path: Path, name: str) -> None:
+    code, _, err = command(train.main, "--config-dir", str(_folder(tmp_path / name)), "rule=own")
+    assert code == 2 and "has ':' or '${' in its path; rename it" in err and err.count("\n") == 1

@@ -1,11 +1,14 @@
 """Configuration files that are called after one thing and choose another are refused."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import benchmarks.commands.train as cli
+from benchmarks.config import compose_config
+from benchmarks.errors import ConfigError
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.build import load_components
 from benchmarks.run.config_names import family_of_model
@@ -122,3 +125,75 @@ def test_a_model_of_another_family_is_refused_before_any_run(
     settings = ["task.source=stand_in", "scale=smoke", f"run.results_dir={tmp_path}/results"]
     assert command(cli.main, *choice, *settings) == (2, "", f"error: {message}\n")
     assert not (tmp_path / "results").exists()
+
+
+_OTHERS = {
+    "model/plain.yaml": "defaults: [gcn, _self_]\n{key}: {{name: {name}}}\n",
+    "model/merged.yaml": "defaults: [gcn, /{key}/{name}@{key}, _self_]\n",
+    "model/self_first.yaml": "defaults: [_self_, gcn]\n{key}: {{name: {name}}}\n",
+    "model/further.yaml": "defaults: [plain, _self_]\ntrainer: {{epochs: 1}}\n",
+}
+
+
+def _own_models(folder: Path, key: str, name: str) -> None:
+    (folder / "model").mkdir()
+    for file, content in _OTHERS.items():
+        (folder / file).write_text("# @package _global_\n" + content.format(key=key, name=name))
+
+
+_CORA = ["task=cora", "task.source=stand_in", "scale=smoke"]
+
+
+@pytest.mark.parametrize("model", [Path(file).stem for file in _OTHERS])
+@pytest.mark.parametrize(
+    ("key", "name", "chosen"),
+    [("rule", "fa", "dfa"), ("optimizer", "sgd", "adam"), ("schedule", "noam", "constant"), ("task", "cora", "pubmed")],
+)
+def test_a_model_that_replaces_the_choice_of_another_group_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, key: str, name: str, chosen: str
+) -> None:
+    _own_models(tmp_path, key, name)
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(tmp_path))
+    told = f"{tmp_path}/model/{model}.yaml' sets `{key}.name: {name}` over {key}={chosen}: leave it out and choose "
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        compose_config(["task=cora", f"model={model}", f"{key}={chosen}"])
+    config = compose_config(["task=cora", f"model={model}", f"{key}={chosen}", f"{key}.name={chosen}"])
+    assert config[key].name == chosen  # asked for by its key
+    assert compose_config(["task=cora", f"model={model}", f"{key}={name}"])[key].name == name
+
+
+@pytest.mark.parametrize("way", [["model=plain"], ["-m", "model=gcn,plain"]])
+def test_training_refuses_a_model_that_replaces_the_rule(command: Command, tmp_path: Path, way: list[str]) -> None:
+    _own_models(tmp_path, "rule", "fa")
+    results = f"run.results_dir={tmp_path}/results"
+    code, out, err = command(cli.main, "--config-dir", str(tmp_path), *way, *_CORA, results)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"error: '{tmp_path}/model/plain.yaml' sets `rule.name: fa` over rule=dfa" in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_model_chooses_another_optimizer_by_an_override_and_the_command_line_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    content = "# @package _global_\ndefaults: [gcn, override /optimizer: sgd, _self_]\n"
+    (tmp_path / "model" / "own.yaml").write_text(content)
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(tmp_path))
+    assert compose_config(["model=own"]).optimizer.name == "sgd"
+    assert compose_config(["model=own", "optimizer=adamw"]).optimizer.name == "adamw"
+
+
+def test_a_file_that_is_added_by_hand_may_set_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "best.yaml").write_text("# @package _global_\noptimizer: {name: sgd, lr: 0.5}\n")
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(tmp_path))
+    assert compose_config(["+chosen=best"]).optimizer.name == "sgd"
+
+
+def test_a_case_sets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    content = "# @package _global_\ndefaults: [gcn, _self_]\noptimizer: {name: adam}\n"
+    (tmp_path / "model" / "own.yaml").write_text(content + "by_rule: {dfa: {optimizer.name: sgd}}\n")
+    monkeypatch.setenv("DFA_CONFIG_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"own.yaml: a case sets 'optimizer.name'; what is trained may depend on no"):
+        compose_config(["model=own", "rule=bp"])

@@ -19,6 +19,7 @@ from benchmarks.registry import TASKS
 from benchmarks.run.execute import execute
 from benchmarks.speed.measure import Measurement, measure_in_subprocess
 from benchmarks.task import DataInfo
+from benchmarks.utils.overrides import quoted
 
 # Sizes of Criteo's 39 fields at min_count 10, as commonly reported: 1,086,810 values in all.
 FIELD_SIZES = (
@@ -68,7 +69,8 @@ def _sized_task(*, seed: int, source: str, data_dir: Path, download: bool, batch
 
 def _cell(model: str, rule: str, steps: int, device: str) -> Measurement:
     with tempfile.TemporaryDirectory() as results:
-        settings = [f"run.results_dir={results}", "run.wandb=disabled", "run.progress=false", f"run.device={device}"]
+        settings = [f"run.results_dir={quoted(results)}"]
+        settings += ["run.wandb=disabled", "run.progress=false", f"run.device={device}"]
         config = resolve(compose_config(["task=criteo", f"model={model}", f"rule={rule}", "scale=paper", *settings]))
         batch_size = config.task.options["batch_size"]
         config.task.name, config.trainer.steps = "criteo_sized", steps
