@@ -46,9 +46,7 @@ def check_choices(config: DictConfig, choices: Choices, overrides: Iterable[str]
         if chosen is None or own in ("", name) or f"{group}.name" in set_by_hand:
             continue
         setting = {file: always for file, always in files.items() if name_in(file, group) not in ("", own)}
-        if not all(
-            setting.values()
-        ):  # a file of a further group, such as `+chosen=mine`, was asked for by hand as well
+        if not all(setting.values()):  # a file of a further group, such as `+chosen=mine`, was asked for, too
             continue
         where = str(_path_of(list(setting)[-1])) if setting else "a configuration"
         raise ConfigError(
