@@ -89,10 +89,10 @@ SPACES: dict[str, str] = {
     "null: [1, 2]": "None is not a key of the configuration",
     "optimizer: {low: 0.1, high: 1.0}": "optimizer is a group of values; name one of them",
     "model.options: [1, 2]": "model.options is a group of values",
-    "nowhere.at.all: [1, 2]": "none of its keys is left to search",
+    "nowhere.at.all: [1, 2]": r"unknown key 'nowhere\.at\.all'",
     "trainer.epochs.deeper: [1, 2]": "none of its keys|trainer.epochs",
     "'': [1, 2]": "none of its keys|is a group",
-    "'a[': [1, 2]": "none of its keys is left",
+    "'a[': [1, 2]": r"unknown key 'a\['",
     "{}": "names no keys",
     "": "names no keys",
 }
