@@ -37,8 +37,8 @@ test: install  ## all tests, on CPU and without network
 test-library:  ## the library's tests with nothing of the suite installed, e.g. PYTHON=python3.10 CONSTRAINTS=constraints-lowest.txt
 	$(PYTHON) -m venv --clear $(LIBRARY_VENV)
 	$(LIBRARY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	  --editable . pytest pytest-timeout numpy psutil
-	$(LIBRARY_VENV)/bin/python -m pytest --confcutdir tests/dfa tests/dfa
+	  --editable . pytest pytest-timeout pytest-xdist numpy psutil
+	$(LIBRARY_VENV)/bin/python -m pytest -n 2 --dist worksteal --confcutdir tests/dfa tests/dfa
 
 lint: install  ## style and types
 	$(RUN) -m ruff format --check .
