@@ -13,6 +13,7 @@ LIBRARY_VENV ?= .venv-library
 SITE_VENV ?= .venv-site
 CONSTRAINTS ?= constraints.txt
 SCALE ?= auto
+# empty where an option such as DRY is switched off
 yes = $(filter-out 0 no false,$(1))
 PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(call yes,$(RETRY)),--set run.retry=true) \
        $(if $(DEVICE),--set run.device=$(DEVICE)) $(foreach setting,$(SET),--set $(setting))

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks.__main__ import COMMANDS, main
+from benchmarks.utils.paths import REPOSITORY
 from tests.conftest import Command
 
 _SUBJECTS = ("models", "language", "nerf", "click_logs")
@@ -41,3 +42,10 @@ def test_help_does_not_load_pytorch() -> None:
     loaded = "sorted({'torch', 'hydra_plugins', 'matplotlib'} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", f"import sys; {imports}; print({loaded})"], capture_output=True)
     assert ended.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.parametrize(("given", "expected"), [("", False), ("DRY=1", True), ("DRY=0", False), ("DRY=no", False)])
+def test_an_option_of_make_can_be_switched_off(given: str, expected: bool) -> None:
+    words = ["make", "-n", "reproduce-table-3", *filter(None, [given])]
+    shown = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert ("--dry" in shown.split()) is expected

@@ -1,6 +1,9 @@
 """Records as a run leaves them, for the tests of what reads records."""
 
+from pathlib import Path
 from typing import Any
+
+from tests.conftest import TOY
 
 USES = {"forward_weights": "none", "sequential": False, "bp_batches": 0.0, "extra_forwards": 0.0, "state": "none"}
 """What a rule uses that uses nothing, as recorded before there were waves."""
@@ -33,3 +36,9 @@ def whole_record(**more: Any) -> dict[str, Any]:
         **amounts,
         **more,
     }
+
+
+def table_arguments(results: Path) -> list[str]:
+    """Words that ask a command for the table of toys, with its runs in a folder."""
+    settings = ["--set", f"plugins=[{TOY}]", "--set", "run.wandb=disabled"]
+    return ["table_3", "--scale", "mini", "--seeds", "2", "--results", str(results), *settings]

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,46 +23,29 @@ from benchmarks.tables.plan import make_plan
 from benchmarks.tables.status import group_of
 from tests.commands.test_reproduce import toy_table
 from tests.conftest import TOY, Command, Toys
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Results of a table of toys, and a place for its archive."""
-    folder = tmp_path / "committed" / "records"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(archive, "RECORDS", folder)
-    genuine = targets.load_spec
-    monkeypatch.setattr(
-        targets, "load_spec", lambda name, **options: toy_table() if name == "table_3" else genuine(name, **options)
-    )
-    yield folder
-
-
-def _arguments(results: Path) -> list[str]:
-    settings = ["--set", f"plugins=[{TOY}]", "--set", "run.wandb=disabled"]
-    return ["table_3", "--scale", "mini", "--seeds", "2", "--results", str(results), *settings]
+from tests.helpers.records import table_arguments
 
 
 def test_a_table_goes_into_records_and_comes_back_byte_for_byte(
     place: Path, toys: Toys, command: Command, tmp_path: Path
 ) -> None:
     results = place.parent
-    assert command(reproduce.main, *_arguments(results), "--jobs", "1")[0] == 0
-    code, out, err = command(command_records.main, "export", *_arguments(results))
+    assert command(reproduce.main, *table_arguments(results), "--jobs", "1")[0] == 0
+    code, out, err = command(command_records.main, "export", *table_arguments(results))
     assert code == 0 and "4 runs of 4" in out, err
     table = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
     # In another place nothing has to be run, and the table is the same.
     elsewhere = tmp_path / "elsewhere"
-    counts = command(status.main, *_arguments(elsewhere))[1].splitlines()
+    counts = command(status.main, *table_arguments(elsewhere))[1].splitlines()
     assert dict(zip(counts[0].split(), counts[2].split()[1:], strict=True))["committed"] == "4" and len(counts) == 3
-    code, out, err = command(reproduce.main, *_arguments(elsewhere), "--jobs", "1")
+    code, out, err = command(reproduce.main, *table_arguments(elsewhere), "--jobs", "1")
     assert code == 0 and "4 runs from committed records" in out and "0 runs to do" in out, err
     assert {path.name: path.read_bytes() for path in (elsewhere / "tables").iterdir()} == table
     restored = [json.loads(path.read_text()) for path in elsewhere.rglob("result.json")]
     assert [record[COMMITTED] for record in restored] == ["table_3"] * 4
     # Written again from what was restored, the file has the same bytes.
     before = (place / "table_3.parquet").read_bytes()
-    command(command_records.main, "export", *_arguments(elsewhere))
+    command(command_records.main, "export", *table_arguments(elsewhere))
     assert (place / "table_3.parquet").read_bytes() == before
 
 
@@ -70,17 +53,17 @@ def test_committed_runs_that_diverged_are_not_counted_as_committed(
     place: Path, toys: Toys, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOY_FAULT", "nan@2")
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(place.parent))
-    lines = command(status.main, *_arguments(tmp_path / "elsewhere"))[1].splitlines()
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *table_arguments(place.parent))
+    lines = command(status.main, *table_arguments(tmp_path / "elsewhere"))[1].splitlines()
     counts = dict(zip(lines[0].split(), lines[2].split()[1:], strict=True))
     assert counts["diverged"] == "4" and counts["committed"] == "0" and "the training loss is nan" in lines[4]
 
 
 def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None:
     results = place.parent
-    command(reproduce.main, *_arguments(results), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(results))
+    command(reproduce.main, *table_arguments(results), "--jobs", "1")
+    command(command_records.main, "export", *table_arguments(results))
     assert command(command_records.main, "verify")[0] == 0
     table = results / "tables" / "table_3.csv"
     text = table.read_text()
@@ -103,8 +86,8 @@ def test_one_digit_is_noticed(place: Path, toys: Toys, command: Command) -> None
 
 
 def test_one_digit_of_a_record_with_the_right_checksum_is_noticed(place: Path, toys: Toys, command: Command) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(place.parent))
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *table_arguments(place.parent))
     archived = Archive.of("table_3", place)
     key, run = next(iter(archived.runs.items()))
     metrics = {**run.record["metrics"], "test/accuracy": run.record["metrics"]["test/accuracy"] - 0.001}
@@ -131,21 +114,21 @@ def test_no_path_of_a_machine_gets_into_an_archive(toys: Toys, tmp_path: Path) -
 def test_the_folder_of_a_run_that_another_process_is_at_work_on_is_left_alone(
     place: Path, toys: Toys, command: Command, tmp_path: Path
 ) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(place.parent))
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *table_arguments(place.parent))
     busy = next(place.parent.glob("runs/toy/toy_mlp/dfa/seed1-*")).relative_to(place.parent)
     for results in (place.parent, tmp_path / "elsewhere"):
         shutil.rmtree(results / "runs", ignore_errors=True)
         folder = RunFolder(results / busy)
         with folder.locked():
             folder.checkpoint.write_bytes(b"of the run that is at work")
-            code, out, _ = command(command_records.main, "import", *_arguments(results))
+            code, out, _ = command(command_records.main, "import", *table_arguments(results))
             assert code == 0 and "3 of 4 runs put back" in out
-            assert command(reproduce.main, *_arguments(results), "--jobs", "1", "--force")[0] == 0
+            assert command(reproduce.main, *table_arguments(results), "--jobs", "1", "--force")[0] == 0
             assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint.pt"]
         told = "(1 of 2 seeds done; another process is at work on it): gcn/dfa:cora"
         assert told in (results / "tables" / "table_3.md").read_text()
-        assert "1 of 4 runs put back" in command(command_records.main, "import", *_arguments(results))[1]
+        assert "1 of 4 runs put back" in command(command_records.main, "import", *table_arguments(results))[1]
         assert not folder.checkpoint.exists() and folder.result.exists()
 
 
@@ -181,9 +164,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, command: Command, tmp_path: Path) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(place.parent))
-    arguments = [word for word in _arguments(tmp_path / "elsewhere") if word not in ("--scale", "mini")]
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
+    command(command_records.main, "export", *table_arguments(place.parent))
+    arguments = [word for word in table_arguments(tmp_path / "elsewhere") if word not in ("--scale", "mini")]
     code, out, err = command(reproduce.main, *arguments, "--jobs", "1")
     assert (
         code == 0 and "scale mini (that of the committed records)" in out and "4 runs from committed records" in out
@@ -193,10 +176,10 @@ def test_the_usual_scale_is_that_of_complete_records(place: Path, toys: Toys, co
 
 
 def test_a_table_of_which_a_run_is_not_recorded_is_checked_too(place: Path, toys: Toys, command: Command) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
     results = sorted(place.parent.rglob("result.json"))
     shutil.rmtree(results[0].parent)
-    command(command_records.main, "export", *_arguments(place.parent))
+    command(command_records.main, "export", *table_arguments(place.parent))
     code, out, _ = command(command_records.main, "verify")
     assert code == 1 and "3 of 4 runs recorded; table_3.md is not what its records give" in out
     for path in (place.parent / "tables").iterdir():
@@ -233,9 +216,9 @@ def _of_other_code(path: Path) -> None:
 def test_a_run_that_cannot_be_committed_is_named(
     place: Path, toys: Toys, command: Command, damage: Callable[[Path], object], reason: str
 ) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
     damage(next(place.parent.glob("runs/toy/toy_mlp/dfa/seed1-*/result.json")))
-    code, out, err = command(command_records.main, "export", *_arguments(place.parent))
+    code, out, err = command(command_records.main, "export", *table_arguments(place.parent))
     assert code == 1 and "3 runs of 4" in out
     assert re.fullmatch(f"error: toy toy_mlp dfa seed 1 is left out: {reason}[^\n]*\n", err)
 
@@ -249,8 +232,8 @@ def test_richer_records_and_tables_are_kept_unless_forced(
     monkeypatch.setattr(targets, "load_spec", lambda name, **options: spec)
     results, table = place.parent, place.parent / "tables" / "table_3.csv"
     path = place / "table_3.parquet"
-    command(reproduce.main, *_arguments(results), "--jobs", "1")
-    export = ("export", *_arguments(results))
+    command(reproduce.main, *table_arguments(results), "--jobs", "1")
+    export = ("export", *table_arguments(results))
     assert command(command_records.main, *export)[0] == 0
     full = path.read_bytes(), table.read_bytes()
     for folder in results.glob("runs/toy/toy_mlp/dfa/seed*"):
@@ -277,23 +260,13 @@ def test_richer_records_and_tables_are_kept_unless_forced(
 
 
 def test_records_that_cannot_be_read_are_replaced_only_by_force(place: Path, toys: Toys, command: Command) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
+    command(reproduce.main, *table_arguments(place.parent), "--jobs", "1")
     path = place / "table_3.parquet"
     path.write_bytes(b"nonsense")
-    code, _, err = command(command_records.main, "export", *_arguments(place.parent))
+    code, _, err = command(command_records.main, "export", *table_arguments(place.parent))
     assert code == 2 and "cannot be read" in err and err.count("\n") == 1 and path.read_bytes() == b"nonsense"
-    code, out, _ = command(command_records.main, "export", *_arguments(place.parent), "--force")
+    code, out, _ = command(command_records.main, "export", *table_arguments(place.parent), "--force")
     assert code == 0 and "4 runs of 4" in out
-
-
-def test_tables_without_records_are_named(place: Path, toys: Toys, command: Command) -> None:
-    command(reproduce.main, *_arguments(place.parent), "--jobs", "1")
-    command(command_records.main, "export", *_arguments(place.parent))
-    assert "not checked" not in command(command_records.main, "verify")[1]
-    (place.parent / "tables" / "table_4.csv").write_text("")
-    code, out, _ = command(command_records.main, "verify")
-    assert code == 0 and out.splitlines()[1:] == ["not checked, as no records are committed: table_4"]
-    assert "not checked" not in command(command_records.main, "verify", "table_3")[1]
 
 
 def test_status_tells_of_committed_runs_without_the_weights_that_a_figure_needs(place: Path, toys: Toys) -> None:
@@ -308,34 +281,3 @@ def test_status_tells_of_committed_runs_without_the_weights_that_a_figure_needs(
     reasons = [(run.state, run.reason) for run in group_of(plan).runs]
     told = "its record is committed, but a figure needs its weights, so that it is trained again"
     assert reasons == [("missing", told), ("missing", "not run yet")]
-
-
-def test_only_named_tables_are_rendered(command: Command) -> None:
-    code, _, err = command(command_records.main, "render")
-    assert code == 2 and err == "error: records render: name the tables that are to be written\n"
-    code, _, err = command(command_records.main, "render", "figure_6")
-    assert code == 2 and err == "error: figure_6 is a figure: `reproduce figure_6` draws it\n"
-
-
-def test_with_a_results_folder_of_ones_own_nothing_is_written_beside_the_committed_records(
-    place: Path, toys: Toys, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = tmp_path / "own"
-    monkeypatch.setenv("DFA_RESULTS_DIR", str(own))
-    assert command(reproduce.main, *_arguments(own), "--jobs", "1")[0] == 0
-    table = (own / "tables" / "table_3.md").read_bytes()
-    (own / "tables" / "table_3.md").unlink()
-    code, out, err = command(command_records.main, "export", *_arguments(own))
-    assert (code, err) == (0, "") and out.startswith(f"{own}/records/table_3.parquet: 4 runs of 4")
-    assert command(command_records.main, "render", "table_3")[0] == 0
-    assert (own / "tables" / "table_3.md").read_bytes() == table
-    assert list(place.parent.rglob("*.*")) == []
-
-
-def test_committed_records_of_no_table_are_not_checked(place: Path, toys: Toys, command: Command) -> None:
-    assert command(reproduce.main, *_arguments(place.parent), "--jobs", "1")[0] == 0
-    assert command(command_records.main, "export", *_arguments(place.parent))[0] == 0
-    (place / "table_3.parquet").rename(place / "own_table.parquet")
-    code, out, err = command(command_records.main, "verify")
-    assert (code, err) == (0, "") and out.endswith("not checked, as there is no such table here: own_table\n")
-    assert command(command_records.main, "verify", "own_table")[0] == 2

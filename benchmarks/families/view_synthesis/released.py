@@ -91,7 +91,7 @@ def evaluate_released(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """
     start = time.monotonic()
     if not value_of(overrides, "task"):
-        raise ConfigError("name the task whose test views it is shown, e.g. task=blender_lego")
+        raise ConfigError("name the task with the test views, e.g. task=blender_lego")
     if value_of(overrides, "model") not in ("", MODEL):
         raise ConfigError(f"released models are of model={MODEL}, got model={value_of(overrides, 'model')}")
     config = resolve(compose_config([*overrides, f"model={MODEL}"]))

@@ -113,7 +113,7 @@ def test_the_command(tmp_path: Path, command: Command) -> None:
     code, _, err = command(released_command.main)
     assert code == 2 and err.startswith("error: the following arguments are required: file") and err.count("\n") == 1
     code, _, err = command(released_command.main, str(file), *stand_in[1:])
-    assert (code, err) == (2, "error: name the task whose test views it is shown, e.g. task=blender_lego\n")
+    assert (code, err) == (2, "error: name the task with the test views, e.g. task=blender_lego\n")
     code, _, err = command(released_command.main, str(file), *stand_in, "model=nerf")
     assert (code, err) == (2, "error: released models are of model=nerf_release, got model=nerf\n")
     code, _, err = command(released_command.main, str(tmp_path / "none.ckpt"), *stand_in)
