@@ -22,6 +22,7 @@ from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
 from benchmarks.run.wandb import WandbCopy
 from benchmarks.task import Task
+from benchmarks.utils.machine import release_freed_memory
 from benchmarks.utils.progress import Progress
 from benchmarks.utils.signals import Interrupted, deferred, received
 from benchmarks.utils.text import run_title
@@ -233,6 +234,7 @@ class Trainer:
                 "inputs": self.inputs.as_record(),
             }
         )
+        release_freed_memory()  # here, as it is seldom enough to cost nothing
         self._last_checkpoint = time.monotonic()
 
     def _resume(self) -> None:

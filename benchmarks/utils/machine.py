@@ -106,6 +106,16 @@ def keep_freed_memory() -> bool:
     return bool(set_option(_M_MMAP_THRESHOLD, _KEPT_BYTES)) and bool(set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
+def release_freed_memory() -> None:
+    """Return what glibc has kept of freed memory to the system, so that a long run does not hold ever more of it.
+
+    Blocks of many sizes, as of training and evaluation by turns, leave gaps that `keep_freed_memory` would keep for
+    good.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def out_of_memory(error: Exception) -> bool:
     """Return whether the error means that memory ran out; on a CPU PyTorch raises a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

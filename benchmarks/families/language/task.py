@@ -112,17 +112,18 @@ class LanguageModelling(Task):
         The first token counts as one word, as in WikiText, which starts with an empty line.
         """
         total, tokens = 0.0, 0
-        likeliest: list[Tensor] = []
+        likeliest: set[float] = set()
         for inputs, targets in sequential_windows(self.corpus.ids[split], self.window, self.rows):
             scores = model(inputs.to(self.device)).flatten(0, 1).float()
             total += float(F.cross_entropy(scores, targets.flatten().to(self.device), reduction="sum"))
             tokens += targets.numel()
-            likeliest += scores.argmax(dim=1).aminmax()
+            if len(likeliest) < 2:  # two different ones settle it; the argmax is a fifth of an evaluation's time
+                likeliest |= {token.item() for token in scores.argmax(dim=1).aminmax()}
         return {
             "perplexity": _exp(total / tokens),
             "word_perplexity": _exp(total / (self.corpus.words[split] - 1)),
             "loss": total / tokens,
-            **constant_predictions(torch.stack(likeliest)),
+            **constant_predictions(torch.tensor(sorted(likeliest))),
         }
 
     def alignment_loss(self, model: nn.Module) -> Tensor:
