@@ -71,8 +71,10 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
 
     Raises:
         PointError: the loss does not depend on the error tensor or on a point, or the rule is none that sends an error
-            to points.
+            to points; or one of the arguments is something else.
     """
+    if not (isinstance(rule, Rule) and callable(loss)):
+        raise PointError("measure_alignment takes a rule, and a function that runs the model and returns the loss")
     if isinstance(rule, Calibrated):
         rule = rule.inner
     if not isinstance(rule, DirectRule):
@@ -85,11 +87,12 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
     with rule.hooks.switched("observe"), torch.enable_grad(), uncompiled:
         value = loss()
         records = rule.hooks.records
-    wanted = [record.error for record in records if record.error is not None]
-    wanted += [point.activation for record in records for point in record.points]
-    if not wanted:
-        raise PointError("the loss was computed without reaching an error tensor")
-    gradients = torch.autograd.grad(value, wanted, allow_unused=True, retain_graph=True)  # rules may send signals on it
+        wanted = [record.error for record in records if record.error is not None]
+        wanted += [point.activation for record in records for point in record.points]
+        if not wanted:
+            raise PointError("the loss was computed without reaching an error tensor")
+        # Checkpoints run their parts again here. The graph is kept, for rules may send signals on it.
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True, retain_graph=True)
     if any(gradient is None for gradient in gradients):
         raise PointError("the loss does not depend on every error tensor and feedback point")
     errors, bp_signals = gradients[: len(records)], iter(gradients[len(records) :])

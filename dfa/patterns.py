@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -50,17 +51,20 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
 
     Raises:
         PointError: a pattern fits no module; the message names it and lists candidates. Of a module with several names
-            only the first one counts.
+            only the first one counts. Or it is no text.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    given: list[Any] = list(patterns) if several else [patterns]
+    if strange := [pattern for pattern in given if not isinstance(pattern, str)]:
+        raise PointError(f"modules are named by patterns, such as 'blocks.*', got a {type(strange[0]).__name__}")
     modules = dict(inner_model(model).named_modules())
     modules[""] = _without_ddp(model)  # with what compiles it, so that its output is met outside the compiled region
     found: dict[str, nn.Module] = {}
-    for pattern in patterns:
+    for pattern in given:
         if not any(matches(name, pattern) for name in modules):
             raise PointError(f"pattern '{pattern}' {_reason(model, pattern, modules)}")
     for name, module in modules.items():
-        if any(matches(name, pattern) for pattern in patterns):
+        if any(matches(name, pattern) for pattern in given):
             found[name] = module
     return found
 
@@ -83,7 +87,13 @@ def _without_ddp(model: nn.Module) -> nn.Module:
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """Return the module inside torch.compile and DistributedDataParallel, whose names the user knows."""
+    """Return the module inside torch.compile and DistributedDataParallel, whose names the user knows.
+
+    Raises:
+        PointError: it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise PointError(f"a rule is made on a model, an nn.Module, got a {type(model).__name__}")
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module

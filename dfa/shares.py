@@ -41,10 +41,13 @@ class BackwardShare:
         of: how many there are.
 
     Raises:
-        PointError: a rule whose points wait for each other, or that records more than activations.
+        PointError: a rule whose points wait for each other, or that records more than activations; or there is no such
+            process.
     """
 
     def __init__(self, rule: Rule, number: int, of: int) -> None:
+        if not 0 <= number < of:
+            raise PointError(f"processes are numbered from 0 to {of - 1}, got {number}")
         self._rule = rule
         self._last = number == of - 1
         if isinstance(rule, Shallow):

@@ -41,7 +41,7 @@ _TAKEN = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks records`."""
-    options = make_parser().parse_args(arguments)
+    options = make_parser().parse_intermixed_args(arguments)
     sys.exit(guarded(lambda: run(options)))
 
 

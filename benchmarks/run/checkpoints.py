@@ -1,13 +1,14 @@
 """Checkpoints: read back, the one before the last in place of a last one that is damaged; and the random state."""
 
+import random
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.errors import ResultsError
 from benchmarks.utils.machine import out_of_memory
@@ -73,14 +74,22 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def random_state(device: torch.device) -> list[Tensor]:
-    """Return the state of the generators that a run on a device draws from."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+def random_state(device: torch.device) -> State:
+    """Return the state of the generators that a run on a device may draw from: PyTorch's, NumPy's and Python's."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
 
 
-def set_random_state(device: torch.device, states: Sequence[Tensor]) -> None:
+def set_random_state(device: torch.device, states: State) -> None:
     """Put back what `random_state` returned."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(states["python"])

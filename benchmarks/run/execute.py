@@ -133,6 +133,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed)  # noqa: NPY002  (libraries that draw from the global state)
+    torch.manual_seed(config.seed)  # for a task that draws while it is made; the model is seeded anew
     inputs = inputs_of(config)  # before the data are read
     task = build_task(config)
     model = build_model(config, task).to(device)

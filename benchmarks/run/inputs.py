@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -59,7 +60,7 @@ def inputs_of(config: Config) -> Inputs:
         load_components(config)
     elif config.task.source != "stand_in":
         load_data_checks(config)
-    return Inputs(_data(config), {Path(plugin).name: _plugin(plugin) for plugin in _defining(config)})
+    return Inputs(_data(config), _plugins(_defining(config)))
 
 
 def current_record(config: Config) -> Record | None:
@@ -93,6 +94,15 @@ def _defining(config: Config) -> list[str]:
         for plugin in config.plugins
         if any(f"{module}.".startswith(f"{plugin_module(plugin)}.") for module in modules)
     ]
+
+
+def _plugins(plugins: Sequence[str]) -> dict[str, str]:
+    """Return the sha256 of each plug-in by the name of its file, and of its folder where several have that name."""
+    names = Counter(Path(plugin).name for plugin in plugins)
+    return {
+        Path(plugin).name if names[Path(plugin).name] == 1 else "/".join(Path(plugin).parts[-2:]): _plugin(plugin)
+        for plugin in plugins
+    }
 
 
 def _plugin(plugin: str) -> str:

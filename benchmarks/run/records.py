@@ -152,7 +152,8 @@ class RunFolder:
             return
         with suppress(OSError):
             for file in self.path.iterdir():
-                file.unlink()
+                if not file.name.startswith("result."):  # a damaged record is kept
+                    file.unlink()
             for folder in (self.path, *self.path.parents[:4]):  # up to runs/, as far as they are empty
                 folder.rmdir()
 

@@ -41,8 +41,11 @@ def build(target: Path) -> None:
 
     Raises:
         ConfigError: MkDocs or what its pages need is not installed.
-        ResultsError: a table or record that cannot be read, or a page that MkDocs is not content with.
+        ResultsError: a table or record that cannot be read, a page that MkDocs is not content with, or a target
+            that holds something else than a site.
     """
+    if target.exists() and not (target / "sitemap.xml").exists() and (target.is_file() or any(target.iterdir())):
+        raise ResultsError(f"'{target}' holds something else than a site, which would be deleted: name another folder")
     for package in ("mkdocs", "material", "mkdocstrings", "plotly"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed; `make site` installs what the site needs")

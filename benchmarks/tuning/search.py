@@ -80,6 +80,8 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", fo
     }
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
+    if seeded := [item for item in (*choice, *axes) if item.partition("=")[0] == "seed"]:
+        raise ConfigError(f"{seeded[0]}: a search runs each proposal with seeds 0 to n - 1 (--seeds)")
     held = [item for item in choice if not item.startswith(("run.", "launcher"))]
     if not force:
         check_same_search(search_folder(choice) / f"{name}.md", held, axes)

@@ -13,11 +13,11 @@ from dfa.base.scaling import factors_of, scale_among
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder
+from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, one_for_each
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
-from dfa.hooks.targets import error_patterns, patterns_of
+from dfa.hooks.targets import error_patterns, patterns_of, repeatable
 from dfa.patterns import checked_names
 from dfa.values import check_choice, check_count
 
@@ -105,6 +105,7 @@ class DirectRule(Rule):
         self.parallel = parallel
         self._codec = parse_codec(codec)
         self._warned: set[str] = set()
+        points = repeatable(points)
         check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 
@@ -222,18 +223,19 @@ class DirectRule(Rule):
             PointError: there is none, they have gone backward before, a point never ran, nothing below a point can
                 learn, or the loss has no gradient.
         """
+        check_differentiable(loss)
         known = self.hooks.records
         records = [record for record in known if not record.error_received]
         if not (records or self.hooks.compiled_pass):
             if known:
                 raise PointError(SECOND_BACKWARD)
             raise PointError(
-                "no forward pass with an error tensor was recorded since the last backward, or none in use;"
+                "no forward pass with an error tensor was recorded since the last backward, or none in use: make the"
+                " rule before the model is called, go backward once for each pass, and from a loss of the same model;"
                 " where a model computes the loss itself, the error is to be taken at one of its modules"
                 f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
             )
         self.hooks.check_all_reached()
-        check_differentiable(loss)
         for record in records:
             if not isinstance(record, SegmentedRecord):
                 self.hooks.trainable.check(record.points)
@@ -253,7 +255,8 @@ class DirectRule(Rule):
     def _train_segments(self, records: Sequence[SegmentedRecord]) -> None:
         def signals(record: SegmentedRecord) -> Iterator[Tensor]:
             assert record.leaf.grad is not None
-            return iter(self.training_signals(record.error_name, record.leaf.grad, record.points))
+            given = self.training_signals(record.error_name, record.leaf.grad, record.points)
+            return one_for_each(record.points, given)
 
         train_segments(self.hooks, records, signals, self.after_segment, self.parallel)
 

@@ -12,8 +12,16 @@ from torch import Tensor, nn
 from dfa.errors import PointError
 from dfa.feedback.states import check_entries
 from dfa.hooks.model import FeedbackHooks
-from dfa.hooks.targets import Patterns, Points, error_patterns, find_error_tensors, find_targets, patterns_of
-from dfa.patterns import find_modules
+from dfa.hooks.targets import (
+    Patterns,
+    Points,
+    error_patterns,
+    find_error_tensors,
+    find_targets,
+    patterns_of,
+    repeatable,
+)
+from dfa.patterns import find_modules, inner_model
 from dfa.registry import Registry
 from dfa.values import check_choice, check_count
 
@@ -74,15 +82,16 @@ class Rule(ABC):
             neither in parts whose gradients add up nor among processes.
 
     Raises:
-        PointError: the model, or a part of it, has a rule already.
+        PointError: the model, or a part of it, has a rule already; or it is no module.
     """
 
     name: ClassVar[str]
     whole_batches: bool = False
 
     def __init__(self, model: nn.Module, points: Points = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
+        inner_model(model)  # refuses what is no module
         self.model = model
-        self.hooks = self._make_hooks(points, error_at, silent)
+        self.hooks = self._make_hooks(repeatable(points), repeatable(error_at), repeatable(silent))
 
     def __repr__(self) -> str:
         matrices = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in self.matrix_shapes().items())
@@ -203,12 +212,17 @@ def check_differentiable(loss: Tensor) -> None:
     """Check that a loss is one number, and depends on something that can learn.
 
     Raises:
-        PointError: it is several numbers, or has no gradient.
+        PointError: it is no tensor, or several numbers, or has no gradient.
     """
+    if not isinstance(loss, Tensor):
+        raise PointError(f"the loss must be the tensor that the loss function gives, got a {type(loss).__name__}")
     if loss.numel() != 1:
         raise PointError(f"the loss is of shape {tuple(loss.shape)}: go backward from one number, its mean or sum, say")
     if not loss.requires_grad:
-        raise PointError("the loss has no gradient: no trainable parameter is connected to it by differentiable steps")
+        raise PointError(
+            "the loss has no gradient: the model was called under torch.no_grad(), or no trainable parameter is"
+            " connected to it by differentiable steps"
+        )
 
 
 RULES: Registry[type[Rule]] = Registry("rule")

@@ -78,13 +78,17 @@ class SequentialRule(Rule):
                 )
             if named[name].is_meta:
                 raise PointError(f"'{name}' has no numbers yet (device 'meta'): load it, then make rule '{self.name}'")
-        self.weights = {name: named[name] for name in chosen if named[name].ndim >= 2}
+        self.weights = {name: named[name] for name in chosen if named[name].ndim >= 2 and named[name].numel()}
         if not self.weights:
             raise PointError(f"no weight of two dimensions or more matches {', '.join(patterns)}")
         for name, weight in self.weights.items():
             if type(weight.data) is not Tensor:
                 kind = type(weight.data).__name__
                 raise PointError(f"rule '{self.name}' needs whole weights, but '{name}' is a {kind} (FSDP2): use DDP")
+            if not (weight.is_floating_point() or weight.is_complex()):
+                raise PointError(
+                    f"'{name}' holds whole numbers, which have no feedback weights: name others in weights"
+                )
             if weight.is_complex() and not self.takes_complex:
                 raise PointError(f"rule '{self.name}' is one for real weights, and '{name}' is complex")
         self._patterns = patterns

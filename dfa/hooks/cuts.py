@@ -1,6 +1,7 @@
 """Which of the modules whose output is cut have run, and whether those that have not are still there."""
 
 from collections.abc import Mapping, Sequence
+from weakref import WeakSet
 
 from torch import nn
 
@@ -88,9 +89,11 @@ class AddedPoints:
 
     def __init__(self, model: nn.Module, patterns: str | Sequence[str]) -> None:
         # Behind functions, as above.
-        self._count = lambda: sum(1 for _ in model.modules())
+        seen = WeakSet(model.modules())
+        self._any_new = lambda: not all(module in seen for module in model.modules())
+        self._see = lambda: seen.update(model.modules())
         self._find = lambda: list(find_modules(model, patterns))
-        self._known, self._seen = set(self._find()), self._count()
+        self._known = set(self._find())
 
     def check(self) -> None:
         """Check that there are none.
@@ -98,11 +101,11 @@ class AddedPoints:
         Raises:
             PointError: there are: nothing is cut at them.
         """
-        if (count := self._count()) == self._seen:
+        if not self._any_new():
             return
         if added := [name for name in self._find() if name not in self._known]:
             raise PointError(
                 f"added after the rule was made, so that nothing is cut there: {', '.join(added)}; close() the rule and"
                 " make it anew on the model as it is"
             )
-        self._seen = count
+        self._see()

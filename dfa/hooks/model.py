@@ -86,7 +86,7 @@ class FeedbackHooks:
         self._added = AddedPoints(model, patterns_of(points))
         self._cuts = Cuts(model, point_modules, silent_modules)
         self.trainable = Trainable(model, point_modules)
-        occupy(model)
+        occupy(model, [*point_names, *silent_names])
         self._vacate = lambda: vacate(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
         self._handles = [model.register_forward_pre_hook(Hook(self._start))]
@@ -210,7 +210,8 @@ class FeedbackHooks:
 
     def _at_point(self, name: str, module: nn.Module, output: Any) -> Any:
         activation = first_tensor(output, f"feedback point '{name}'")
-        self._cuts.note(name)
+        if self.mode != "describe":  # which a compiled graph of before the rule may follow, without its hooks
+            self._cuts.note(name)
         alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":
             if not torch.compiler.is_compiling():
@@ -245,7 +246,7 @@ class FeedbackHooks:
             )
             self._records.append(lambda: record)
             return tensor
-        if not points and self._passes.under_way():  # where a checkpoint runs parts again there is no pass
+        if not points and self._passes.under_way() and not runs_again():  # as a checkpoint around the model does
             raise no_point(name, self._cuts.reached)
         if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
             raise nothing_learns_above(points[-1].name, name)

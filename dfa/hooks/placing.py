@@ -1,33 +1,42 @@
 """Putting hooks on a model: one rule at a time, and none on the model's copies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from torch import nn
 
 from dfa.errors import PointError
 from dfa.patterns import inner_model
 
-_occupied: WeakSet[nn.Module] = WeakSet()
+_occupied: WeakKeyDictionary[nn.Module, WeakSet[nn.Module]] = WeakKeyDictionary()
+"""Models that have a rule, with the modules whose output it cuts."""
 
 
-def occupy(model: nn.Module) -> None:
-    """Note that a model has a rule.
+def occupy(model: nn.Module, cut: Iterable[nn.Module] = ()) -> None:
+    """Note that a model has a rule, which cuts the output of some of its modules.
 
     Raises:
-        PointError: it has one already, or a part of it has, or a model that it is a part of.
+        PointError: it has one already, or a part of it has, or a model that it is a part of; or one rule would cut what
+            belongs to the other's model, too.
     """
     model = inner_model(model)
-    for other in _occupied:
-        if other is model or any(part is model for part in other.modules()) or other in set(model.modules()):
+    parts, cut = set(model.modules()), WeakSet(cut)
+    for other, cut_there in _occupied.items():
+        parts_there = set(other.modules())
+        if model in parts_there or other in parts:
             raise PointError("the model, or a part of it, has a rule already: close() that one first")
-    _occupied.add(model)
+        if not (parts.isdisjoint(cut_there) and parts_there.isdisjoint(cut)):
+            raise PointError(
+                "the model shares a feedback point, or a silent module, with a model that has a rule: make one model of"
+                " both, with one rule"
+            )
+    _occupied[model] = cut
 
 
 def vacate(model: nn.Module) -> None:
     """Note that a model's rule is closed."""
-    _occupied.discard(inner_model(model))
+    _occupied.pop(inner_model(model), None)
 
 
 class Hook:

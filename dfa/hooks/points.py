@@ -1,14 +1,15 @@
 """Records of forward passes at feedback points and error tensors, and the way of an error from one to the other."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.errors import PointError
+from dfa.errors import FeedbackError, PointError
 
 Mode = Literal["cut", "observe", "describe", "recompute", "off"]
 """What hooks do with a forward pass, see `dfa.hooks.model.FeedbackHooks`."""
@@ -90,6 +91,25 @@ class SignalSource(Protocol):
         """Allocate what `training_signals` will need; of `error` only the shape and device are read."""
 
 
+def one_for_each(points: Sequence[Point], signals: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Hand on the signals of points, one at a time.
+
+    Raises:
+        FeedbackError: one has not the shape of its point's activation, or there is not one for each point.
+    """
+    if not isinstance(signals, Iterable):
+        raise FeedbackError(f"signals() must give a tensor for each feedback point, got a {type(signals).__name__}")
+    for point, signal in zip_longest(points, signals):
+        if point is None:
+            raise FeedbackError(f"signals() gave more than one signal for each of {len(points)} feedback points")
+        if not isinstance(signal, Tensor):
+            raise FeedbackError(f"signals() gave no tensor for feedback point '{point.name}'")
+        if signal.shape != point.activation.shape:
+            shape, own = tuple(signal.shape), tuple(point.activation.shape)
+            raise FeedbackError(f"signals() gave shape {shape} for feedback point '{point.name}', whose shape is {own}")
+        yield signal
+
+
 class _BroadcastError(torch.autograd.Function):
     """The identity on the error tensor, whose backward passes the error on and sends signals to the points.
 
@@ -114,8 +134,11 @@ class _BroadcastError(torch.autograd.Function):
             if torch.is_grad_enabled():
                 raise PointError(DERIVATIVE)
             record.arrival()
-        signals = tuple(source.training_signals(record.error_name, error, points)) if points else ()
-        if not torch.compiler.is_compiling():
+        signals = source.training_signals(record.error_name, error, points) if points else ()
+        if torch.compiler.is_compiling():
+            signals = tuple(signals)
+        else:
+            signals = tuple(one_for_each(points, signals))
             record.error_received = True
             ctx.sending = None  # otherwise the activations would live as long as the loss
         return None, None, None, error, *signals

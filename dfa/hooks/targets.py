@@ -1,6 +1,7 @@
 """Where the error is taken, and which error tensor a feedback point belongs to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,11 @@ from dfa.patterns import candidates, find_modules, inner_model, matches
 Patterns = str | Sequence[str]
 Points = Patterns | Mapping[str, str]
 """Patterns of feedback points, or a mapping from patterns to the error tensor that each belongs to."""
+
+
+def repeatable(patterns: Any) -> Any:
+    """Return patterns as something that can be read more than once, which an iterator cannot."""
+    return list(patterns) if isinstance(patterns, Iterator) else patterns
 
 
 def patterns_of(points: Points) -> Patterns:

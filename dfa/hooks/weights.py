@@ -110,7 +110,7 @@ class WeightExchange:
                     raise _no_factor(node, names)
                 sources[node] = self._product(node, operation, inputs)
             elif operation.keeps:
-                if len(names) > 1 or (active and names):
+                if (len(names) > 1 and not operation.linear) or (active and names):
                     raise _no_factor(node, names)
                 sources[node] = Source(active, (mixed if operation.linear else NOTHING) if active else names)
             else:

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from benchmarks.commands import train
 from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
-from benchmarks.run.inputs import Inputs, inputs_of
+from benchmarks.run.inputs import Inputs, _plugins, inputs_of
 from benchmarks.run.optim import OPTIMIZERS
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import make_plan
@@ -173,3 +173,15 @@ def test_plans_count_a_record_of_other_code_as_to_do(toys: Toys) -> None:
     folder.finish({**record, "inputs": {"data": {}, "plugins": {TOY.name: "0" * 64}}})
     again = make_plan(target, "paper", 1, toys.overrides[3:], 1)
     assert [RunFolder.of(run.config).path for run in again.to_do] == [folder.path]
+
+
+def test_plug_ins_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "parts.py" for folder in ("one", "other")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"NUMBER = {number}")
+    assert _plugins([*map(str, files), str(TOY)]) == {
+        "one/parts.py": sha256_of(files[0]),
+        "other/parts.py": sha256_of(files[1]),
+        TOY.name: sha256_of(TOY),
+    }

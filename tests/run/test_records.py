@@ -271,3 +271,12 @@ def test_memory_that_runs_out_is_recorded_wherever_it_happens(
         assert record["status"] == "failed" and record["reason"].startswith("out of memory: "), record["reason"]
         assert "\n" not in record["reason"] and folder.read() == record
         assert toys.run(f"seed={seed}", "run.retry=true")[0]["status"] == "done"
+
+
+def test_a_run_that_turns_out_impossible_leaves_the_damaged_record_of_an_earlier_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "results" / "runs" / "task" / "model" / "rule" / "seed0")
+    folder.path.mkdir(parents=True)
+    (folder.path / "result.damaged-1").write_text("half")
+    (folder.path / "config.yaml").write_text("of the attempt")
+    folder.abandon()
+    assert [file.name for file in folder.path.iterdir()] == ["result.damaged-1"]

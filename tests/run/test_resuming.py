@@ -1,12 +1,16 @@
 """A run goes on from what fits it: histories are put back, and a checkpoint that does not fit gives way."""
 
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.errors import ResultsError
+from benchmarks.run.checkpoints import random_state, set_random_state
 from benchmarks.run.execute import execute
 from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
@@ -130,3 +134,15 @@ def test_the_positions_between_two_steps_are_those_that_are_taken_up(accumulate:
                 else:
                     with pytest.raises(ValueError, match=r"position|no run has"):
                         Position.restored(content, epochs, batches, accumulate)
+
+
+def test_all_generators_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    def draw() -> list[float]:
+        # The second of a pair of normal numbers is kept for the next call, in NumPy and in Python.
+        return [torch.rand(1).item(), np.random.randn(), random.gauss(0, 1), random.random()]  # noqa: NPY002
+
+    draw()
+    torch.save(random_state(torch.device("cpu")), tmp_path / "state.pt")
+    expected = [draw(), draw()]
+    set_random_state(torch.device("cpu"), torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [draw(), draw()] == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.commands import site
+from benchmarks.errors import ResultsError
 from benchmarks.site import build as building
 from benchmarks.site.navigation import Navigation
 
@@ -42,3 +43,10 @@ def test_a_missing_package_is_told_in_one_line(
     with pytest.raises(SystemExit) as ended:
         site.main([])
     assert ended.value.code == 2 and "error: mkdocs is not installed; `make site`" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("of years")
+    with pytest.raises(ResultsError, match="holds something else than a site"):
+        building.build(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()

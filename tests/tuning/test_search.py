@@ -197,6 +197,7 @@ def test_bad_input_is_one_line(
     (tmp_path / "one.yaml").write_text("optimizer.lr: 0.1\n")
     (tmp_path / "typo.yaml").write_text("optimizer.lr: {low: 0.1, hi: 0.2}\n")
     (tmp_path / "empty.yaml").write_text("optimizer.lr: []\n")
+    (tmp_path / "seeds.yaml").write_text("seed: [7, 8]\n")
     (tmp_path / "none.yaml").write_text("model.options.nothing: [1]\n")
     (tmp_path / "beside.yaml").write_text("optimizer.weight_decy: [0.1]\n")
     cases: list[tuple[str | Path, list[str], str]] = [
@@ -211,6 +212,8 @@ def test_bad_input_is_one_line(
         (tmp_path / "none.yaml", [], "none of its keys is left"),
         (tmp_path / "beside.yaml", [], "unknown key 'optimizer.weight_decy'; did you mean 'optimizer.weight_decay'?"),
         (space, ["++optimizer.lr=0.02"], "none of its keys is left"),
+        (space, ["seed=5"], "seed=5: a search runs each proposal with seeds 0 to n - 1 (--seeds)"),
+        (tmp_path / "seeds.yaml", [], "seed: a search runs each proposal with seeds"),
         (space, ["--trials", "0"], "--trials: must be from 1 to"),
         (space, ["model.points=[nowhere]"], "'nowhere' matches no module"),
     ]
