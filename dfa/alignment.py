@@ -63,7 +63,8 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
 
     One ordinary forward pass is run without cuts; backpropagation's signals are its gradients at the points, the
     rule's are computed from the error of the same pass, so both see the same parameters, inputs and dropout masks.
-    Parameters' gradients stay untouched. Forward passes that came before and await their backward are kept.
+    Parameters' gradients stay untouched. Points below which all is frozen are left out. Forward passes that came
+    before and await their backward are kept.
 
     Args:
         rule: a direct rule, hooked on its model. Of `calibrate` the other rule is measured.
@@ -88,7 +89,7 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
         value = loss()
         records = rule.hooks.records
         wanted = [record.error for record in records if record.error is not None]
-        wanted += [point.activation for record in records for point in record.points]
+        wanted += [point.activation for record in records for point in record.points if point.activation.requires_grad]
         if not wanted:
             raise PointError("the loss was computed without reaching an error tensor")
         # Checkpoints run their parts again here. The graph is kept, for rules may send signals on it.
@@ -101,6 +102,8 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
         with rule.hooks.switched("observe"):
             signals = list(rule.signals(record.error_name, rule.encode(error), record.points))
         for point, signal in zip(record.points, signals, strict=True):
+            if not point.activation.requires_grad:
+                continue
             compared = point.activation.detach(), signal, next(bp_signals)
             rows = (as_rows(tensor, max(1, error.ndim - 1)) for tensor in compared)
             measured.setdefault(point.name, []).append(_row_by_row(*rows))

@@ -182,3 +182,9 @@ def test_what_hydra_refuses_is_refused_in_the_same_words(override: str) -> None:
     with pytest.raises(HydraException) as found:
         compose_config([*_OWN, override])
     assert one_line(found.value) == one_line(expected.value)
+
+
+def test_text_that_looks_like_a_reference_is_refused() -> None:
+    for value in (r"\${optimizer.name}", r"\${seed}", r"a\${seed}b"):
+        with pytest.raises(ConfigError, match="looks like a reference"):
+            resolve(compose_config([*_OWN, f"+task.options.note='{value}'"]))

@@ -52,7 +52,7 @@ class Report:
         self._total = len(configs)
         self._names = run_names(configs)
         self._to_carry_out = {identity(config) for config in configs if not _is_recorded(config)}
-        self._carried_out = 0
+        self._carried_out: set[str] = set()
         self._shown = shown
         self._finished = 0
         self._began = time.monotonic()
@@ -75,7 +75,7 @@ class Report:
             text = f"{describe(outcome, name)}{took}"
             if outcome["status"] != "done":
                 self.problems.append(Problem(name, outcome["reason"], identity(config), outcome["status"]))
-        self._carried_out += identity(config) in self._to_carry_out
+        self._carried_out |= {identity(config)} & self._to_carry_out  # a sweep may name a run twice
         if self._shown:
             print(f"[{self._finished}/{self._total}{self._time_left()}] {text}", flush=True)
         return True
@@ -85,7 +85,8 @@ class Report:
         if not self._carried_out:
             return ""
         elapsed = time.monotonic() - self._began
-        left = elapsed / self._carried_out * (len(self._to_carry_out) - self._carried_out)
+        done = len(self._carried_out)
+        left = elapsed / done * (len(self._to_carry_out) - done)
         return f", {duration(left)} left"
 
 

@@ -19,6 +19,7 @@ from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.config_names import check_family, check_names
 from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
+from benchmarks.utils.download import sha256_of
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
 from benchmarks.utils.text import printable
@@ -54,6 +55,8 @@ def restore(config: Config, folder: RunFolder | None = None, which: str | None =
     return task, model.to(device).eval()
 
 
+_LOADED_FROM = "__loaded_from_sha256__"
+"""Of a plug-in's module: the checksum of its file when it was executed."""
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
 """What the library and the registries raise when names, options or points do not fit together."""
 
@@ -124,11 +127,16 @@ def _load_plugin(plugin: str) -> None:
         specification = spec_from_file_location(name, path)
         if not path.exists() or specification is None or specification.loader is None:
             raise ConfigError(f"plugin '{plugin}' does not exist")
-        if name not in sys.modules:
+        if name in sys.modules:
+            if sys.modules[name].__dict__.get(_LOADED_FROM, "") not in ("", sha256_of(path)):
+                raise ConfigError(f"plugin '{plugin}' has changed since it was loaded: start the command again")
+        else:
+            loaded_from = sha256_of(path)
             # Known to the import system before it runs, as dataclasses and pickle require.
             sys.modules[name] = module_from_spec(specification)
             try:
                 specification.loader.exec_module(sys.modules[name])
+                setattr(sys.modules[name], _LOADED_FROM, loaded_from)
             except BaseException:
                 del sys.modules[name]  # or the next run would take half of it for loaded
                 raise

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from benchmarks.config import Config, identity
+from benchmarks.errors import ConfigError
 from benchmarks.run.inputs import inputs_of
-from benchmarks.run.record_schema import Record
+from benchmarks.run.record_schema import Record, fault_in
 from benchmarks.run.trainer import Trainer
+from benchmarks.task import DataInfo, Task
 from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
 from benchmarks.utils.text import printable
 
@@ -56,6 +58,24 @@ def outline(config: Config) -> Record:
         "commit": head,
         "git_dirty": dirty,
     }
+
+
+def check_recordable(config: Config, task: Task) -> None:
+    """Check that a record can hold what a task says of itself, before anything is trained.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    info = getattr(task, "info", None)
+    if not isinstance(info, DataInfo):
+        raise ConfigError(f"task '{config.task.name}': info must be a DataInfo, got a {type(info).__name__}")
+    said = {"data": vars(info), "valid_metric": task.metric, "higher_is_better": task.higher_is_better}
+    try:
+        fault = fault_in({**outline(config), **said, "status": "failed", "reason": "none yet", "metrics": {}})
+    except TypeError as error:  # of json
+        fault = f"cannot be written: {error}"
+    if fault:
+        raise ConfigError(f"task '{config.task.name}': its record {fault}")
 
 
 def description(trainer: Trainer, memory: PeakMemory) -> Record:

@@ -18,7 +18,7 @@ from benchmarks.run.build import (
     load_components,
     named_device,
 )
-from benchmarks.run.describe import description, failed, outline
+from benchmarks.run.describe import check_recordable, description, failed, outline
 from benchmarks.run.distributed import Processes, join
 from benchmarks.run.inputs import inputs_of
 from benchmarks.run.record_schema import Record
@@ -136,6 +136,7 @@ def _prepare(config: Config, folder: RunFolder, device: torch.device, copy: Wand
     torch.manual_seed(config.seed)  # for a task that draws while it is made; the model is seeded anew
     inputs = inputs_of(config)  # before the data are read
     task = build_task(config)
+    check_recordable(config, task)
     model = build_model(config, task).to(device)
     processes.share_batch_norms(model, device)
     task.to(device)

@@ -13,7 +13,7 @@ def checked_metrics(task: Task, metrics: Any) -> dict[str, float]:
     """Return metrics as plain numbers; arrays and tensors of a single one are converted.
 
     Raises:
-        ConfigError: one is no number.
+        ConfigError: one is no number, or the task's metric is not among them.
     """
     where = f"task '{task.info.name}': evaluate must give"
     if not isinstance(metrics, dict):
@@ -24,6 +24,8 @@ def checked_metrics(task: Task, metrics: Any) -> dict[str, float]:
         if not isinstance(plain, (int, float)):
             raise ConfigError(f"{where} numbers, and '{name}' is a {type(value).__name__}{_shape(value)}")
         numbers[str(name)] = plain
+    if task.metric not in numbers:
+        raise ConfigError(f"{where} its metric '{task.metric}', and gives {', '.join(numbers) or 'nothing'}")
     return numbers
 
 

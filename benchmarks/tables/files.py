@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.errors import ResultsError
-from benchmarks.utils.files import read_regular, write_result
+from benchmarks.utils.files import read_regular, write_results
 
 
 class RicherTable(ResultsError):
@@ -33,12 +33,12 @@ def write_table(name: str, texts: Mapping[str, str], folder: Path, force: bool) 
 
 
 def write_texts(name: str, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write `<name>.<suffix>` for each suffix and text; each file replaces its predecessor in one step.
+    """Write `<name>.<suffix>` for each suffix and text; if one cannot be written, none is replaced.
 
     Raises:
         ResultsError: the folder cannot be written to.
     """
-    return [write_result(folder / f"{name}.{suffix}", text) for suffix, text in texts.items()]
+    return write_results({folder / f"{name}.{suffix}": text for suffix, text in texts.items()})
 
 
 def count_results(text: str) -> int:

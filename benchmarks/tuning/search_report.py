@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from benchmarks.config import compose_config
 from benchmarks.errors import ResultsError
 from benchmarks.run.record_schema import Record, first_measured
-from benchmarks.utils.files import read_regular, write_result
+from benchmarks.utils.files import read_regular, write_results
 from benchmarks.utils.text import (
     code_title,
     csv_text,
@@ -151,7 +151,7 @@ def write_search(search: Search, folder: Path, force: bool = False) -> list[Path
     texts = {f"{search.name}.md": to_markdown(search), f"{search.name}.csv": to_csv(search)}
     if search.chosen is not None:
         texts[f"chosen/{search.name}.yaml"] = to_config(search, search.chosen, folder)
-    return [write_result(folder / name, text) for name, text in texts.items()]
+    return write_results({folder / name: text for name, text in texts.items()})
 
 
 def to_markdown(search: Search) -> str:

@@ -4,8 +4,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.errors import ResultsError
@@ -100,11 +100,26 @@ def write_result(target: Path, text: str) -> Path:
     Raises:
         ResultsError: the file cannot be written.
     """
+    return write_results({target: text})[0]
+
+
+def write_results(texts: Mapping[Path, str]) -> list[Path]:
+    """Replace files that belong together, results of a command; if one cannot be written, none is replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        ResultsError: a file cannot be written.
+    """
+    target = None
     try:
-        write_text(target, text)
+        with ExitStack() as all_written:
+            for target, text in texts.items():
+                all_written.enter_context(atomic_path(target)).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"cannot write {target}: {error.strerror or error}") from None
-    return target
+    return list(texts)
 
 
 def _umask() -> int:

@@ -14,8 +14,11 @@ def check_keys(config: DictConfig, above: str = "") -> None:
     """Check that a configuration has no keys beside those of its schema; dictionaries of options are free.
 
     Raises:
-        ConfigError: it has one, as `+key=value` adds it.
+        ConfigError: it has one, as `+key=value` adds it; or a value with a reference that is not to be followed, which
+            whatever reads the configuration again would follow.
     """
+    if not above and "\\${" in str(config):
+        raise ConfigError("a value holds '\\${': text that looks like a reference cannot be kept in a configuration")
     schema: Any = OmegaConf.get_type(config)
     known = {part.name for part in fields(schema)}
     for key in map(str, config):

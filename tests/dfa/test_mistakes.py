@@ -186,6 +186,15 @@ def test_alignment_is_measured_through_checkpoints() -> None:
     assert measured(Checkpointed(True)) == measured(Checkpointed(False))
 
 
+def test_alignment_leaves_out_points_below_which_all_is_frozen() -> None:
+    model = perceptron()
+    with dfa.DirectFeedbackAlignment(model, ["1", "3"], seed=0) as rule:
+        whole = dfa.measure_alignment(rule, lambda: model(inputs()).square().mean())
+        model[0].requires_grad_(False)
+        rest = dfa.measure_alignment(rule, lambda: model(inputs()).square().mean())
+    assert list(whole) == ["1", "3"] and list(rest) == ["3"] and rest["3"].mean == whole["3"].mean
+
+
 def test_a_checkpoint_around_model_and_loss() -> None:
     found = []
     for again in (False, True):

@@ -1,8 +1,10 @@
 """Names of runs in the lines of a sweep."""
 
+import pytest
+
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.launchers.names import run_names
-from benchmarks.launchers.report import describe
+from benchmarks.launchers.report import Report, describe
 
 
 def composed(*overrides: str) -> Config:
@@ -39,3 +41,11 @@ def test_a_run_with_constant_predictions_is_not_just_done() -> None:
     assert describe(record) == "cora gcn dfa seed 0: done"
     record["metrics"] = {"test/constant_predictions": 1.0}
     assert describe(record) == "cora gcn dfa seed 0: done (its model predicts the same for every test example)"
+
+
+def test_a_run_that_a_sweep_names_twice_counts_once_for_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    config = composed("model=gcn")
+    report = Report([config, config])
+    for _ in range(2):
+        report.take(config, {"error": "no"})
+    assert "-" not in capsys.readouterr().out and "0 s left" in report._time_left()

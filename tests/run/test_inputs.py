@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from benchmarks.commands import train
+from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
+from benchmarks.run.build import _LOADED_FROM, plugin_module
 from benchmarks.run.inputs import Inputs, _plugins, inputs_of
 from benchmarks.run.optim import OPTIMIZERS
 from benchmarks.run.records import RunFolder
@@ -92,6 +95,9 @@ def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
     assert train_with(own_rule)[0] == 0
     assert "run again" not in train_with(own_rule)[1]
     own_rule.write_text(own_rule.read_text() + "# changed\n")
+    assert "has changed since it was loaded" in train_with(own_rule)[2]
+    # As in a new process: the change is a comment, so that the module need not be made anew.
+    vars(sys.modules[plugin_module(str(own_rule))])[_LOADED_FROM] = sha256_of(own_rule)
     code, out, err = train_with(own_rule)
     assert code == 0 and "other code of plug-ins: run again" in out, err
     assert "run again" not in train_with(own_rule)[1]
@@ -185,3 +191,14 @@ def test_plug_ins_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Pat
         "other/parts.py": sha256_of(files[1]),
         TOY.name: sha256_of(TOY),
     }
+
+
+def test_a_plug_in_that_changes_once_it_is_loaded_is_refused(toys: Toys, tmp_path: Path) -> None:
+    plugin = tmp_path / "changing.py"
+    plugin.write_text("NUMBER = 1")
+    config = toys.config(f"plugins=[{TOY},{plugin}]")
+    inputs_of(config)
+    inputs_of(config)
+    plugin.write_text("NUMBER = 2")
+    with pytest.raises(ConfigError, match="has changed since it was loaded"):
+        inputs_of(config)

@@ -12,7 +12,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.run import execute as executing
 from benchmarks.run.execute import execute
 from benchmarks.run.trainer import evaluate
-from benchmarks.task import Task
+from benchmarks.task import DataInfo, Task
 from tests.conftest import Toys
 
 
@@ -40,6 +40,8 @@ def test_single_numbers_become_plain_ones(toys: Toys, monkeypatch: pytest.Monkey
         ({"accuracy": 0.5, "names": "x"}, "numbers, and 'names' is a str"),
         ([0.5], "a dictionary of numbers, and gives list"),
         (None, "a dictionary of numbers, and gives NoneType"),
+        ({"loss": 0.5}, "its metric 'accuracy', and gives loss"),
+        ({}, "its metric 'accuracy', and gives nothing"),
     ],
 )
 def test_what_is_no_number_ends_the_run_without_a_trace(
@@ -72,4 +74,33 @@ def test_an_error_before_training_leaves_nothing(toys: Toys, monkeypatch: pytest
     monkeypatch.setattr(executing, "build_task", broken)
     with pytest.raises(RuntimeError, match="broken"):
         execute(toys.config())
+    assert toys.files() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"info": None}, "info must be a DataInfo, got a NoneType"),
+        ({"info": DataInfo("toy", "real", notes={"best": [1.0]})}, "its record has an object for 'data'"),  # type: ignore[dict-item]
+        ({"info": DataInfo("toy", "real", notes={"best": torch.ones(1)})}, "its record "),  # type: ignore[dict-item]
+        ({"info": DataInfo("toy", None)}, "its record "),  # type: ignore[arg-type]
+        ({"higher_is_better": "yes"}, "its record "),
+        ({"metric": 3}, "its record "),
+    ],
+)
+def test_what_no_record_can_hold_is_refused_before_training(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], told: str
+) -> None:
+    build = executing.build_task
+
+    def built(config: Config) -> Task:
+        task = build(config)
+        for name, value in said.items():
+            monkeypatch.setattr(task, name, value)
+        return task
+
+    monkeypatch.setattr(executing, "build_task", built)
+    with pytest.raises(ConfigError) as refused:
+        execute(toys.config())
+    assert str(refused.value).startswith(f"task 'toy': {told}")
     assert toys.files() == []

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.utils.files import atomic_path, unfinished_folder, write_text
+from benchmarks.errors import ResultsError
+from benchmarks.utils.files import atomic_path, unfinished_folder, write_results, write_text
 
 
 def test_an_exception_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -64,3 +65,15 @@ def test_a_folder_that_is_not_renamed_is_removed_and_so_is_what_a_killed_process
         assert set(tmp_path.iterdir()) == {tmp_path / "whole", folder}
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [tmp_path / "whole"]
+
+
+def test_files_that_belong_together_are_all_replaced_or_none(tmp_path: Path) -> None:
+    table, picture = tmp_path / "table.md", tmp_path / "file" / "table.csv"
+    write_results({table: "old"})
+    (tmp_path / "file").write_text("in the place of a folder")
+    with pytest.raises(ResultsError, match=r"cannot write .*table\.csv"):
+        write_results({table: "new", picture: "new"})
+    assert table.read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"table.md", "file"}
+    (tmp_path / "file").unlink()
+    assert write_results({table: "new", picture: "new"}) == [table, picture]
+    assert table.read_text() == picture.read_text() == "new"
