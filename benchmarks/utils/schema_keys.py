@@ -17,7 +17,7 @@ def check_keys(config: DictConfig, above: str = "") -> None:
         ConfigError: it has one, as `+key=value` adds it; or a value with a reference that is not to be followed, which
             whatever reads the configuration again would follow.
     """
-    if not above and "\\${" in str(config):
+    if not above and any("\\${" in str(config._get_node(key)) for key in config if key != "run"):  # its folders tell
         raise ConfigError("a value holds '\\${': text that looks like a reference cannot be kept in a configuration")
     schema: Any = OmegaConf.get_type(config)
     known = {part.name for part in fields(schema)}
