@@ -246,7 +246,7 @@ class FeedbackHooks:
             )
             self._records.append(lambda: record)
             return tensor
-        if not points and self._passes.under_way() and not runs_again():  # as a checkpoint around the model does
+        if not points and self._passes.under_way():  # where a checkpoint runs parts again there is no pass
             raise no_point(name, self._cuts.reached)
         if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
             raise nothing_learns_above(points[-1].name, name)

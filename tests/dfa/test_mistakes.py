@@ -195,20 +195,6 @@ def test_alignment_leaves_out_points_below_which_all_is_frozen() -> None:
     assert list(whole) == ["1", "3"] and list(rest) == ["3"] and rest["3"].mean == whole["3"].mean
 
 
-def test_a_checkpoint_around_model_and_loss() -> None:
-    found = []
-    for again in (False, True):
-        model = perceptron()
-
-        def loss(x: Tensor) -> Tensor:
-            return model(x).square().mean()  # noqa: B023
-
-        with dfa.DirectFeedbackAlignment(model, ["1", "3"], seed=0) as rule:
-            rule.backward(checkpoint(loss, inputs(), use_reentrant=False) if again else loss(inputs()))
-        found.append(gradients(model))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
 class Averaged(nn.Module):
     """A weight that is the mean of two, written in several ways."""
 
