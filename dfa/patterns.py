@@ -44,6 +44,21 @@ def checked_names(option: str, patterns: str | Sequence[str]) -> list[str]:
     return names
 
 
+def listed(patterns: Any) -> list[str]:
+    """Return name patterns, one or several, as a list.
+
+    Raises:
+        PointError: one is no text, or they come from an iterator, which could not be read a second time.
+    """
+    if isinstance(patterns, Iterator):
+        raise PointError(f"name modules in a list or tuple of patterns, not in a {type(patterns).__name__}")
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    given = list(patterns) if several else [patterns]
+    if strange := [pattern for pattern in given if not isinstance(pattern, str)]:
+        raise PointError(f"modules are named by patterns, such as 'blocks.*', got a {type(strange[0]).__name__}")
+    return given
+
+
 def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, nn.Module]:
     """Find the modules whose name fits any of the patterns, by name, in the order that the model defines them.
 
@@ -51,12 +66,9 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
 
     Raises:
         PointError: a pattern fits no module; the message names it and lists candidates. Of a module with several names
-            only the first one counts. Or it is no text.
+            only the first one counts. Or see `listed`.
     """
-    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
-    given: list[Any] = list(patterns) if several else [patterns]
-    if strange := [pattern for pattern in given if not isinstance(pattern, str)]:
-        raise PointError(f"modules are named by patterns, such as 'blocks.*', got a {type(strange[0]).__name__}")
+    given = listed(patterns)
     modules = dict(inner_model(model).named_modules())
     modules[""] = _without_ddp(model)  # with what compiles it, so that its output is met outside the compiled region
     found: dict[str, nn.Module] = {}

@@ -128,7 +128,8 @@ def _load_plugin(plugin: str) -> None:
         if not path.exists() or specification is None or specification.loader is None:
             raise ConfigError(f"plugin '{plugin}' does not exist")
         if name in sys.modules:
-            if sys.modules[name].__dict__.get(_LOADED_FROM, "") not in ("", sha256_of(path)):
+            present = sha256_of(path)
+            if getattr(sys.modules[name], _LOADED_FROM, present) != present:
                 raise ConfigError(f"plugin '{plugin}' has changed since it was loaded: start the command again")
         else:
             loaded_from = sha256_of(path)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -97,12 +97,11 @@ def _defining(config: Config) -> list[str]:
 
 
 def _plugins(plugins: Sequence[str]) -> dict[str, str]:
-    """Return the sha256 of each plug-in by the name of its file, and of its folder where several have that name."""
-    names = Counter(Path(plugin).name for plugin in plugins)
-    return {
-        Path(plugin).name if names[Path(plugin).name] == 1 else "/".join(Path(plugin).parts[-2:]): _plugin(plugin)
-        for plugin in plugins
-    }
+    """Return the sha256 of each plug-in by the name of its file; of several of one name, all of them, sorted."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for plugin in plugins:
+        by_name[Path(plugin).name].append(_plugin(plugin))
+    return {name: " ".join(sorted(checksums)) for name, checksums in by_name.items()}
 
 
 def _plugin(plugin: str) -> str:

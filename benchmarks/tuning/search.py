@@ -19,7 +19,7 @@ from benchmarks.launchers import launch
 from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried, check_same_search, search_folder
-from benchmarks.utils.overrides import without
+from benchmarks.utils.overrides import key_of, without
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.schema_keys import unknown_key
 from benchmarks.utils.values import check_name, is_number
@@ -80,7 +80,7 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", fo
     }
     if not axes:
         raise ConfigError(f"space '{space}': none of its keys is left to search here")
-    if seeded := [item for item in (*choice, *axes) if item.partition("=")[0] == "seed"]:
+    if seeded := [item for item in (*choice, *axes) if key_of(item) == "seed"]:
         raise ConfigError(f"{seeded[0]}: a search runs each proposal with seeds 0 to n - 1 (--seeds)")
     held = [item for item in choice if not item.startswith(("run.", "launcher"))]
     if not force:

@@ -17,8 +17,8 @@ def check_keys(config: DictConfig, above: str = "") -> None:
         ConfigError: it has one, as `+key=value` adds it; or a value with a reference that is not to be followed, which
             whatever reads the configuration again would follow.
     """
-    if not above and any("\\${" in str(config._get_node(key)) for key in config if key != "run"):  # its folders tell
-        raise ConfigError("a value holds '\\${': text that looks like a reference cannot be kept in a configuration")
+    if not above:
+        _check_references(config)
     schema: Any = OmegaConf.get_type(config)
     known = {part.name for part in fields(schema)}
     for key in map(str, config):
@@ -26,6 +26,14 @@ def check_keys(config: DictConfig, above: str = "") -> None:
             raise ConfigError(unknown_key(f"{above}{key}", OmegaConf.get_type(config._get_root())))
         if is_dataclass(OmegaConf.get_type(config, key)):
             check_keys(config[key], f"{above}{key}.")
+
+
+def _check_references(config: DictConfig) -> None:
+    written = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(written, dict)
+    # What names a folder has a message of its own.
+    if any("\\${" in str(values) for group, values in written.items() if group != "run"):
+        raise ConfigError("a value holds '\\${': text that looks like a reference cannot be kept in a configuration")
 
 
 def unknown_key(key: str, schema: Any) -> str:

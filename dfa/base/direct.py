@@ -17,7 +17,7 @@ from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, on
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.row_probe import ProbingRecorder
 from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
-from dfa.hooks.targets import error_patterns, patterns_of, repeatable
+from dfa.hooks.targets import error_patterns, patterns_of
 from dfa.patterns import checked_names
 from dfa.values import check_choice, check_count
 
@@ -105,7 +105,6 @@ class DirectRule(Rule):
         self.parallel = parallel
         self._codec = parse_codec(codec)
         self._warned: set[str] = set()
-        points = repeatable(points)
         check_some_points(self.name, points)
         super().__init__(model, points, error_at, silent)
 

@@ -19,7 +19,6 @@ from dfa.hooks.targets import (
     find_error_tensors,
     find_targets,
     patterns_of,
-    repeatable,
 )
 from dfa.patterns import find_modules, inner_model
 from dfa.registry import Registry
@@ -91,7 +90,7 @@ class Rule(ABC):
     def __init__(self, model: nn.Module, points: Points = (), error_at: Patterns = "", silent: Patterns = ()) -> None:
         inner_model(model)  # refuses what is no module
         self.model = model
-        self.hooks = self._make_hooks(repeatable(points), repeatable(error_at), repeatable(silent))
+        self.hooks = self._make_hooks(points, error_at, silent)
 
     def __repr__(self) -> str:
         matrices = ", ".join(f"{name} {' × '.join(map(str, shape))}" for name, shape in self.matrix_shapes().items())

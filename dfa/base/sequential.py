@@ -87,7 +87,7 @@ class SequentialRule(Rule):
                 raise PointError(f"rule '{self.name}' needs whole weights, but '{name}' is a {kind} (FSDP2): use DDP")
             if not (weight.is_floating_point() or weight.is_complex()):
                 raise PointError(
-                    f"'{name}' holds whole numbers, which have no feedback weights: name others in weights"
+                    f"'{name}' holds whole numbers, which take no feedback weights: leave it out of weights"
                 )
             if weight.is_complex() and not self.takes_complex:
                 raise PointError(f"rule '{self.name}' is one for real weights, and '{name}' is complex")

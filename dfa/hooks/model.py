@@ -210,7 +210,7 @@ class FeedbackHooks:
 
     def _at_point(self, name: str, module: nn.Module, output: Any) -> Any:
         activation = first_tensor(output, f"feedback point '{name}'")
-        if self.mode != "describe":  # which a compiled graph of before the rule may follow, without its hooks
+        if self.mode != "describe":  # a description does not show that the pass to be trained has hooks
             self._cuts.note(name)
         alone = bool(self.error_names) and self._runs_alone(name)
         if self.mode == "cut":

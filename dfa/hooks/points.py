@@ -101,7 +101,7 @@ def one_for_each(points: Sequence[Point], signals: Iterable[Tensor]) -> Iterator
         raise FeedbackError(f"signals() must give a tensor for each feedback point, got a {type(signals).__name__}")
     for point, signal in zip_longest(points, signals):
         if point is None:
-            raise FeedbackError(f"signals() gave more than one signal for each of {len(points)} feedback points")
+            raise FeedbackError(f"signals() gave more signals than the {len(points)} feedback points take")
         if not isinstance(signal, Tensor):
             raise FeedbackError(f"signals() gave no tensor for feedback point '{point.name}'")
         if signal.shape != point.activation.shape:

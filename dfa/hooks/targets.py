@@ -1,21 +1,15 @@
 """Where the error is taken, and which error tensor a feedback point belongs to."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from dfa.errors import PointError
-from dfa.patterns import candidates, find_modules, inner_model, matches
+from dfa.patterns import candidates, find_modules, inner_model, listed, matches
 
 Patterns = str | Sequence[str]
 Points = Patterns | Mapping[str, str]
 """Patterns of feedback points, or a mapping from patterns to the error tensor that each belongs to."""
-
-
-def repeatable(patterns: Any) -> Any:
-    """Return patterns as something that can be read more than once, which an iterator cannot."""
-    return list(patterns) if isinstance(patterns, Iterator) else patterns
 
 
 def patterns_of(points: Points) -> Patterns:
@@ -57,9 +51,9 @@ def find_error_tensors(model: nn.Module, error_at: Patterns) -> tuple[dict[str, 
     it comes what to say if it has not: which modules the word is like.
 
     Raises:
-        PointError: a pattern that is not a word matches nothing.
+        PointError: a pattern that is not a word matches nothing, or see `listed`.
     """
-    patterns = [error_at] if isinstance(error_at, str) else list(error_at)
+    patterns = listed(error_at)
     names = ["", *(name for name, _ in inner_model(model).named_modules())]
     words = [word for word in patterns if word.isidentifier() and not any(matches(name, word) for name in names)]
     modules = find_modules(model, [pattern for pattern in patterns if pattern not in words])

@@ -17,7 +17,7 @@ from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
-from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of, repeatable
+from dfa.hooks.targets import error_patterns, find_error_tensors, find_targets, patterns_of
 from dfa.patterns import children_first, find_modules, inner_model
 from dfa.values import check_count, check_number
 
@@ -62,7 +62,6 @@ class Window(Rule):
         check_number("fraction", fraction, 0, 1)
         if layers is not None:
             check_count("layers", layers, 0)
-        points, error_at = repeatable(points), repeatable(error_at)
         check_some_points(self.name, points)
         self._groups: list[tuple[list[str], list[str]]] = []
         for group in _points_by_error(model, points, error_at):

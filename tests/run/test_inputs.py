@@ -181,16 +181,14 @@ def test_plans_count_a_record_of_other_code_as_to_do(toys: Toys) -> None:
     assert [RunFolder.of(run.config).path for run in again.to_do] == [folder.path]
 
 
-def test_plug_ins_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    files = [tmp_path / folder / "parts.py" for folder in ("one", "other")]
+def test_plug_ins_of_one_file_name_all_count(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "same" / "parts.py" for folder in ("one", "other")]
     for number, file in enumerate(files):
-        file.parent.mkdir()
+        file.parent.mkdir(parents=True)
         file.write_text(f"NUMBER = {number}")
-    assert _plugins([*map(str, files), str(TOY)]) == {
-        "one/parts.py": sha256_of(files[0]),
-        "other/parts.py": sha256_of(files[1]),
-        TOY.name: sha256_of(TOY),
-    }
+    checksums = _plugins([*map(str, files), str(TOY)])
+    assert checksums == {"parts.py": " ".join(sorted(map(sha256_of, files))), TOY.name: sha256_of(TOY)}
+    assert _plugins([str(TOY), *map(str, reversed(files))]) == checksums
 
 
 def test_a_plug_in_that_changes_once_it_is_loaded_is_refused(toys: Toys, tmp_path: Path) -> None:

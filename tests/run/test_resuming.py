@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.config import Config
 from benchmarks.errors import ResultsError
+from benchmarks.run import execute as executing
+from benchmarks.run import trainer
 from benchmarks.run.checkpoints import random_state, set_random_state
 from benchmarks.run.execute import execute
 from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
+from benchmarks.task import Task
 from tests.conftest import Toys
 from tests.run.test_execute import _assert_same, _leave_at
 
@@ -146,3 +150,26 @@ def test_all_generators_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     expected = [draw(), draw()]
     set_random_state(torch.device("cpu"), torch.load(tmp_path / "state.pt", weights_only=True))
     assert [draw(), draw()] == expected
+
+
+def test_memory_is_given_back_with_a_checkpoint(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr(trainer, "release_freed_memory", lambda: given_back.append(True))
+    toys.run(*_LONG)
+    assert given_back
+
+
+def test_a_task_that_draws_while_it_is_made_is_the_same_in_every_process(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, drawn = executing.build_task, []
+
+    def draws(config: Config) -> Task:
+        drawn.append((torch.rand(1).item(), random.random(), np.random.rand()))  # noqa: NPY002
+        return build(config)
+
+    monkeypatch.setattr(executing, "build_task", draws)
+    for place in ("one", "other"):
+        torch.seed()  # as at the start of a process
+        toys.elsewhere(place).run("rule=bp")
+    assert drawn[0] == drawn[1]
