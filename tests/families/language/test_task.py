@@ -236,3 +236,23 @@ def test_real_text_has_its_words_and_a_uniform_model_scores_the_vocabulary(tmp_p
     assert found["perplexity"] == pytest.approx(500, rel=1e-5)
     pieces = (len(task.corpus.ids["valid"]) - 1) / 217_645
     assert found["word_perplexity"] == pytest.approx(500**pieces, rel=1e-3)
+
+
+class Turning(nn.Module):
+    """Predicts one token everywhere, and in all calls after the first few perhaps another."""
+
+    def __init__(self, vocabulary: int, first: int, then: int, calls: int) -> None:
+        super().__init__()
+        self.vocabulary, self.tokens = vocabulary, itertools.chain([first] * calls, itertools.repeat(then))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores = torch.zeros(*tokens.shape, self.vocabulary)
+        scores[..., next(self.tokens)] = 1
+        return scores
+
+
+@pytest.mark.parametrize(("then", "constant"), [(1, 1.0), (2, 0.0)])
+def test_predictions_are_constant_only_if_they_are_in_all_windows(then: int, constant: float) -> None:
+    task = _build()
+    network = Turning(task.corpus.vocabulary, 1, then, calls=2)
+    assert task.evaluate(network, "valid")["constant_predictions"] == constant
