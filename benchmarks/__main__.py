@@ -48,11 +48,20 @@ def main() -> None:
         print((__doc__ or "").strip())
         sys.exit(0)
     if name not in COMMANDS:
-        print(f"error: unknown command '{name}'; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: {_unknown(name)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
     # Imported late, so that a command loads only what it needs.
     import_module(f"benchmarks.commands.{name}").main()
+
+
+def _unknown(word: str) -> str:
+    """Say that no command has this name, and which may be meant."""
+    from benchmarks.utils.text import unknown_name
+
+    if "=" in word or word in ("-m", "--multirun"):
+        return f"'{word}' is no command: to train, begin with train, as in python -m benchmarks train {word} …"
+    return unknown_name("command", word, COMMANDS)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ def _check_options(words: Sequence[str]) -> None:
             given = value if equals else "".join(words[place + 1 : place + 2])
             if given not in _OPTIONS[name]:
                 raise ConfigError(f"{name} must be one of {', '.join(_OPTIONS[name])}, got '{given}'")
+    names = {word.partition("=")[0] for word in words}
+    prints, sweeps = names & {"--cfg", "-c"}, names & {"-m", "--multirun"}
+    if prints and sweeps:
+        raise ConfigError(f"{min(prints)} prints the configuration of one run: leave out {min(sweeps)}")
+    if "--resolve" in names and not prints:
+        raise ConfigError("--resolve is for --cfg, which prints a configuration")
 
 
 def _without_config_folders(arguments: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.optim import OPTIMIZERS, SCHEDULES
 from benchmarks.utils.config_choices import name_in
-from benchmarks.utils.paths import FAMILIES, config_files
+from benchmarks.utils.paths import CONFIG_DIR, FAMILIES, config_files
 from dfa import RULES
 from dfa.registry import Registry
 
@@ -34,10 +34,15 @@ def check_names(config: Config) -> None:
     A composed configuration does not tell which file it came from, so every file of that content counts.
 
     Raises:
-        ConfigError: a file is called after something else that is registered.
+        ConfigError: a file is called after something else that is registered, or a name of the user's own is not.
     """
     for registry, name in chosen_parts(config):
         group = registry.kind
+        if name not in registry and (own := config_files(group).get(name)) and CONFIG_DIR not in own.parents:
+            raise ConfigError(
+                f"{group} '{name}', which '{own}' names, is registered nowhere: list the file of its code in"
+                " plugins.yaml of that folder, or give it as plugins=[FILE]"
+            )
         for stem, path in config_files(group).items():
             if stem != name and stem in registry and name_in(f"{group}/{stem}", group) == name:
                 raise ConfigError(

@@ -44,11 +44,12 @@ def unknown_key(key: str, schema: Any) -> str:
     keys = list(_keys(schema))
     group, name = _split(key)
     beside = [known for known in keys if _split(known)[0] == group]
-    for candidates, likeness in ((beside, 0.6), (keys, 1.0 if group and beside else 0.6)):
+    for candidates, likeness in ((beside, 0.7), (keys, 1.0 if group and beside else 0.7)):
         by_name = {_split(known)[1]: known for known in reversed(candidates)}
         if near := get_close_matches(name, by_name, n=1, cutoff=likeness):
             return f"unknown key '{key}'; did you mean '{by_name[near[0]]}'?"
-    return f"unknown key '{key}'; known: {', '.join(beside or keys)}"
+    options = "" if group else f"; an option of a rule is rule.options.{name}, of a model or task likewise"
+    return f"unknown key '{key}'; known: {', '.join(beside or keys)}{options}"
 
 
 def unknown_option(key: str, known: Iterable[str]) -> str:

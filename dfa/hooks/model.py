@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dfa.errors import PointError
 from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.cuts import AddedPoints, Cuts
+from dfa.hooks.further import FurtherOutputs
 from dfa.hooks.graphs import runs_again
 from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
@@ -73,6 +74,7 @@ class FeedbackHooks:
         self._by_parts, self._whole_calls_for = False, ""
         self._first_passes = FirstPasses(model)
         self.arrivals = Arrivals()
+        self._further = FurtherOutputs(self.arrivals)
         point_modules, silent_modules = find_modules(model, patterns_of(points)), find_modules(model, silent)
         point_names = {module: name for name, module in point_modules.items()}
         error_modules, fields = ({}, {}) if error_at is None else find_error_tensors(model, error_at)
@@ -201,6 +203,8 @@ class FeedbackHooks:
                 for name in errors:
                     tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
                     output = replace_first(output, self._at_error(name, tensor))
+                    if name == "" and self.mode == "cut":
+                        output = self._further.watch(output)
                 for name, modules in fields.items():
                     tensor = field_tensor(output, name, modules)
                     output = replace_field(output, name, self._at_error(name, tensor))

@@ -35,6 +35,14 @@ def test_every_command_is_in_the_help_of_all(command: Command) -> None:
 def test_an_unknown_command_is_one_clear_error(command: Command) -> None:
     code, _, err = command(main, "learn")
     assert code == 2 and err.startswith("error: unknown command 'learn'; known: train") and err.count("\n") == 1
+    assert "did you mean 'reproduce'?" in command(main, "reprodcue")[2]
+
+
+@pytest.mark.parametrize("word", ["task=cora", "-m"])
+def test_what_belongs_to_train_is_told_so_where_no_command_is_named(word: str, command: Command) -> None:
+    code, _, err = command(main, word, "rule=dfa")
+    assert code == 2
+    assert err.startswith(f"error: '{word}' is no command: to train, begin with train, as in python -m benchmarks")
 
 
 def test_help_does_not_load_pytorch() -> None:

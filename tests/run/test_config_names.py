@@ -80,6 +80,17 @@ def test_a_file_that_builds_on_the_original_and_names_nothing_is_refused(
     assert code == 2 and f"'{file}' says `name: {original}`, but there is a {group} 'named_{group}'" in err
 
 
+@pytest.mark.parametrize("group", _FILES)
+def test_a_file_of_ones_own_without_code_is_told(group: str, place: Path, toys: Toys, command: Command) -> None:
+    file = place / group / "uncoded.yaml"
+    file.parent.mkdir()
+    file.write_text(_FILES[group][1].format(name="uncoded"))
+    overrides = [item for item in toys.overrides if not item.startswith(f"{group}=")]
+    code, _, err = command(cli.main, "--config-dir", str(place), *overrides, f"{group}=uncoded")
+    assert code == 2 and err.startswith(f"error: {group} 'uncoded', which '{file}' names, is registered nowhere: ")
+    assert not toys.results.exists()
+
+
 def test_no_file_of_the_suite_is_called_after_another_thing(toys: Toys) -> None:
     for family in ("graphs", "language", "recommenders", "view_synthesis"):
         load_components(toys.config(f"task.family={family}"))
