@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.commands.options import command_parser, positive, seconds
+from benchmarks.commands.options import add_config_dir, command_parser, positive, seconds
 from benchmarks.errors import ConfigError
 from benchmarks.utils.exits import EXIT_DONE, EXIT_RUNS_FAILED, guarded, report_error
 
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=positive, default=20, help="processes to kill (default: 20)")
     parser.add_argument("--pauses", type=seconds, nargs=2, default=(1.0, 8.0), help="shortest, longest seconds between")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and victims")
+    add_config_dir(parser)
     parser.add_argument("--damage", action="store_true", help="damage a history after each kill, too")
     return parser
 

@@ -1,6 +1,8 @@
 """Carrying out one run: from a configuration to a record on disk."""
 
+import math
 import random
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -166,6 +168,7 @@ def _train_and_test(trainer: Trainer) -> Record:
     try:
         trainer.fit()
         metrics = trainer.processes.from_first(lambda: _test(trainer))
+        _check_tested(metrics, trainer.task.metric)
     except (PointError, FeedbackError) as error:
         raise ConfigError(str(error)) from None
     except SuiteError:
@@ -191,3 +194,10 @@ def _test(trainer: Trainer) -> dict[str, float]:
             found = evaluate(trainer.task, trainer.model, split)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
     return metrics
+
+
+def _check_tested(metrics: Mapping[str, float], metric: str) -> None:
+    """Raise where the weights that were tested have no result, which a mean over seeds would take over."""
+    for split in ("valid", "test"):
+        if math.isnan(value := metrics.get(f"{split}/{metric}", 0.0)):
+            raise Diverged(f"{split} {metric} is {value} after training")

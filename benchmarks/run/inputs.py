@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -41,7 +41,7 @@ class Inputs:
         before = record.get("inputs")
         if before is None:
             return ""
-        if self.data and before["data"] and dict(self.data) != before["data"]:
+        if self.data and before["data"] and _by_file_name(self.data) != _by_file_name(before["data"]):
             return "other data"
         return "other code of plug-ins" if self.plugins and dict(self.plugins) != before["plugins"] else ""
 
@@ -78,7 +78,7 @@ def _data(config: Config) -> dict[str, str]:
         return {}
     folder = Path(config.run.data_dir)
     files = DATA_FILES[config.task.name](folder, config.task.options)
-    return {_name(path, folder): _remembered_sha256(path) for path in sorted(files)}
+    return _joined((_name(path, folder), _remembered_sha256(path)) for path in sorted(files))
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -97,11 +97,21 @@ def _defining(config: Config) -> list[str]:
 
 
 def _plugins(plugins: Sequence[str]) -> dict[str, str]:
-    """Return the sha256 of each plug-in by the name of its file; of several of one name, all of them, sorted."""
+    """Return the sha256 of each plug-in by the name of its file."""
+    return _joined((Path(plugin).name, _plugin(plugin)) for plugin in plugins)
+
+
+def _joined(checksums: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return checksums by name; several of one name are joined, sorted, with spaces between."""
     by_name: dict[str, list[str]] = defaultdict(list)
-    for plugin in plugins:
-        by_name[Path(plugin).name].append(_plugin(plugin))
-    return {name: " ".join(sorted(checksums)) for name, checksums in by_name.items()}
+    for name, checksum in checksums:
+        by_name[name] += checksum.split(" ")
+    return {name: " ".join(sorted(of_name)) for name, of_name in by_name.items()}
+
+
+def _by_file_name(data: Mapping[str, str]) -> dict[str, str]:
+    """Return checksums of data by the names of files alone: the same file counts the same in any folder."""
+    return _joined((Path(name).name, checksum) for name, checksum in data.items())
 
 
 def _plugin(plugin: str) -> str:

@@ -30,7 +30,7 @@ from dfa import Rule
 
 
 class Diverged(Exception):
-    """The training loss is no longer finite."""
+    """The training loss or a parameter is no longer finite, or the metric not a number."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.config import Config, to_dict
 from benchmarks.errors import ConfigError, DataError
+from benchmarks.registry import TASKS
 from benchmarks.run.build import load_components
 from benchmarks.run.execute import execute
 from benchmarks.run.record_schema import Record
@@ -214,6 +215,21 @@ def test_weights_that_blow_up_in_the_last_step_are_a_divergence(toys: Toys, monk
     record, _ = toys.run("optimizer=sgd", "optimizer.lr=1e39", "trainer.steps=1")
     assert (record["status"], record["metrics"]) == ("diverged", {})
     assert "is not finite at step 1" in record["reason"]
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_result_that_is_no_number_is_a_divergence(toys: Toys, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
+    config = toys.config()
+    load_components(config)
+
+    def evaluate(task: Any, model: Any, of: str) -> dict[str, float]:
+        ended = RunFolder.of(config).path.joinpath("last.safetensors").exists()
+        return {"accuracy": float("nan") if of == split and ended else 0.5, "log_loss": float("nan")}
+
+    monkeypatch.setattr(TASKS["toy"], "evaluate", evaluate)
+    record, _ = toys.run()
+    assert (record["status"], record["metrics"]) == ("diverged", {})
+    assert record["reason"] == f"{split} accuracy is nan after training"
 
 
 def test_a_record_says_what_is_needed_to_judge_it(toys: Toys) -> None:

@@ -14,6 +14,7 @@ from benchmarks.commands import train
 from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
+from benchmarks.registry import DATA_FILES
 from benchmarks.run.build import _LOADED_FROM, plugin_module
 from benchmarks.run.inputs import Inputs, _plugins, inputs_of
 from benchmarks.run.optim import OPTIMIZERS
@@ -200,3 +201,27 @@ def test_a_plug_in_that_changes_once_it_is_loaded_is_refused(toys: Toys, tmp_pat
     plugin.write_text("NUMBER = 2")
     with pytest.raises(ConfigError, match="has changed since it was loaded"):
         inputs_of(config)
+
+
+def test_the_same_data_in_another_folder_are_no_other_data() -> None:
+    inside, outside = {"criteo/train.txt": "a", "criteo/valid.txt": "b"}, {"train.txt": "a", "valid.txt": "b"}
+    assert Inputs(inside).differs_from({"inputs": {"data": outside, "plugins": {}}}) == ""
+    assert Inputs(outside).differs_from({"inputs": {"data": inside, "plugins": {}}}) == ""
+    swapped = {"train.txt": "b", "valid.txt": "a"}
+    assert Inputs(inside).differs_from({"inputs": {"data": swapped, "plugins": {}}}) == "other data"
+    assert Inputs(inside).differs_from({"inputs": {"data": {"train.txt": "a"}, "plugins": {}}}) == "other data"
+
+
+def test_files_of_one_name_outside_of_the_data_folder_all_count(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name / "part.csv" for name in ("a", "b")]
+    monkeypatch.setitem(DATA_FILES._factories, "toy", lambda folder, options: files)
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(file.parent.name)
+    config = toys.config("task.source=real", f"run.data_dir={tmp_path / 'data'}")
+    sums = inputs_of(config).data
+    assert sums == {"part.csv": " ".join(sorted(map(sha256_of, files)))}
+    files[0].write_text("changed")
+    assert inputs_of(config).data != sums
