@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.utils.paths import REPOSITORY
 
-_PACKAGES = ("torch", "torch-geometric", "numpy", "hydra-core", "scikit-learn", "tokenizers")
+_PACKAGES = ("torch-geometric", "numpy", "hydra-core", "scikit-learn", "tokenizers")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT_BYTES = 1 << 30
 
@@ -22,7 +22,8 @@ _KEPT_BYTES = 1 << 30
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that results depend on."""
-    found = {"python": platform.python_version()}
+    # PyTorch tells more of itself than its package does: which CUDA it is built for.
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
