@@ -63,6 +63,8 @@ class BackwardShare:
             )
         self._own = set(rule.hooks.points[number::of])
         rule.hooks.record_with(_SharedRecorder())
+        assert isinstance(rule, DirectRule)
+        rule.is_shared = True
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of this share to the parameters' `.grad`.

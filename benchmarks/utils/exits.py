@@ -77,7 +77,8 @@ def report_warning(line: str) -> None:
 def one_line(error: BaseException) -> str:
     """Return the message of a configuration error in one line, without paths and type names of Hydra and OmegaConf."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return _unknown_file(*error.missing_cfg_file.rsplit("/", 1), error.options)
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return _unknown_file(group, name, error.options)
     if isinstance(error, OverrideParseException):
         said = [line.strip() for line in str(error.message).splitlines()]
         telling = [line for line in said if line.strip("^") and not line.startswith(_SAY_NOTHING)]

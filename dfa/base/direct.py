@@ -65,6 +65,7 @@ class DirectRule(Rule):
             "noise:<level>", see `dfa.feedback.codecs`. Layers above the error tensor receive the error itself.
 
     Attributes:
+        is_shared: whether processes share its backward passes, see `dfa.shares.BackwardShare`.
         after_segment: with memory="recompute", called during `backward` with the parameters of a segment as soon as
             their gradients are complete, so that an optimiser may step and free them there (not for parameters that are
             used outside the segments as well). With `parallel` it is called from other threads, never twice at once.
@@ -76,6 +77,7 @@ class DirectRule(Rule):
     """
 
     after_segment: AfterSegment | None = None
+    is_shared: bool = False
     _factors: Sequence[Tensor | None] = ()
 
     def __init__(
@@ -197,8 +199,10 @@ class DirectRule(Rule):
 
         Raises:
             PointError: no forward pass was recorded, the loss does not depend on the error tensor, a point never ran,
-                nothing below a point can learn, or the pass has gone backward before.
+                nothing below a point can learn, the pass has gone backward before, or processes share it.
         """
+        if self.is_shared:
+            raise PointError("processes share this rule's backward passes: call BackwardShare.backward instead")
         records = self.recorded_passes(loss)
         segmented = [record for record in records if isinstance(record, SegmentedRecord)]
         before = self._learned() if self.hooks.compiled_pass else None

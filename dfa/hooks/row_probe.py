@@ -33,7 +33,8 @@ class ProbingRecorder(Recorder):
         self._open: set[str] = set()  # points to be tried as soon as they run again, in the same mode
         self._mode: bool | None = None  # training or evaluation
         self._settled: set[str] = set()
-        self._in_call = self._trying = False  # in the call under way, or the last
+        self._in_call = self._trying = self._in_checkpoint = False  # in the call under way, or the last
+        self._kept: list[weakref.ref[ForwardRecord]] = []  # passes with checkpoints that no error has reached
         self._entered: list[weakref.ref[Point]] = []  # they go with their graph
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
@@ -46,7 +47,9 @@ class ProbingRecorder(Recorder):
 
     def start(self) -> None:
         if not (torch.compiler.is_compiling() or self._in_call):
-            self._in_call, self._trying = True, self._is_due()
+            self._in_call, self._in_checkpoint = True, False
+            if not self._any_kept():  # else their checkpoints must find what they found in the passes themselves
+                self._trying = self._is_due()
         self._recorder.start()
 
     def reset(self) -> None:
@@ -61,8 +64,10 @@ class ProbingRecorder(Recorder):
         point, handed_on = self._recorder.at_point(name, activation)
         if torch.compiler.is_compiling():
             return point, handed_on
-        again = runs_again()  # a checkpoint, which must find what it found in the pass itself
-        if not (self._trying if again or self._in_call else self._is_due()):
+        again = runs_again()
+        checkpointed = not again and _inside_checkpoint()
+        self._in_checkpoint |= checkpointed
+        if not (self._trying if again or self._in_call else self._is_due() and not checkpointed):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
         if not again:
@@ -82,11 +87,18 @@ class ProbingRecorder(Recorder):
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         if not (torch.compiler.is_compiling() or self._sharded):
             self._probe(tensor, points)
-        return self._recorder.at_error(name, tensor, points)
+        record, passed_on = self._recorder.at_error(name, tensor, points)
+        if self._in_checkpoint and not torch.compiler.is_compiling():
+            self._kept.append(weakref.ref(record))
+        return record, passed_on
 
     def _is_due(self) -> bool:
         # What is checked in the first pass of each mode must meet tensors as they are in the passes after it.
         return bool(self._open) and self._mode == self._mode_now()
+
+    def _any_kept(self) -> bool:
+        self._kept = [alive for alive in self._kept if (record := alive()) is not None and not record.error_received]
+        return bool(self._kept)
 
     def _probe(self, error: Tensor, points: Sequence[Point]) -> None:
         open_ones = [point for point in points if point.name not in self._settled and _is_open(point, error)]

@@ -238,6 +238,18 @@ def test_processes_that_share_a_pass_have_numbers_below_how_many_they_are(number
         BackwardShare(dfa.DirectFeedbackAlignment(perceptron(), ["1", "3"]), number, 2)
 
 
+def test_a_rule_whose_backward_passes_are_shared_has_none_of_its_own() -> None:
+    model = perceptron()
+    rule = dfa.DirectFeedbackAlignment(model, ["1", "3"])
+    share = BackwardShare(rule, 0, 1)
+    with pytest.raises(dfa.PointError, match=r"call BackwardShare\.backward"):
+        rule.backward(model(inputs()).square().mean())
+    assert gradients(model) == [None] * 6
+    rule.discard()
+    share.backward(model(inputs()).square().mean())
+    assert None not in gradients(model)
+
+
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()

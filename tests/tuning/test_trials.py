@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.tables.schema import known_tables, read_table_file
 from benchmarks.tables.spec import load_spec
-from benchmarks.tuning.trials import make_trials
+from benchmarks.tuning.trials import make_trials, rates_of
 
 _TUNED = [name for name in known_tables() if read_table_file(name).rates is not None]
 
@@ -19,5 +19,4 @@ def test_every_cell_that_is_tuned_has_a_trial_for_every_rate(table: str) -> None
     trials = make_trials(spec, "smoke")
     cells = {trial.cell.name for trial in trials}
     assert cells and cells <= {cell.name for cell in spec.cells}
-    factors = spec.file.rates.factors  # type: ignore[union-attr]
-    assert len(trials) == len(cells) * len(factors)
+    assert len(trials) == len(cells) * len(rates_of(spec).factors)

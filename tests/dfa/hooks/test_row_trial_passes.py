@@ -39,6 +39,14 @@ class Checkpointed(Model):
         return again
 
 
+class Whole(Model):
+    """One checkpoint with all points in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(checkpoint(nn.Sequential(*self.blocks), x, use_reentrant=False))
+        return logits
+
+
 class Permuted(Model):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).flip(0)
@@ -97,6 +105,42 @@ def test_gradients_and_random_numbers_of_every_pass(kind: type[Model]) -> None:
             torch.autograd.backward([*outputs, output], [*[error @ only_matrix(rule)] * 3, error])
         assert torch.equal(torch.get_rng_state(), after)
         assert_same(found, gradients(model))
+
+
+def _accumulated(model: Model, passes: int, steps: int = 3) -> list[dict[str, Tensor]]:
+    """Gradients of several steps, each of several forward passes before one backward."""
+    found: list[dict[str, Tensor]] = []
+    with dfa.DirectFeedbackAlignment(model, "blocks.*", draw="counter", seed=1) as rule:
+        generator = torch.Generator().manual_seed(5)
+        for _ in range(steps):
+            model.zero_grad()
+            batches = [torch.randn(6, 4, dtype=torch.double, generator=generator) for _ in range(passes)]
+            rule.backward(torch.stack([cross_entropy(model(batch), TARGETS) for batch in batches]).sum())
+            found.append({name: value.clone() for name, value in gradients(model).items()})
+    return found
+
+
+@pytest.mark.parametrize("passes", [2, 3])
+@pytest.mark.parametrize("kind", [Checkpointed, Whole])
+def test_checkpoints_of_several_passes_find_what_they_found(kind: type[Model], passes: int) -> None:
+    models: list[Model] = []
+    for made in (kind, Model):
+        torch.manual_seed(0)
+        model = made().double()
+        model.norm, model.blocks = nn.Identity(), nn.ModuleList(block[:2] for block in model.blocks)  # type: ignore
+        models.append(model)
+    for found, expected in zip(*(_accumulated(model, passes) for model in models), strict=True):
+        assert_same(found, expected)
+
+
+def test_several_passes_with_checkpoints_are_tried_in_the_second_step() -> None:
+    class Wrong(Whole):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).flip(0)
+
+    _accumulated(Wrong().double(), 2, steps=1)
+    with pytest.raises(dfa.FeedbackError, match="row"):
+        _accumulated(Wrong().double(), 2, steps=2)
 
 
 def test_one_pass_alone_is_tried() -> None:
