@@ -1,5 +1,6 @@
 """Build the parts of a run from its configuration: plug-ins, device, task, model and rule; restore a finished run."""
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -150,7 +151,11 @@ def _load_plugin(plugin: str) -> None:
 
 def plugin_module(plugin: str) -> str:
     """Return the name of the module that a plug-in is imported as: its own, or for a file one made of its path."""
-    return "plugin_" + re.sub(r"\W", "_", str(Path(plugin).resolve())) if plugin.endswith(".py") else plugin
+    if not plugin.endswith(".py"):
+        return plugin
+    path = Path(plugin).resolve()
+    word, number = re.sub(r"\W", "_", path.stem), hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return f"plugin_{word}_{number}"
 
 
 def find_device(name: str) -> torch.device:

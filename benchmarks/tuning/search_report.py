@@ -1,5 +1,6 @@
 """Report of a search: its trials in Markdown and CSV, and the chosen values as a configuration."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.config import compose_config
 from benchmarks.errors import ResultsError
 from benchmarks.run.record_schema import Record, first_measured
 from benchmarks.utils.files import read_regular, write_results
+from benchmarks.utils.paths import config_folders
 from benchmarks.utils.text import (
     code_title,
     csv_text,
@@ -190,10 +192,12 @@ def to_config(search: Search, chosen: Tried, folder: Path) -> str:
     for key, value in chosen.settings.items():
         OmegaConf.update(tree, key, value)
     which = "the values as configured" if chosen.number == CONFIGURED else f"trial {chosen.number}"
+    folders = [word for place in (*config_folders()[1:], folder) for word in ("--config-dir", str(place))]
+    command = shlex.join(["python", "-m", "benchmarks", "train", *folders, f"+chosen={search.name}", *search.choice])
     header = [
         "# @package _global_",
         f"# Best on validation of {len(search.tried)} settings tried, {which} ({search.name}.md):",
-        f"#   python -m benchmarks train --config-dir {folder} +chosen={search.name} {' '.join(search.choice)}",
+        f"#   {command}",
     ]
     return "\n".join(header) + "\n" + OmegaConf.to_yaml(tree)
 

@@ -192,6 +192,13 @@ def test_plug_ins_of_one_file_name_all_count(tmp_path: Path) -> None:
     assert _plugins([str(TOY), *map(str, reversed(files))]) == checksums
 
 
+def test_plug_ins_whose_names_differ_in_signs_alone_are_two_modules(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("m-1.py", "m_1.py", "m.1.py")]
+    assert len({plugin_module(str(file)) for file in files}) == 3
+    assert plugin_module(str(tmp_path / "a" / ".." / "m-1.py")) == plugin_module(str(files[0]))
+    assert plugin_module("package.module") == "package.module"
+
+
 def test_a_plug_in_that_changes_once_it_is_loaded_is_refused(toys: Toys, tmp_path: Path) -> None:
     plugin = tmp_path / "changing.py"
     plugin.write_text("NUMBER = 1")

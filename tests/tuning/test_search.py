@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,10 @@ def test_the_best_on_validation_is_chosen_and_its_file_makes_that_run(
 
     chosen = (toys.results / "search" / "chosen" / "toy-toy_mlp-bp-paper.yaml").read_text()
     assert yaml.safe_load(chosen) == {"optimizer": {"lr": best}}
-    assert "_target_" not in chosen and str(toys.results / "search") in chosen
+    assert "_target_" not in chosen
+    words = shlex.split(chosen.splitlines()[2].removeprefix("#"))
+    folder = str(toys.results / "search")
+    assert words[:7] == ["python", "-m", "benchmarks", "train", "--config-dir", folder, "+chosen=toy-toy_mlp-bp-paper"]
     with_it = [f"hydra.searchpath=[file://{toys.results}/search]", "+chosen=toy-toy_mlp-bp-paper"]
     config = resolve(compose_config([*toys.overrides, *with_it]))
     assert RunFolder.of(config).read() is not None, "its run is one of those recorded"
