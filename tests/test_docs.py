@@ -33,7 +33,7 @@ from benchmarks.tables.figure import load_figure
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import load_spec
 from benchmarks.tables.targets import target_names
-from benchmarks.tuning.search import read_space
+from benchmarks.tuning.spaces import read_space
 from benchmarks.tuning.trials import rates_of
 from benchmarks.utils.paths import CONFIG_DIR, OWN_CONFIGS, REPOSITORY
 from dfa import RULES

@@ -6,8 +6,8 @@ from functools import cache
 
 from benchmarks.errors import ResultsError
 from benchmarks.site.results import TABLES, Result, TableResults, read_table
+from benchmarks.tables.layout import mean_and_std, shown
 from benchmarks.tables.published import load_reference
-from benchmarks.tables.render import mean_and_std, shown
 
 _QUOTE = re.compile(r'\[[^\[\]]+\]\(((?:\.\./)+results/tables)/(\w+)\.md#([\w-]+)(?: "(paper|best direct rule)")?\)')
 _PUBLISHED = re.compile(r'\[[^\[\]]+\](\((?:\.\./)+benchmarks/tables/paper\.yaml "(\w+): ([^"]+)"\))')

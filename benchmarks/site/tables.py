@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from benchmarks.site.results import Result, TableResults
-from benchmarks.tables.render import BLANK, VERDICTS, mean_and_std, shown, signed
+from benchmarks.tables.layout import BLANK, VERDICTS, mean_and_std, shown, signed
 from benchmarks.tables.schema import Metric
 from benchmarks.utils.text import markdown_page
 

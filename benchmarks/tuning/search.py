@@ -6,12 +6,11 @@ it goes further. (A sampler taken up from a stored study would draw its first nu
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError
@@ -19,14 +18,13 @@ from benchmarks.launchers import launch
 from benchmarks.run.record_schema import first_measured
 from benchmarks.run.records import RunFolder
 from benchmarks.tuning.search_report import CONFIGURED, Axis, Search, Tried, check_same_search, search_folder
-from benchmarks.utils.overrides import key_of, without
-from benchmarks.utils.paths import config_files
-from benchmarks.utils.schema_keys import unknown_key
-from benchmarks.utils.values import check_name, is_number
-from benchmarks.utils.yaml_files import read_yaml
+from benchmarks.tuning.spaces import axes_of, load_optuna
+from benchmarks.utils.values import check_name
 
 _DIGITS = 3  # of a proposed number: more would be noise
-_ABSENT = object()
+
+Proposals: TypeAlias = Mapping[int, Mapping[str, Any]]
+"""Number of a trial → its settings."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,6 @@ class Effort:
     seeds: int = 1
     at_once: int = 4
     sampler_seed: int = 0
-
-
-def known_spaces() -> list[str]:
-    """List the names of the suite's and the user's own search spaces."""
-    return list(config_files("search"))
 
 
 def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", force: bool = False) -> Search:
@@ -69,28 +62,72 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", fo
         raise ConfigError(f"--sampler-seed must be from 0 to 2**32 - 1, got {effort.sampler_seed}")
     if name:
         check_name("--name", name)
-    optuna = _optuna()
+    optuna = load_optuna()
     composed = compose_config(choice)
     configured = resolve(composed)
     name = name or "-".join((configured.task.name, configured.model.name, configured.rule.name, configured.scale))
-    axes = {
-        key: axis
-        for key, axis in read_space(space).items()
-        if _is_there(composed, key, space) and without(choice, key) == tuple(choice)
-    }
-    if not axes:
-        raise ConfigError(f"space '{space}': none of its keys is left to search here")
-    if seeded := [item for item in (*choice, *axes) if key_of(item) == "seed"]:
-        raise ConfigError(f"{seeded[0]}: a search runs each proposal with seeds 0 to n - 1 (--seeds)")
+    axes = axes_of(space, composed, choice)
     held = [item for item in choice if not item.startswith(("run.", "launcher"))]
     if not force:
         check_same_search(search_folder(choice) / f"{name}.md", held, axes)
+    trials = _Trials(name, choice, effort, configured.launcher)
+    as_configured = trials.run({CONFIGURED: {key: OmegaConf.select(composed, key) for key in axes}})
+    measured = first_measured(as_configured[0].records)
+    if measured is None:
+        raise ConfigError(f"the settings as configured come to no evaluation: {as_configured[0].records[0]['reason']}")
+    proposed = _propose(axes, effort, bool(measured["higher_is_better"]), trials.run)
+    sampling = (
+        f"Optuna {optuna.__version__}, tree-structured Parzen estimator, seed {effort.sampler_seed},"
+        f" {effort.at_once} proposals at a time"
+    )
+    return Search(name, held, axes, sampling, effort.seeds, [*as_configured, *proposed])
 
-    def attempt(proposals: Mapping[int, Mapping[str, Any]]) -> list[Tried]:
-        """Run proposals, by number."""
-        runs = {number: _configs(name, number, settings, choice, effort) for number, settings in proposals.items()}
+
+def _propose(
+    axes: Mapping[str, Axis], effort: Effort, higher_is_better: bool, run: Callable[[Proposals], list[Tried]]
+) -> list[Tried]:
+    """Let Optuna propose settings, some at a time, and tell it what came of them."""
+    optuna = load_optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=effort.sampler_seed, constant_liar=True)
+    study = optuna.create_study(direction="maximize" if higher_is_better else "minimize", sampler=sampler)
+    tried: list[Tried] = []
+    while (left := effort.trials - len(study.trials)) > 0:
+        asked = [study.ask(dict(axes)) for _ in range(min(left, effort.at_once))]
+        proposals = {trial.number + 1: {key: _rounded(trial.params[key]) for key in axes} for trial in asked}
+        for trial, result in zip(asked, run(proposals), strict=True):
+            tried.append(result)
+            failed = None if result.complete(effort.seeds) else optuna.trial.TrialState.FAIL
+            study.tell(trial, None if failed else result.mean, failed)
+    return tried
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Runs of proposed settings.
+
+    Attributes:
+        name: of the search.
+        choice: overrides that all runs share.
+        effort: how many seeds each proposal gets.
+        launcher: settings of what carries the runs out.
+    """
+
+    name: str
+    choice: Sequence[str]
+    effort: Effort
+    launcher: Mapping[str, Any]
+
+    def run(self, proposals: Proposals) -> list[Tried]:
+        """Run proposals, those that are recorded already excepted.
+
+        Raises:
+            ConfigError: one cannot be run.
+        """
+        runs = {number: self._configs(number, settings) for number, settings in proposals.items()}
         unique = {identity(config): config for configs in runs.values() for config in configs}
-        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), configured.launcher)}
+        reasons = {problem.run: problem.reason for problem in launch(list(unique.values()), dict(self.launcher))}
         found = []
         for number, configs in runs.items():
             records = [record for config in configs if (record := RunFolder.of(config).read()) is not None]
@@ -99,117 +136,18 @@ def search(space: str, choice: Sequence[str], effort: Effort, name: str = "", fo
             found.append(Tried(number, dict(proposals[number]), records))
         return found
 
-    as_configured = {key: OmegaConf.select(composed, key) for key in axes}
-    tried = attempt({CONFIGURED: as_configured})
-    measured = first_measured(tried[0].records)
-    if measured is None:
-        raise ConfigError(f"the settings as configured come to no evaluation: {tried[0].records[0]['reason']}")
-    direction = "maximize" if measured["higher_is_better"] else "minimize"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=effort.sampler_seed, constant_liar=True)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    while (left := effort.trials - len(study.trials)) > 0:
-        asked = [study.ask(dict(axes)) for _ in range(min(left, effort.at_once))]
-        proposals = {trial.number + 1: {key: _rounded(trial.params[key]) for key in axes} for trial in asked}
-        for trial, result in zip(asked, attempt(proposals), strict=True):
-            tried.append(result)
-            failed = None if result.complete(effort.seeds) else optuna.trial.TrialState.FAIL
-            study.tell(trial, None if failed else result.mean, failed)
-    sampling = f"Optuna {optuna.__version__}, tree-structured Parzen estimator, seed {effort.sampler_seed}"
-    sampling += f", {effort.at_once} proposals at a time"
-    return Search(
-        name,
-        held,
-        axes,
-        sampling,
-        effort.seeds,
-        tried,
-    )
-
-
-def read_space(space: str) -> dict[str, Axis]:
-    """Read a search space: key of the configuration → what Optuna draws its value from.
-
-    A file maps keys to `{low, high}` with `log` or `step`, integers if both bounds are, or to a list of choices.
-
-    Args:
-        space: name of a file in `configs/search` or in a folder of the user's own, or path of another.
-
-    Raises:
-        ConfigError: no Optuna, no such space, or a file that does not describe one.
-    """
-    path = Path(space) if space.endswith((".yaml", ".yml")) else config_files("search").get(space, Path(space))
-    if not path.exists():
-        raise ConfigError(f"unknown search space '{space}'; known: {', '.join(known_spaces())}, or a YAML file")
-    content = read_yaml(path, f"search space '{space}'")
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f"search space '{space}' names no keys")
-    if strange := [key for key in content if not isinstance(key, str)]:
-        raise ConfigError(f"search space '{space}': {strange[0]!r} is not a key of the configuration")
-    return {key: _axis(f"search space '{space}': {key}", axis) for key, axis in content.items()}
-
-
-def _is_there(composed: DictConfig, key: str, space: str) -> bool:
-    """Return whether a configuration has a key, with a value that can be searched; options differ between models.
-
-    Raises:
-        ConfigError: the key is that of a group of values, or none of a configuration's.
-    """
-    value = OmegaConf.select(composed, key, default=_ABSENT)
-    if value is _ABSENT and ".options." not in key:
-        raise ConfigError(f"search space '{space}': {unknown_key(key, OmegaConf.get_type(composed))}")
-    if OmegaConf.is_dict(value):
-        raise ConfigError(f"search space '{space}': {key} is a group of values; name one of them")
-    return value is not _ABSENT
-
-
-def _axis(where: str, axis: Any) -> Axis:
-    kinds = _optuna().distributions
-    try:
-        if isinstance(axis, list):
-            if strange := [choice for choice in axis if not isinstance(choice, (str, int, float, bool, type(None)))]:
-                raise ConfigError(f"{where}: {strange[0]!r} is not a value to choose")
-            return kinds.CategoricalDistribution(axis)
-        for name, value in axis.items():
-            if name in ("low", "high", "step") and not is_number(value):
-                raise ConfigError(f"{where}: {name} must be a finite number, not {value!r}")
-            if name == "log" and not isinstance(value, bool):
-                raise ConfigError(f"{where}: log must be true or false, not {value!r}")
-        if not all(isinstance(axis[bound], int) for bound in ("low", "high")):
-            return kinds.FloatDistribution(**axis)
-        if not isinstance(axis.get("step", 1), int):  # Optuna would round it
-            raise ConfigError(f"{where}: the step between integers must be an integer, not {axis['step']}")
-        return kinds.IntDistribution(**axis)
-    except (TypeError, KeyError, AttributeError):
-        raise ConfigError(f"{where} must be a list, or have low, high and perhaps log or step") from None
-    except ValueError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-
-
-def _configs(
-    name: str, number: int, settings: Mapping[str, Any], choice: Sequence[str], effort: Effort
-) -> list[Config]:
-    """Compose a run of a proposal for every seed; values are set as they are, for an override would be parsed."""
-    composed = compose_config(choice)
-    for key, value in settings.items() if number != CONFIGURED else ():
-        OmegaConf.update(composed, key, value)
-    composed.run.wandb_group = f"search {name}"
-    configs = []
-    for seed in range(effort.seeds):
-        composed.seed, composed.run.wandb_name = seed, f"trial {number} seed {seed}"
-        configs.append(resolve(composed))
-    return configs
+    def _configs(self, number: int, settings: Mapping[str, Any]) -> list[Config]:
+        """Compose a run for every seed; values are set as they are, for an override would be parsed."""
+        composed = compose_config(self.choice)
+        for key, value in settings.items() if number != CONFIGURED else ():
+            OmegaConf.update(composed, key, value)
+        composed.run.wandb_group = f"search {self.name}"
+        configs = []
+        for seed in range(self.effort.seeds):
+            composed.seed, composed.run.wandb_name = seed, f"trial {number} seed {seed}"
+            configs.append(resolve(composed))
+        return configs
 
 
 def _rounded(value: Any) -> Any:
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("the search needs Optuna: pip install -e '.[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

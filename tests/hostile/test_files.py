@@ -9,7 +9,7 @@ import pytest
 from benchmarks.commands import reproduce, search, status, train
 from benchmarks.run.build import load_components
 from benchmarks.tables.chosen import read_chosen
-from benchmarks.tuning.search import read_space
+from benchmarks.tuning.spaces import read_space
 from tests.conftest import TOY, Command, Toys
 from tests.hostile.cases import assert_refused, carried_out
 

@@ -17,8 +17,8 @@ from benchmarks.commands.search import main
 from benchmarks.config import compose_config, resolve
 from benchmarks.run.execute import record_failure
 from benchmarks.run.records import RunFolder
-from benchmarks.tuning.search import read_space
 from benchmarks.tuning.search_report import CONFIGURED
+from benchmarks.tuning.spaces import read_space
 from benchmarks.utils.paths import CONFIG_DIR
 from tests.conftest import Command, Toys
 
@@ -202,6 +202,7 @@ def test_bad_input_is_one_line(
     (tmp_path / "typo.yaml").write_text("optimizer.lr: {low: 0.1, hi: 0.2}\n")
     (tmp_path / "empty.yaml").write_text("optimizer.lr: []\n")
     (tmp_path / "seeds.yaml").write_text("seed: [7, 8]\n")
+    (tmp_path / "idle.yaml").write_text("run.checkpoint_seconds: [1, 2]\n")
     (tmp_path / "none.yaml").write_text("model.options.nothing: [1]\n")
     (tmp_path / "beside.yaml").write_text("optimizer.weight_decy: [0.1]\n")
     cases: list[tuple[str | Path, list[str], str]] = [
@@ -218,6 +219,7 @@ def test_bad_input_is_one_line(
         (space, ["++optimizer.lr=0.02"], "none of its keys is left"),
         (space, ["seed=5"], "seed=5: a search runs each proposal with seeds 0 to n - 1 (--seeds)"),
         (tmp_path / "seeds.yaml", [], "seed: a search runs each proposal with seeds"),
+        (tmp_path / "idle.yaml", [], "run.checkpoint_seconds changes no result, so that there is nothing to search"),
         (space, ["--trials", "0"], "--trials: must be from 1 to"),
         (space, ["model.points=[nowhere]"], "'nowhere' matches no module"),
     ]
