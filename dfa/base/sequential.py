@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dfa.base.chosen_weights import choose_weights
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
@@ -68,31 +69,8 @@ class SequentialRule(Rule):
         weights: Patterns = "**",
     ) -> None:
         patterns = checked_names("weights", weights)
-        named = dict(inner_model(model).named_parameters())
-        chosen = [name for name in named if any(matches(name, pattern) for pattern in patterns)]
-        for name in chosen:
-            if nn.parameter.is_lazy(named[name]):
-                raise PointError(
-                    f"'{name}' has no shape yet (a lazy module): run one batch through the model, then make rule"
-                    f" '{self.name}'"
-                )
-            if named[name].is_meta:
-                raise PointError(f"'{name}' has no numbers yet (device 'meta'): load it, then make rule '{self.name}'")
-        self.weights = {name: named[name] for name in chosen if named[name].ndim >= 2 and named[name].numel()}
-        if not self.weights:
-            raise PointError(f"no weight of two dimensions or more matches {', '.join(patterns)}")
-        for name, weight in self.weights.items():
-            if type(weight.data) is not Tensor:
-                kind = type(weight.data).__name__
-                raise PointError(f"rule '{self.name}' needs whole weights, but '{name}' is a {kind} (FSDP2): use DDP")
-            if not (weight.is_floating_point() or weight.is_complex()):
-                raise PointError(
-                    f"'{name}' holds whole numbers, which take no feedback weights: leave it out of weights"
-                )
-            if weight.is_complex() and not self.takes_complex:
-                raise PointError(f"rule '{self.name}' is one for real weights, and '{name}' is complex")
+        self.weights, self._others = choose_weights(model, patterns, self.name, self.takes_complex)
         self._patterns = patterns
-        self._others = [parameter for name, parameter in named.items() if name not in self.weights]
         super().__init__(model, points, error_at, silent)
         self.replaced: set[str] = set()
         self._running = False
