@@ -2,8 +2,11 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -134,23 +137,31 @@ def _holds_gradient(value: Any) -> bool:
 
 
 def reachable(value: Any) -> Iterator[Any]:
-    """Iterate over an object and all that it holds, by items and attributes; not into modules and functions."""
+    """Iterate over an object and all that it holds, by items, attributes, and what functions keep; not into modules."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
         part = waiting.pop()
         if isinstance(part, (Tensor, *PLAIN)):
             yield part
-        elif id(part) not in seen and not isinstance(part, (nn.Module, type)) and not callable(part):
+        elif id(part) not in seen and not isinstance(part, (nn.Module, type, ModuleType)):
             seen.add(id(part))
             yield part
             waiting += parts_of(part)
 
 
 def parts_of(value: Any) -> list[Any]:
-    """List what an object holds: the items of a container, values of a mapping, attributes."""
+    """List what an object holds: the items of a container, values of a mapping, attributes, what a function keeps."""
     parts = list(value.values()) if isinstance(value, Mapping) else []
-    parts += value if isinstance(value, (list, tuple, set, frozenset, deque)) else ()
+    parts += value if isinstance(value, (list, tuple, set, frozenset, deque, ValuesView, ItemsView)) else ()
+    if isinstance(value, MethodType):
+        parts.append(value.__self__)
+    if isinstance(value, partial):
+        parts += [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, FunctionType):
+        with suppress(ValueError):  # a cell that is empty, as of a function that refers to itself while it is made
+            parts += [cell.cell_contents for cell in value.__closure__ or ()]
+        return [*parts, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     parts += getattr(value, "__dict__", {}).values()
     return parts + [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
 

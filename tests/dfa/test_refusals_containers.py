@@ -3,6 +3,7 @@
 from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,18 @@ class Slotted:
 
     def __init__(self, memory: Tensor) -> None:
         self.memory = memory
+
+
+class Memory:
+    """A memory that is read by a call."""
+
+    def __init__(self, memory: Tensor) -> None:
+        self.memory = memory
+
+    def __call__(self) -> Tensor:
+        return self.memory
+
+    read = __call__
 
 
 class Remembering(nn.Module):
@@ -56,6 +69,12 @@ OBJECTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
     "slots": (Slotted, lambda state: state.memory),
     "nested": (lambda h: {"state": deque([SimpleNamespace(memory=[h])])}, lambda state: state["state"][0].memory[0]),
     "mapping": (lambda h: UserDict(memory=h), lambda state: state["memory"]),
+    "closure": (lambda h: lambda: h, lambda state: state()),
+    "default": (lambda h: lambda memory=h: memory, lambda state: state()),
+    "partial": (lambda h: partial(torch.mul, h, 1.0), lambda state: state()),
+    "object that is called": (Memory, lambda state: state()),
+    "method": (lambda h: Memory(h).read, lambda state: state()),
+    "view": (lambda h: {"memory": h}.values(), lambda state: next(iter(state))),
     "distribution": (lambda h: torch.distributions.Normal(h, 1.0), lambda state: state.loc),
 }
 
