@@ -13,6 +13,9 @@ from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.row_trials import check_rows
 from dfa.hooks.surroundings import is_sharded
 
+_TOP_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+"""Tells a checkpoint; not in older versions of PyTorch, where any pass may have one."""
+
 
 class ProbingRecorder(Recorder):
     """Records as another recorder does, and tries once what the order of rows is at points where it is open.
@@ -66,7 +69,7 @@ class ProbingRecorder(Recorder):
             return point, handed_on
         again = runs_again()
         checkpointed = not again and _inside_checkpoint()
-        self._in_checkpoint |= checkpointed
+        self._in_checkpoint |= checkpointed or _TOP_HOOKS is None
         if not (self._trying if again or self._in_call else self._is_due() and not checkpointed):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
@@ -130,6 +133,5 @@ def _has_compiled_parts(ends: Sequence[Tensor]) -> bool:
 
 def _inside_checkpoint() -> bool:
     """Whether this is part of a checkpoint, which cannot go backward before it has ended."""
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # not in older versions
-    hooks = (top(True) if top is not None else None) or [None]
+    hooks = (None if _TOP_HOOKS is None else _TOP_HOOKS(True)) or [None]
     return getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
