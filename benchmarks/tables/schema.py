@@ -1,18 +1,15 @@
 """Schema of the files in `configs/table/`, and their reader."""
 
-import io
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
-from benchmarks.utils.files import read_regular
 from benchmarks.utils.paths import config_files
 from benchmarks.utils.typed import first_line, typed
 from benchmarks.utils.values import check_known
@@ -200,7 +197,7 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
     check_known("table", name, files)
     path = files[name]
     content = _load(path)
-    if isinstance(content, DictConfig) and content.get("base"):
+    if content.get("base"):
         base = files.get(str(content.base), path)
         if base == path:
             raise ConfigError(f"table file {path.name}: there is no other table '{content.base}' to start from")
@@ -225,14 +222,12 @@ def read_table_file(name: str, folder: Path | None = None) -> TableFile:
 
 
 def _load(path: Path) -> Any:
+    content = read_yaml(path, f"table file {path.name}")
+    if not isinstance(content, dict):
+        raise ConfigError(f"table file {path.name} has no keys")
     try:
-        text = read_regular(path)
-        if "&" in text:
-            read_yaml(path, f"table file {path.name}")  # which refuses aliases without end; OmegaConf copies them
-        return OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"table file {path.name} is not valid YAML: {first_line(error)}") from None
-    except (OSError, ValueError, RecursionError) as error:
+        return OmegaConf.create(content)
+    except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"table file {path.name} cannot be read: {first_line(error)}") from None
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,9 +30,7 @@ def typed(schema: type[Schema], content: Any, where: str) -> Schema:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's first line without OmegaConf's internals, and with the line number of YAML's."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    """Return an error's first line without OmegaConf's internals."""
     lines = str(error).splitlines()
     key = next((line.split(":", 1)[1].strip() for line in lines[1:] if "full_key" in line), "")
     return f"{lines[0]} (at {key})" if key else lines[0]

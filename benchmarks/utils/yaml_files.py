@@ -14,7 +14,15 @@ _MOST_VALUES = 100_000  # more than any configuration has; aliases can make a sh
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as the number that Hydra reads it as; in YAML 1.1 it lacks a point, and is text."""
+    """Reads files as Hydra does: 1e-3 is a number, which in YAML 1.1 lacks a point, and no key is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in given:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
+            given.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
