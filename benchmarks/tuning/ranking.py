@@ -7,6 +7,7 @@ cannot be selected on.
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.config import compose_config, resolve
+from benchmarks.config import compose_config, identity_of, resolve
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.launchers.names import choices
 from benchmarks.run.config_names import check_family
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.overrides import key_of
 from benchmarks.utils.settings import varied
-from benchmarks.utils.text import mean_and_spread
+from benchmarks.utils.text import code_title, mean_and_spread
 from benchmarks.utils.yaml_files import read_yaml
 
 GROUPS = ("task", "model", "rule")
@@ -69,6 +70,8 @@ def rank_choice(choice: Sequence[str], top: int) -> tuple[str, list[Ranked]]:
 def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, list[Ranked]]:
     """Return the validation metric's name, and all choices of settings recorded for `wanted`, the best mean first.
 
+    A line on stderr tells where the runs are of different code.
+
     Args:
         results: folder that holds `runs`.
         wanted: "task", "model" and "rule".
@@ -81,6 +84,9 @@ def rank(results: Path, wanted: Mapping[str, str], scale: str) -> tuple[str, lis
     if not found:
         words = " ".join(f"{group}={name}" for group, name in wanted.items())
         raise ResultsError(f"no run of {words} at scale {scale} is recorded in {results}")
+    code = sorted({code_title(record["commit"], record["git_dirty"]) for _, record in found})
+    if len(code) > 1:
+        print(f"warning: these runs are of different code, commits {', '.join(code)}", file=sys.stderr)
     groups: dict[str, list[tuple[dict[str, Any], Record]]] = {}
     for settings, record in found:
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append((settings, record))
@@ -103,16 +109,17 @@ def _runs(results: Path, wanted: Mapping[str, str], scale: str) -> Iterator[tupl
             print(f"warning: left out: {record['reason']}", file=sys.stderr)
         elif record["scale"] == scale:
             try:
-                yield _settings(path / "config.yaml"), record
+                yield _settings(path / "config.yaml", record), record
             except ConfigError as error:
                 print(f"warning: left out: {error}", file=sys.stderr)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path, record: Record) -> dict[str, Any]:
     config = read_yaml(path, f"the configuration '{path}'")
-    if not isinstance(config, dict):
-        raise ConfigError(f"the configuration '{path}' is none")
-    return choices(config)
+    with suppress(KeyError, TypeError, AttributeError):
+        if identity_of(config) == record["config_hash"]:
+            return choices(config)
+    raise ConfigError(f"the configuration '{path}' is not that of the run beside it")
 
 
 def _ranked(members: Sequence[tuple[Mapping[str, Any], Record]], keys: Sequence[str]) -> Ranked:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from benchmarks.commands.rank import main
+from benchmarks.config import Config, identity_of, to_dict
 from benchmarks.errors import ResultsError
 from benchmarks.tuning.ranking import rank, show
 from tests.conftest import Command, Toys
@@ -23,20 +24,21 @@ def leave_run(
     status: str = "done",
     better: bool = True,
     constant: float = 0.0,
-) -> None:
-    folder = results.joinpath("runs", *WANTED.values(), f"seed{seed}-{lr}{status}")
+    commit: str = "abc1234",
+) -> Path:
+    config = to_dict(Config())
+    config["optimizer"]["lr"], config["seed"], config["run"]["device"] = lr, seed, f"cuda:{seed}"
+    config["rule"]["options"]["seed"] = seed
+    identity = identity_of(config)
+    folder = results.joinpath("runs", *WANTED.values(), f"seed{seed}-{identity}")
     folder.mkdir(parents=True)
-    config = {
-        "optimizer": {"name": "adam", "lr": lr, "options": {}},
-        "rule": {"name": "dfa", "options": {"seed": seed}},
-        "seed": seed,
-        "run": {"device": f"cuda:{seed}"},
-    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     told = {"reason": "so it is"} if status != "done" else {}
+    told |= {**WANTED, "config_hash": identity, "commit": commit}
     record = whole_record(status=status, seed=seed, scale="mini", best_valid=valid, valid_metric="auc", **told)
     record |= {"higher_is_better": better, "metrics": {"test/auc": 1 - valid, "test/constant_predictions": constant}}
     (folder / "result.json").write_text(json.dumps(record))
+    return folder
 
 
 def test_the_best_mean_on_validation_comes_first(tmp_path: Path) -> None:
@@ -71,6 +73,25 @@ def test_a_metric_that_should_be_low_is_ranked_the_other_way(tmp_path: Path) -> 
     leave_run(tmp_path, 1e-3, 0, 0.7, better=False)
     leave_run(tmp_path, 1e-2, 0, 0.6, better=False)
     assert [entry.values for entry in rank(tmp_path, WANTED, "mini")[1]] == [(0.6,), (0.7,)]
+
+
+def test_a_configuration_of_another_run_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(tmp_path, 1e-3, 0, 0.7)
+    file = leave_run(tmp_path, 1e-2, 0, 0.9) / "config.yaml"
+    for text in (file.read_text().replace("lr: 0.01", "lr: 0.1"), "rule: none", "[]"):
+        file.write_text(text)
+        assert [entry.values for entry in rank(tmp_path, WANTED, "mini")[1]] == [(0.7,)]
+        assert f"left out: the configuration '{file}' is not that of the run beside it" in capsys.readouterr().err
+
+
+def test_runs_of_different_code_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(tmp_path, 1e-3, 0, 0.7)
+    leave_run(tmp_path, 1e-3, 1, 0.7)
+    rank(tmp_path, WANTED, "mini")
+    assert capsys.readouterr().err == ""
+    leave_run(tmp_path, 1e-2, 0, 0.9, commit="def5678")
+    rank(tmp_path, WANTED, "mini")
+    assert "these runs are of different code, commits abc1234, def5678" in capsys.readouterr().err
 
 
 def test_other_scales_do_not_count(tmp_path: Path) -> None:
