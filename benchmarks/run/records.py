@@ -21,7 +21,7 @@ from benchmarks.errors import ResultsError
 from benchmarks.run.checkpoints import State, newest_fitting
 from benchmarks.run.history import Row, curve, read_history, shortfall, to_text
 from benchmarks.run.record_schema import DAMAGED, Record, read_record
-from benchmarks.utils.files import atomic_path, read_regular, write_text
+from benchmarks.utils.files import atomic_path, check_regular, write_text
 
 _PATIENCE_SECONDS = 0.25
 """How long a lock is tried before a run counts as held: whoever looks at it (`RunFolder.is_held`) takes it, too."""
@@ -216,9 +216,10 @@ class RunFolder:
         """
         text = to_text(rows)
         try:
-            intact = not text or read_regular(self.metrics).startswith(text)
-        except (OSError, ValueError):
-            intact = False
+            check_regular(self.metrics)
+            intact = self.metrics.read_bytes().startswith(text.encode())
+        except OSError:
+            intact = not text
         with self._writing():
             write_text(self.metrics, text)
         return intact
