@@ -3,6 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -116,6 +117,18 @@ class Registry(Generic[Factory]):
         except TypeError as error:
             raise OptionError(f"{self.kind} '{name}': {error}") from None
         return self[name](*arguments, **options)
+
+
+@contextmanager
+def all_or_nothing(*registries: Registry[Any]) -> Iterator[None]:
+    """Run a block that registers; where it fails, the registries are as they were before."""
+    before = [dict(registry._factories) for registry in registries]
+    try:
+        yield
+    except BaseException:
+        for registry, factories in zip(registries, before, strict=True):
+            registry._factories = factories
+        raise
 
 
 def _signature(factory: Callable[..., Any]) -> inspect.Signature:

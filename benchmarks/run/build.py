@@ -1,12 +1,8 @@
 """Build the parts of a run from its configuration: plug-ins, device, task, model and rule; restore a finished run."""
 
-import hashlib
-import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
@@ -18,12 +14,11 @@ from benchmarks.config import Config
 from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.registry import MODELS, TASKS
 from benchmarks.run.config_names import check_family, check_names
+from benchmarks.run.plugins import load_plugin
 from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
-from benchmarks.utils.download import sha256_of
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
-from benchmarks.utils.text import printable
 from benchmarks.utils.values import check_known
 from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
@@ -56,8 +51,6 @@ def restore(config: Config, folder: RunFolder | None = None, which: str | None =
     return task, model.to(device).eval()
 
 
-_LOADED_FROM = "__loaded_from_sha256__"
-"""Of a plug-in's module: the checksum of its file when it was executed."""
 UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
 """What the library and the registries raise when names, options or points do not fit together."""
 
@@ -116,46 +109,7 @@ def _load(config: Config, *parts: str) -> None:
         except ImportError as error:
             raise ConfigError(f"task family '{family}' cannot be imported: {error}") from error
     for plugin in config.plugins:
-        _load_plugin(plugin)
-
-
-def _load_plugin(plugin: str) -> None:
-    try:
-        if not plugin.endswith(".py"):
-            import_module(plugin)
-            return
-        path, name = Path(plugin).resolve(), plugin_module(plugin)
-        specification = spec_from_file_location(name, path)
-        if not path.exists() or specification is None or specification.loader is None:
-            raise ConfigError(f"plugin '{plugin}' does not exist")
-        if name in sys.modules:
-            present = sha256_of(path)
-            if getattr(sys.modules[name], _LOADED_FROM, present) != present:
-                raise ConfigError(f"plugin '{plugin}' has changed since it was loaded: start the command again")
-        else:
-            loaded_from = sha256_of(path)
-            # Known to the import system before it runs, as dataclasses and pickle require.
-            sys.modules[name] = module_from_spec(specification)
-            try:
-                specification.loader.exec_module(sys.modules[name])
-                setattr(sys.modules[name], _LOADED_FROM, loaded_from)
-            except BaseException:
-                del sys.modules[name]  # or the next run would take half of it for loaded
-                raise
-    except SuiteError:
-        raise
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {printable(str(error))}"
-        raise ConfigError(f"plugin '{plugin}' cannot be imported: {reason}") from error
-
-
-def plugin_module(plugin: str) -> str:
-    """Return the name of the module that a plug-in is imported as: its own, or for a file one made of its path."""
-    if not plugin.endswith(".py"):
-        return plugin
-    path = Path(plugin).resolve()
-    word, number = re.sub(r"\W", "_", path.stem), hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    return f"plugin_{word}_{number}"
+        load_plugin(plugin)
 
 
 def find_device(name: str) -> torch.device:

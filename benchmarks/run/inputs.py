@@ -12,8 +12,9 @@ from pathlib import Path
 
 from benchmarks.config import Config
 from benchmarks.registry import DATA_FILES
-from benchmarks.run.build import load_components, load_data_checks, plugin_module
+from benchmarks.run.build import load_components, load_data_checks
 from benchmarks.run.config_names import chosen_parts
+from benchmarks.run.plugins import plugin_module
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.download import sha256_of

@@ -18,6 +18,7 @@ from benchmarks.run.build import load_components
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.exits import one_line
 from benchmarks.utils.paths import REPOSITORY
+from dfa import RULES
 from tests.conftest import TOY, Command, Toys
 from tests.run.test_execute import _leave_at
 
@@ -98,10 +99,12 @@ def test_a_sweep_over_a_key_outside_of_the_schema_is_refused(toys: Toys, command
 
 
 def test_a_plugin_with_a_mistake_is_not_loaded_the_second_time_either(toys: Toys, tmp_path: Path) -> None:
-    (tmp_path / "half.py").write_text("begun = True\nraise ValueError('no further')\n")
+    half = "from dfa import RULES, Backpropagation\nRULES.register('half')(type('Half', (Backpropagation,), {}))\n"
+    (tmp_path / "half.py").write_text(f"{half}raise ValueError('no further')\n")
     for _ in range(2):
         with pytest.raises(ConfigError, match="cannot be imported: ValueError: no further"):
             load_components(toys.config(f"plugins=[{TOY},{tmp_path}/half.py]"))
+        assert "half" not in RULES and "bp" in RULES
 
 
 def test_a_plugin_with_a_mistake_is_named(toys: Toys, command: Command, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from benchmarks.errors import ConfigError
 from benchmarks.families.view_synthesis.data import data_files as view_synthesis_files
 from benchmarks.launchers import launch
 from benchmarks.registry import DATA_FILES
-from benchmarks.run.build import _LOADED_FROM, plugin_module
 from benchmarks.run.inputs import Inputs, _plugins, inputs_of
 from benchmarks.run.optim import OPTIMIZERS
+from benchmarks.run.plugins import LOADED_FROM, plugin_module
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import make_plan
 from benchmarks.utils.download import sha256_of
@@ -98,7 +98,7 @@ def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
     own_rule.write_text(own_rule.read_text() + "# changed\n")
     assert "has changed since it was loaded" in train_with(own_rule)[2]
     # As in a new process: the change is a comment, so that the module need not be made anew.
-    vars(sys.modules[plugin_module(str(own_rule))])[_LOADED_FROM] = sha256_of(own_rule)
+    vars(sys.modules[plugin_module(str(own_rule))])[LOADED_FROM] = sha256_of(own_rule)
     code, out, err = train_with(own_rule)
     assert code == 0 and "other code of plug-ins: run again" in out, err
     assert "run again" not in train_with(own_rule)[1]
