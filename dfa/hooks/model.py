@@ -90,6 +90,7 @@ class FeedbackHooks:
         self.trainable = Trainable(model, point_modules)
         occupy(model, [*point_names, *silent_names])
         self._vacate = lambda: vacate(model)
+        self._is_evaluation = lambda: self._passes.is_evaluation(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
         self._handles = [model.register_forward_pre_hook(Hook(self._start))]
         for module in dict.fromkeys([*silent_names, *point_names, *error_names, *([model] if fields else [])]):
@@ -192,7 +193,7 @@ class FeedbackHooks:
         """Make the hook of a module, which is cut first where it is a point and an error tensor."""
 
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
-            if self.mode == "off" or not self._recorder.needs_gradients():
+            if not self._trains() or self._is_evaluation():
                 return None
             if silent is not None:
                 self._cuts.note(silent)

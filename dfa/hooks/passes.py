@@ -31,6 +31,10 @@ class Passes:
             return bool(self._outer)
         return self._thread is None or self._thread == threading.get_ident()
 
+    def is_evaluation(self, model: nn.Module) -> bool:
+        """Whether this is part of a call of the model that began without gradients, and now takes derivatives."""
+        return not (torch.compiler.is_compiling() or self.under_way()) and is_called(model)
+
     def begin(self, model: nn.Module) -> bool:
         """Begin a call; return whether it is the outermost.
 

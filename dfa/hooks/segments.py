@@ -180,13 +180,13 @@ class SegmentRecorder(Recorder):
         self._calls: list[SegmentCall] = []
         self._state: ModuleState | None = None
         self._previous: Tensor | None = None
-        self._previous_version = 0
+        self._previous_version, self._in_pass = 0, False
         self._inspected: set[tuple[nn.Module, bool]] = set()
         self._inner: InnerResults | None = None
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if mode() == "cut" and torch.is_grad_enabled():
+            if self._in_pass and mode() == "cut" and torch.is_grad_enabled():
                 self._enter(module, args, kwargs)
 
         handles = []
@@ -201,6 +201,7 @@ class SegmentRecorder(Recorder):
                 "the model calls itself in the middle of its forward pass, which does not go with memory='recompute':"
                 " do so under torch.no_grad(), or take memory='keep'"
             )
+        self._in_pass = True
 
     def needs_gradients(self) -> bool:
         return super().needs_gradients() or bool(self._running)
@@ -211,7 +212,7 @@ class SegmentRecorder(Recorder):
             torch.set_grad_enabled(True)
         if self._inner is not None:
             self._inner.stop()
-        self._calls, self._state, self._previous, self._inner = [], None, None, None
+        self._calls, self._state, self._previous, self._inner, self._in_pass = [], None, None, None, False
 
     def check_alone(self, name: str) -> None:
         raise outside_of_calls(name, "memory='recompute'")

@@ -87,6 +87,32 @@ def test_rules_that_cut_nothing_leave_derivatives_alone(name: str, batch: tuple[
         assert torch.equal(model(batch[0]), expected)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("derive", [by_autograd, by_transform])
+@pytest.mark.parametrize(("name", "options"), CUTTING, ids=NAMES)
+def test_an_evaluation_without_gradients_derives_as_without_a_rule(
+    name: str, options: dict[str, Any], derive: Any, batch: tuple[Tensor, ...]
+) -> None:
+    """The model enables gradients by itself; a loss of its energy is trained all the same, between two evaluations."""
+    model = Potential(derive).double()
+    expected = model(batch[0]).detach()
+
+    def energy() -> Tensor:
+        model.forward = model.energy  # type: ignore[method-assign]
+        try:
+            return model(batch[0]).square().mean()
+        finally:
+            del model.forward
+
+    if options.get("rule"):
+        options = {**options, "every": 1}
+    with dfa.RULES.build(name, model, ["act"], **options) as rule:
+        for _ in range(2):
+            with torch.no_grad():
+                assert torch.equal(model(batch[0]), expected)
+            assert one_step(rule, model, energy)
+
+
 class Relaxed(nn.Module):
     """Takes a step down the energy of its own input, from where no graph leads further down."""
 
