@@ -44,7 +44,8 @@ class FurtherOutputs:
             self._told = True
             warnings.warn(
                 "the loss depends on further tensors that the model returns beside the first, and their error is sent"
-                " to no feedback point: take the error at the module that all are computed from (error_at='trunk')",
+                " to no feedback point, so that only the layers above the points learn from it: to send it, too, take"
+                " the error at the module that all are computed from (error_at='trunk')",
                 UserWarning,
                 stacklevel=2,
             )
