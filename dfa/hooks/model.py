@@ -193,7 +193,7 @@ class FeedbackHooks:
         """Make the hook of a module, which is cut first where it is a point and an error tensor."""
 
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
-            if not self._trains() or self._is_evaluation():
+            if not self._trains() or (not torch.compiler.is_compiling() and self._is_evaluation()):
                 return None
             if silent is not None:
                 self._cuts.note(silent)

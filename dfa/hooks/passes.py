@@ -33,7 +33,7 @@ class Passes:
 
     def is_evaluation(self, model: nn.Module) -> bool:
         """Whether this is part of a call of the model that began without gradients, and now takes derivatives."""
-        return not (torch.compiler.is_compiling() or self.under_way()) and is_called(model)
+        return not self.under_way() and is_called(model)
 
     def begin(self, model: nn.Module) -> bool:
         """Begin a call; return whether it is the outermost.
