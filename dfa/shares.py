@@ -52,18 +52,16 @@ class BackwardShare:
         self._last = number == of - 1
         if isinstance(rule, Shallow):
             return
-        own = type(rule)
-        plain = isinstance(rule, DirectRule) and (own.backward, own._make_recorder) == (  # type: ignore[attr-defined]
+        if not isinstance(rule, DirectRule) or (type(rule).backward, type(rule)._make_recorder, rule.memory) != (
             DirectRule.backward,
             DirectRule._make_recorder,
-        )
-        if not plain or getattr(rule, "memory", "keep") != "keep":
+            "keep",
+        ):
             raise PointError(
                 f"the backward pass of rule '{rule.name}', with these options, cannot be shared by processes"
             )
         self._own = set(rule.hooks.points[number::of])
         rule.hooks.record_with(_SharedRecorder())
-        assert isinstance(rule, DirectRule)
         rule.is_shared = True
 
     def backward(self, loss: Tensor) -> None:

@@ -149,7 +149,7 @@ def target_names(names: Sequence[str]) -> list[str]:
     wanted: list[str] = []
     for word in names:
         name = name_meant(word, known)
-        if (table := name_meant(f"table_{word}", known)) in known:
+        if name not in known and (table := name_meant(f"table_{word}", known)) in known:
             raise ConfigError(f"unknown table or figure '{word}'; did you mean '{table}'?")
         check_known("table or figure", name, [*known, "all"])
         wanted += [name] if name in known else [name for name in known if not _on_request_only(name)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dfa.hooks.arrivals import Arrivals
-from dfa.hooks.outputs import map_tensors
+from dfa.hooks.outputs import map_tensors, rebuilt
 
 
 class FurtherOutputs:
@@ -22,15 +22,12 @@ class FurtherOutputs:
         self._told = False
 
     def watch(self, output: Any) -> Any:
-        """Return an output whose further tensors are views of themselves, so that what they pass on does not count."""
-        if self._told or not isinstance(output, tuple) or torch.compiler.is_compiling():
+        """Return the output with a view of each further tensor, which gradients reach only where the loss uses it."""
+        if self._told or not isinstance(output, (tuple, list)) or torch.compiler.is_compiling():
             return output
-        further = [
-            map_tensors(part, self._watched) if isinstance(part, (Tensor, tuple)) else part for part in output[1:]
-        ]
-        if all(new is old for new, old in zip(further, output[1:], strict=True)):
-            return output
-        return type(output)(output[0], *further) if hasattr(output, "_fields") else type(output)([output[0], *further])
+        first, *further = output
+        watched = [map_tensors(part, self._watched) if isinstance(part, (Tensor, tuple)) else part for part in further]
+        return rebuilt(output, [first, *watched])
 
     def _watched(self, tensor: Tensor) -> Tensor:
         if not tensor.requires_grad or tensor.is_leaf:

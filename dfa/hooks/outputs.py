@@ -34,7 +34,7 @@ def first_tensor(output: Any, owner: str) -> Tensor:
 
 def replace_first(output: Any, tensor: Tensor) -> Any:
     """Return the output with `tensor` in place of its first tensor."""
-    return tensor if isinstance(output, Tensor) else _rebuild(output, [tensor, *output[1:]])
+    return tensor if isinstance(output, Tensor) else rebuilt(output, [tensor, *output[1:]])
 
 
 def fields_of(output: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def map_tensors(
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):
-        return _rebuild(value, [map_tensors(item, change, otherwise) for item in value])
+        return rebuilt(value, [map_tensors(item, change, otherwise) for item in value])
     if type(value) is dict:
         return {key: map_tensors(item, change, otherwise) for key, item in value.items()}
     if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
@@ -183,7 +183,7 @@ def _checked(tensor: Tensor, owner: str) -> Tensor:
     return tensor
 
 
-def _rebuild(container: Any, items: list[Any]) -> Any:
+def rebuilt(container: Any, items: list[Any]) -> Any:
     """Make a container of the same kind; named tuples take their fields one by one."""
     return type(container)(*items) if hasattr(container, "_fields") else type(container)(items)
 

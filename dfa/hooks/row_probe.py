@@ -13,8 +13,8 @@ from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.row_trials import check_rows
 from dfa.hooks.surroundings import is_sharded
 
-_TOP_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-"""Tells a checkpoint; not in older versions of PyTorch, where any pass may have one."""
+_INNERMOST_SAVING_HOOKS = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+"""Hooks on what autograd saves, among them those of a checkpoint; older versions of PyTorch do not tell them."""
 
 
 class ProbingRecorder(Recorder):
@@ -37,7 +37,7 @@ class ProbingRecorder(Recorder):
         self._mode: bool | None = None  # training or evaluation
         self._settled: set[str] = set()
         self._in_call = self._trying = self._in_checkpoint = False  # in the call under way, or the last
-        self._kept: list[weakref.ref[ForwardRecord]] = []  # passes with checkpoints that no error has reached
+        self._checkpointed: list[weakref.ref[ForwardRecord]] = []  # passes with checkpoints that no error has reached
         self._entered: list[weakref.ref[Point]] = []  # they go with their graph
 
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
@@ -51,7 +51,7 @@ class ProbingRecorder(Recorder):
     def start(self) -> None:
         if not (torch.compiler.is_compiling() or self._in_call):
             self._in_call, self._in_checkpoint = True, False
-            if not self._any_kept():  # else their checkpoints must find what they found in the passes themselves
+            if not self._checkpoints_wait():  # which must find what they found in the passes themselves
                 self._trying = self._is_due()
         self._recorder.start()
 
@@ -69,7 +69,7 @@ class ProbingRecorder(Recorder):
             return point, handed_on
         again = runs_again()
         checkpointed = not again and _inside_checkpoint()
-        self._in_checkpoint |= checkpointed or _TOP_HOOKS is None
+        self._in_checkpoint |= checkpointed or _INNERMOST_SAVING_HOOKS is None
         if not (self._trying if again or self._in_call else self._is_due() and not checkpointed):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
@@ -92,16 +92,17 @@ class ProbingRecorder(Recorder):
             self._probe(tensor, points)
         record, passed_on = self._recorder.at_error(name, tensor, points)
         if self._in_checkpoint and not torch.compiler.is_compiling():
-            self._kept.append(weakref.ref(record))
+            self._checkpointed.append(weakref.ref(record))
         return record, passed_on
 
     def _is_due(self) -> bool:
         # What is checked in the first pass of each mode must meet tensors as they are in the passes after it.
         return bool(self._open) and self._mode == self._mode_now()
 
-    def _any_kept(self) -> bool:
-        self._kept = [alive for alive in self._kept if (record := alive()) is not None and not record.error_received]
-        return bool(self._kept)
+    def _checkpoints_wait(self) -> bool:
+        records = [record for alive in self._checkpointed if (record := alive()) is not None]
+        self._checkpointed = [weakref.ref(record) for record in records if not record.error_received]
+        return bool(self._checkpointed)
 
     def _probe(self, error: Tensor, points: Sequence[Point]) -> None:
         open_ones = [point for point in points if point.name not in self._settled and _is_open(point, error)]
@@ -133,5 +134,5 @@ def _has_compiled_parts(ends: Sequence[Tensor]) -> bool:
 
 def _inside_checkpoint() -> bool:
     """Whether this is part of a checkpoint, which cannot go backward before it has ended."""
-    hooks = (None if _TOP_HOOKS is None else _TOP_HOOKS(True)) or [None]
+    hooks = (None if _INNERMOST_SAVING_HOOKS is None else _INNERMOST_SAVING_HOOKS(True)) or [None]
     return getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"

@@ -202,6 +202,7 @@ def test_bad_requests_are_one_line(toys: Toys, command: Command, arguments: list
         ("mine", "mine", "Table mine"),
         ("table_my-Own", "table_my-own", "Table my-Own"),
         ("own_2", "Own-2", "Table own 2"),
+        ("3", "3", "Table 3"),
     ],
 )
 def test_a_table_of_ones_own_may_have_any_name(

@@ -33,6 +33,7 @@ CASES: list[Row] = [
     ("tune", "required: table"),
     ("reproduce", "required: target"),
     ("reproduce table_99", "unknown table or figure 'table_99'"),
+    ("reproduce A1", r"unknown table or figure 'A1'; did you mean 'table_a1'\?"),
     ("reproduce ../table_3", "unknown table or figure"),
     ("reproduce ''", "unknown table or figure ''"),
     ("reproduce table_3 --scale huge", "unknown scale 'huge'"),

@@ -48,7 +48,13 @@ def told(rule: dfa.Rule, loss: Tensor) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "together", [lambda action, value: (action, value), Both, lambda action, value: (action, (value,))]
+    "together",
+    [
+        lambda action, value: (action, value),
+        lambda action, value: [action, value],
+        Both,
+        lambda action, value: (action, (value,)),
+    ],
 )
 @pytest.mark.parametrize("name", ["dfa", "fdfa"])
 def test_an_error_at_a_further_head_is_told_once(name: str, together: Any) -> None:
