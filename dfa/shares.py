@@ -15,7 +15,7 @@ from dfa.base.rule import Rule
 from dfa.errors import PointError
 from dfa.hooks.graphs import backward_from
 from dfa.hooks.points import ForwardRecord, Point, Recorder
-from dfa.hooks.segments import SegmentedRecord
+from dfa.hooks.segment_records import SegmentedRecord
 from dfa.rules.shallow import Shallow
 
 

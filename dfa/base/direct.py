@@ -16,7 +16,9 @@ from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.points import SECOND_BACKWARD, ForwardRecord, Point, Recorder, one_for_each
 from dfa.hooks.recompute import AfterSegment, train_segments
 from dfa.hooks.row_probe import ProbingRecorder
-from dfa.hooks.segments import SegmentedRecord, SegmentRecorder, find_segments
+from dfa.hooks.segment_recorder import SegmentRecorder
+from dfa.hooks.segment_records import SegmentedRecord
+from dfa.hooks.segments import find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
 from dfa.patterns import checked_names
 from dfa.values import check_choice, check_count

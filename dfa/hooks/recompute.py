@@ -15,7 +15,7 @@ from dfa.hooks.graphs import backward_from
 from dfa.hooks.leaks import MutableArguments
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import first_tensor, map_tensors, tensors_in
-from dfa.hooks.segments import PREVIOUS_OUTPUT, SampledPoint, SegmentCall, SegmentedRecord
+from dfa.hooks.segment_records import PREVIOUS_OUTPUT, SampledPoint, SegmentCall, SegmentedRecord
 from dfa.hooks.streams import Streams
 
 AfterSegment = Callable[[list[nn.Parameter]], None]

@@ -7,7 +7,7 @@ import torch
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from benchmarks.config import Config, from_dict
+from benchmarks.config import Config, from_dict, identity
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.families.language.task import LanguageModelling
 from benchmarks.run.build import restore
@@ -36,7 +36,7 @@ def sample_text(run: Path, prompt: str, tokens: int, temperature: float, seed: i
     Raises:
         ConfigError: the run is of another task, an option is out of range, or a plug-in of the run is not named.
         DataError: the run's text is missing, or the stand-in's vocabulary lacks a word of the prompt.
-        ResultsError: the folder holds no finished run.
+        ResultsError: the folder holds no finished run, or a configuration that is not its record's.
     """
     check_number("--temperature", temperature)
     if not 0 <= seed < 2**32:
@@ -80,6 +80,8 @@ def _configuration(run: Path, plugins: Sequence[str]) -> Config:
         config = from_dict(content)
     except (OmegaConfBaseException, TypeError, ValueError, AssertionError) as error:
         raise ResultsError(f"'{run}' has no readable configuration: {one_line(error)}") from None
+    if identity(config) != record["config_hash"]:
+        raise ResultsError(f"'{run}' is damaged: its config.yaml is not the configuration that its record names")
     named = [*own_plugins(), *plugins]
     wanted = sorted({Path(plugin).name for plugin in config.plugins} - {Path(plugin).name for plugin in named})
     if wanted:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 import dfa
 from dfa.base.direct import Memory
 from dfa.hooks.points import Point
-from dfa.hooks.segments import SegmentedRecord
+from dfa.hooks.segment_records import SegmentedRecord
 from tests.dfa.chains import Chain
 from tests.dfa.reference import as_array, assert_close, assert_same, gradients, only_matrix, softmax_error
 from tests.dfa.steps import Batch, step
