@@ -64,7 +64,10 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list for a configuration": (_content("config.yaml", b"[1, 2]"), "no readable configuration"),
     "another key": (_with(nonsense=1), "no readable configuration: .*nonsense"),
     "a task of a word": (_with(task="wikitext2"), "no readable configuration"),
-    "a family that leads out": (_with(task={"name": "wikitext2", "family": "../../x"}), "config.yaml is not the config"),
+    "a family that leads out": (
+        _with(task={"name": "wikitext2", "family": "../../x"}),
+        "config.yaml is not the config",
+    ),
     "a configuration of another run": (_with(seed=9), "config.yaml is not the configuration that its record names"),
     "a variable": (_with(seed="${oc.env:NO_SUCH_VARIABLE}"), "no readable configuration|NO_SUCH_VARIABLE"),
     "a pipe for a configuration": (_pipe("config.yaml"), "cannot be read: it is not a file"),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.errors import ConfigError
+from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.language.data import Columns, Corpus, Window, sequential_windows
 from benchmarks.families.language.stand_in.corpus import generate
 from benchmarks.families.language.texts import SOURCES, find_text
@@ -77,6 +77,10 @@ class LanguageModelling(Task):
         else:
             text = find_text(name, data_dir, folder, download)
             self.corpus = tokenised(text, vocabulary, lowercase, cache_dir)
+        for split in ("valid", "test"):
+            tokens, words = len(self.corpus.ids[split]), self.corpus.words[split]
+            if min(tokens, words) < 2:
+                raise DataError(f"the {split} text is too short: {tokens} tokens, {words} words")
         self.info = self.corpus.info
         self.window, self.rows = window, columns // groups
         self.train = Columns(self.corpus.ids["train"], columns, window, groups)

@@ -256,3 +256,21 @@ def test_predictions_are_constant_only_if_they_are_in_all_windows(then: int, con
     task = _build()
     network = Turning(task.corpus.vocabulary, 1, then, calls=2)
     assert task.evaluate(network, "valid")["constant_predictions"] == constant
+
+
+@pytest.mark.parametrize(
+    ("split", "text", "message"),
+    [
+        ("test", "", "the test split of plain_text has no text"),
+        ("valid", "\n", "the valid text is too short: 1 tokens, 1 words"),
+    ],
+)
+def test_a_split_in_which_nothing_can_be_predicted_is_told_before_training(
+    tmp_path: Path, split: str, text: str, message: str
+) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name in ("train", "valid", "test"):
+        (folder / f"{name}.txt").write_text(text if name == split else "one two three four\n" * 40)
+    with pytest.raises(DataError, match=message):
+        _build("plain_text", source="real", data_dir=tmp_path, vocabulary=300, cache_dir=str(tmp_path / "cache"))
