@@ -10,7 +10,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dfa.errors import PointError
 
-_LINEAR = ("AddBackward0", "SubBackward0", "NegBackward0", "DivBackward0", "MulBackward0")
+_SUMS = ("AddBackward0", "SubBackward0")
+_MULTIPLES = ("NegBackward0", "DivBackward0", "MulBackward0")
+_REDUCTIONS = ("SumBackward", "MeanBackward", "StackBackward", "CatBackward", "ViewBackward", "SqueezeBackward")
+"""Beginnings of the names of nodes that reduce a loss that has several numbers, or put some together."""
 
 _of_scalers = WeakTensorKeyDictionary()
 
@@ -30,17 +33,27 @@ def may_be_scaled(loss: Tensor) -> bool:
 
 
 def _factors(node: Any) -> Iterator[Tensor | None]:
-    """Go down from the node of a loss through sums and multiples, all of which are single numbers, as the loss is."""
-    waiting = [node]
+    """Go down from the node of a loss through sums, multiples and reductions.
+
+    Of losses that are reduced, only a scaler's factor counts, for any other may weigh their numbers.
+    """
+    waiting = [(node, False)]
+    seen: set[tuple[Any, bool]] = set()
     while waiting:
-        node = waiting.pop()
+        node, reduced = waiting.pop()
+        if (node, reduced) in seen:
+            continue
+        seen.add((node, reduced))
         below = [] if node is None else [before for before, _ in node.next_functions if before is not None]
         kind = type(node).__name__
         factor = node._saved_other if kind == "MulBackward0" and node.next_functions[1][0] is None else None
-        if isinstance(factor, Tensor) and factor.ndim == 0 and factor.dtype == torch.float32:
+        is_number = isinstance(factor, Tensor) and factor.ndim == 0 and factor.dtype == torch.float32
+        if is_number and (not reduced or _is_scalers(factor)):
             yield factor
-        elif kind in _LINEAR and (kind in ("AddBackward0", "SubBackward0") or len(below) == 1):
-            waiting += below
+        elif kind in _SUMS or (kind in _MULTIPLES and len(below) == 1):
+            waiting += [(before, reduced) for before in below]
+        elif kind.startswith(_REDUCTIONS):
+            waiting += [(before, True) for before in below]
         else:
             yield None
 

@@ -173,6 +173,9 @@ class FeedbackMatrices:
         exact = error_rows.dtype
         projected: dict[tuple[str, int, torch.dtype], Tensor] = {}
         for point, repeat, width in zip(points, repeats, widths, strict=True):
+            if repeat == 0:  # a point without rows, as of an expert that a batch routes nothing to
+                yield torch.zeros_like(point.activation)
+                continue
             if self.sharing == "per_point":
                 projected.clear()  # no other point needs what is in there
             key = keys[point.name]

@@ -29,7 +29,8 @@ class Arrivals:
         if not (self.are_expected or self._told):
             self._told = True
             warnings.warn(
-                "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule",
+                "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule;"
+                " where only another model is to learn, run this one in rule.paused()",
                 UserWarning,
                 stacklevel=3,
             )

@@ -1,17 +1,35 @@
-"""Tensors that a model returns beside the error tensor, whose error is sent to no feedback point."""
+"""Errors that no feedback point receives: at further outputs of a model, and behind the cut of a point."""
 
 import warnings
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from dfa.hooks.arrivals import Arrivals
-from dfa.hooks.outputs import map_tensors, rebuilt
+from dfa.hooks.outputs import fields_of, map_tensors, rebuilt, replace_field, tensors_in
+
+_FURTHER = (
+    "the loss depends on further tensors that the model returns beside the {error}, and their error is sent to no"
+    " feedback point, so that only the layers above the points learn from it: to send it, too, take the error at the"
+    " module that all are computed from (error_at='trunk')"
+)
+_RETURNED = (
+    "the loss depends on the output of feedback point '{point}', which the model returns: no gradient crosses a point,"
+    " so that this term trains nothing. Leave the term out of the loss, or the module out of the points"
+)
+_BESIDE = (
+    "the loss depends on what feedback point '{point}' returns beside its first tensor, such as the last state of an"
+    " LSTM: the signal arrives at the first tensor alone. Where the model does not use that one, take another module"
+    " for the point"
+)
 
 
 class FurtherOutputs:
-    """Warns, once, where a loss depends on more of a model's output than its first tensor, as one of several heads.
+    """Warns, once of each kind, where an error arrives that is sent to no feedback point.
 
     Args:
         arrivals: tells a rule's own backward, the only one in which errors count.
@@ -19,30 +37,93 @@ class FurtherOutputs:
 
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
-        self._told = False
+        self._told: set[str] = set()
+        self._handed_on: WeakValueDictionary[tuple[str, int], Tensor] = WeakValueDictionary()
 
-    def watch(self, output: Any) -> Any:
-        """Return the output with a view of each further tensor, which gradients reach only where the loss uses it."""
-        if self._told or not isinstance(output, (tuple, list)) or torch.compiler.is_compiling():
+    def watch(self, output: Any, errors: Collection[str]) -> Any:
+        """Return the output with a view of each further tensor, which gradients reach only where the loss uses it.
+
+        Args:
+            output: of the model; beside tensors and tuples of them, its parts are left as they are.
+            errors: fields that are error tensors; if none, its first tensor is.
+        """
+        if not self._may_tell(_FURTHER):
             return output
-        first, *further = output
-        watched = [map_tensors(part, self._watched) if isinstance(part, (Tensor, tuple)) else part for part in further]
-        return rebuilt(output, [first, *watched])
+        if errors:
+            for name, part in fields_of(output).items():
+                if name not in errors and isinstance(part, (Tensor, tuple)):
+                    output = replace_field(output, name, map_tensors(part, partial(self._watched, "error tensor")))
+        elif isinstance(output, (tuple, list)):
+            watched = partial(self._watched, "first")
+            further = (map_tensors(part, watched) if isinstance(part, (Tensor, tuple)) else part for part in output[1:])
+            output = rebuilt(output, [output[0], *further])
+        return output
 
-    def _watched(self, tensor: Tensor) -> Tensor:
-        if not tensor.requires_grad or tensor.is_leaf:
-            return tensor
+    def note(self, point: str, *tensors: Tensor) -> None:
+        """Note what a point hands on, or a tensor of the same storage."""
+        if self._may_tell(_RETURNED):
+            self._handed_on.update({(point, id(tensor)): tensor for tensor in tensors})
+
+    def watch_handed_on(self, output: Any) -> Any:
+        """Return a model's output so that an error is told which arrives where a point has handed on its own."""
+        if not self._may_tell(_RETURNED) or not self._handed_on:
+            return output
+        points = {_place(tensor): point for (point, _), tensor in self._handed_on.items()}
+
+        def is_cut(tensor: Tensor) -> bool:
+            place = 0 if tensor.requires_grad else _place(tensor)
+            return place != 0 and place in points
+
+        def watched(tensor: Tensor) -> Tensor:
+            return self._watch(tensor, _RETURNED, points[_place(tensor)]) if is_cut(tensor) else tensor
+
+        return map_tensors(output, watched) if any(map(is_cut, tensors_in(output))) else output
+
+    def cut(self, point: str, tensor: Tensor) -> Tensor:
+        """Detach what a point returns beside its first tensor; an error that arrives there is told."""
+        if not self._may_tell(_BESIDE) or not tensor.requires_grad:
+            return tensor.detach()
+        return self._watch(tensor, _BESIDE, point)
+
+    def _may_tell(self, text: str) -> bool:
+        return not torch.compiler.is_compiling() and text not in self._told
+
+    def _watched(self, error: str, tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad or tensor.is_leaf or any(tensor is other for other in self._handed_on.values()):
+            return tensor  # what a point has handed on requires a gradient while the order of rows is tried
         view = tensor.view_as(tensor)
-        view.register_hook(self._tell)
+        view.register_hook(lambda _: self._tell(_FURTHER, error=error))
         return view
 
-    def _tell(self, error: Tensor) -> None:
-        if self._arrivals.are_expected and not self._told:
-            self._told = True
-            warnings.warn(
-                "the loss depends on further tensors that the model returns beside the first, and their error is sent"
-                " to no feedback point, so that only the layers above the points learn from it: to send it, too, take"
-                " the error at the module that all are computed from (error_at='trunk')",
-                UserWarning,
-                stacklevel=2,
-            )
+    def _watch(self, tensor: Tensor, text: str, point: str) -> Tensor:
+        anchor = torch.empty((), requires_grad=True)
+        watched: Tensor = _Arrival.apply(partial(self._tell, text, point=point), anchor, tensor.detach())
+        return watched
+
+    def _tell(self, text: str, **names: str) -> None:
+        if self._arrivals.are_expected and text not in self._told:
+            self._told.add(text)
+            warnings.warn(text.format(**names), UserWarning, stacklevel=2)
+
+
+class _Arrival(torch.autograd.Function):
+    """The identity on a tensor that no gradient crosses; calls a function where one arrives.
+
+    The anchor is what requires a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tell: Callable[[], None], anchor: Tensor, tensor: Tensor) -> Tensor:
+        ctx.tell = tell
+        return tensor.detach()  # a view could not be written to
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> Any:
+        ctx.tell()
+        return None, None, None
+
+
+def _place(tensor: Tensor) -> int:
+    """Where the memory of a tensor begins, which its views share; 0 for one without, or of a type of its own."""
+    is_plain = type(tensor) is Tensor and tensor.layout == torch.strided
+    return tensor.untyped_storage().data_ptr() if is_plain else 0

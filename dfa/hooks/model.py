@@ -3,22 +3,23 @@
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.cuts import AddedPoints, Cuts
 from dfa.hooks.further import FurtherOutputs
 from dfa.hooks.graphs import runs_again
-from dfa.hooks.missing import no_point, no_point_of_its_own, nothing_learns_above
+from dfa.hooks.missing import no_point, nothing_learns_above
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
-from dfa.hooks.parts import LonePoint, mark, marked_below, of_error, outside_of_calls
+from dfa.hooks.parts import LonePoints, outside_of_calls
 from dfa.hooks.passes import Passes
-from dfa.hooks.placing import Hook, occupy, vacate
+from dfa.hooks.placing import Hook, check_hookable, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.surroundings import FirstPasses, check_no_backward_hooks, check_no_transform
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
@@ -49,12 +50,13 @@ class FeedbackHooks:
         error_names: names of the modules, or fields, that are an error tensor.
         trainable: checks that something learns below points.
         arrivals: tells who sends the errors that arrive.
+        lone_points: those that ran in parts of the model that are called by themselves.
         compiled_pass: whether an error tensor was reached inside a compiled graph since the last backward.
 
     Raises:
-        PointError: a pattern matches nothing, or the model has a rule already; in a forward pass, an output without a
-            tensor that could have a gradient, a feedback point after the last error tensor, an error tensor without a
-            point of its own, or nothing to learn between the two.
+        PointError: a pattern matches nothing, a module is scripted, or the model has a rule already; in a forward pass,
+            an output without a tensor that could have a gradient, a feedback point after the last error tensor, an
+            error tensor without a point of its own, or nothing to learn between the two.
     """
 
     def __init__(
@@ -70,8 +72,7 @@ class FeedbackHooks:
         self._records: list[Callable[[], ForwardRecord | None]] = []
         self._recorder = Recorder() if recorder is None else recorder
         self._passes = Passes()
-        self._lone_points: WeakSet[LonePoint] = WeakSet()
-        self._by_parts, self._whole_calls_for = False, ""
+        self._by_parts, self.lone_points = False, LonePoints()
         self._first_passes = FirstPasses(model)
         self.arrivals = Arrivals()
         self._further = FurtherOutputs(self.arrivals)
@@ -88,18 +89,24 @@ class FeedbackHooks:
         self._added = AddedPoints(model, patterns_of(points))
         self._cuts = Cuts(model, point_modules, silent_modules)
         self.trainable = Trainable(model, point_modules)
+        check_hookable({"": model, **point_modules, **silent_modules, **error_modules})
         occupy(model, [*point_names, *silent_names])
         self._vacate = lambda: vacate(model)
         self._is_evaluation = lambda: self._passes.is_evaluation(model)
         self._any_frozen = lambda: not all(parameter.requires_grad for parameter in model.parameters())
-        self._handles = [model.register_forward_pre_hook(Hook(self._start))]
-        for module in dict.fromkeys([*silent_names, *point_names, *error_names, *([model] if fields else [])]):
-            names = ([error_names[module]] if module in error_names else []), fields if module is model else {}
-            hook = self._hook(silent_names.get(module), point_names.get(module), *names)
-            self._handles.append(module.register_forward_hook(Hook(hook)))
-        self._handles.append(model.register_forward_hook(Hook(self._check_end)))
-        self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
-        self._handles += self._recorder.attach(model, lambda: self.mode)
+        self._handles: list[RemovableHandle] = []
+        try:
+            self._handles.append(model.register_forward_pre_hook(Hook(self._start)))
+            for module in dict.fromkeys([*silent_names, *point_names, *error_names, *([model] if fields else [])]):
+                names = ([error_names[module]] if module in error_names else []), fields if module is model else {}
+                hook = self._hook(silent_names.get(module), point_names.get(module), *names)
+                self._handles.append(module.register_forward_hook(Hook(hook)))
+            self._handles.append(model.register_forward_hook(Hook(self._check_end)))
+            self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
+            self._handles += self._recorder.attach(model, lambda: self.mode)
+        except BaseException:
+            self.close()  # or the model would stay cut, with nothing to close
+            raise
 
     @property
     def records(self) -> list[ForwardRecord]:
@@ -125,10 +132,6 @@ class FeedbackHooks:
     def record_with(self, recorder: Recorder) -> None:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
         self._recorder = recorder
-
-    def need_whole_calls(self, reason: str) -> None:
-        """Refuse errors of parts of the model that are called by themselves, which do not go with `reason`."""
-        self._whole_calls_for = reason
 
     def is_training_pass(self) -> bool:
         """Whether what runs now is recorded, to be trained or measured."""
@@ -175,10 +178,11 @@ class FeedbackHooks:
         if self.mode == "cut" and self.points:
             self._recorder.start()
 
-    def _check_end(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _check_end(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if self._trains() and self._passes.pending:
             names = ", ".join(dict.fromkeys(point.name for point in self._passes.pending))
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
+        return self._further.watch_handed_on(output) if self._trains() and self.mode == "cut" else None
 
     def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """End a call of the model, also where it has failed."""
@@ -204,11 +208,11 @@ class FeedbackHooks:
                 for name in errors:
                     tensor = first_tensor(output, f"error tensor '{name or 'model output'}'")
                     output = replace_first(output, self._at_error(name, tensor))
-                    if name == "" and self.mode == "cut":
-                        output = self._further.watch(output)
                 for name, modules in fields.items():
                     tensor = field_tensor(output, name, modules)
                     output = replace_field(output, name, self._at_error(name, tensor))
+                if self.mode == "cut" and (fields or "" in errors):
+                    output = self._further.watch(output, fields)
             return output
 
         return hook
@@ -225,6 +229,7 @@ class FeedbackHooks:
                     check_no_backward_hooks(name, module)
             kept, handed_on = self._recorder.at_point(name, activation)
             self._first_passes.note(name, lambda: self._recorder.below(kept))
+            self._further.note(name, handed_on, activation)
         elif self.mode == "recompute":
             kept, handed_on = self._recorder.at_point_of_part(name, activation)
         elif self.mode == "describe":
@@ -232,14 +237,15 @@ class FeedbackHooks:
         else:
             kept, handed_on = self._recorder.observe_point(name, activation)
         if alone:
-            lone = LonePoint(kept, self)
-            self._lone_points.add(lone)
-            handed_on = mark(lone, handed_on)
+            handed_on = self.lone_points.add(kept, handed_on)
         elif self.error_names and (self.mode == "recompute" or torch.compiler.is_compiling() or not runs_again()):
             self._passes.pending.append(kept)
+        if isinstance(output, Tensor):
+            return handed_on
         if self.mode != "observe":
             # Or gradient would leak past the point through the other tensors.
-            output = detach_all(output, f"feedback point '{name}'")
+            cut = partial(self._further.cut, name) if self.mode == "cut" else None
+            output = detach_all(output, f"feedback point '{name}'", cut)
         return replace_first(output, handed_on)
 
     def _at_error(self, name: str, tensor: Tensor) -> Tensor:
@@ -286,12 +292,6 @@ class FeedbackHooks:
         if self._targets:
             self._passes.pending = [point for point in pending if self._targets[point.name] != error]
             pending = [point for point in pending if self._targets[point.name] == error]
-        if torch.compiler.is_compiling() or not self._lone_points:
+        if torch.compiler.is_compiling():
             return pending
-        lone = marked_below(self, [tensor, *(point.activation for point in pending)])
-        if lone and self._whole_calls_for:
-            raise outside_of_calls(lone[0].point.name, self._whole_calls_for)
-        points = [*of_error(error, lone, self._targets), *pending]
-        if lone and not points:
-            raise no_point_of_its_own(error)
-        return points
+        return [*self.lone_points.take(error, tensor, pending, self._targets), *pending]

@@ -73,8 +73,8 @@ def replace_field(output: Any, name: str, tensor: Tensor) -> Any:
     return _copied(output, named, {}) if isinstance(output, dict) else _copied(output, {}, named)
 
 
-def detach_all(output: Any, owner: str) -> Any:
-    """Return the output with every tensor in it detached.
+def detach_all(output: Any, owner: str, detach: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """Return the output with every tensor in it detached, by `Tensor.detach` or what is given.
 
     Raises:
         PointError: an object in it holds a tensor that has a gradient, or a container holds itself; the message begins
@@ -90,7 +90,7 @@ def detach_all(output: Any, owner: str) -> Any:
         return value
 
     try:
-        return map_tensors(output, Tensor.detach, refuse)
+        return map_tensors(output, detach or Tensor.detach, refuse)
     except RecursionError:
         raise PointError(
             f"{owner}: its module returns a container that holds itself: return its tensors in a tuple"

@@ -3,14 +3,51 @@
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from dfa.errors import PointError
+from dfa.hooks.missing import no_point_of_its_own
 from dfa.hooks.points import Point
 
 _order = count()
+
+
+class LonePoints:
+    """The points of a model that ran outside of any call of it, and whose graph is alive."""
+
+    def __init__(self) -> None:
+        self._alive: WeakSet[LonePoint] = WeakSet()
+        self._refused_by = ""
+
+    def refuse(self, reason: str) -> None:
+        """Refuse errors of such points from now on, which do not go with `reason`."""
+        self._refused_by = reason
+
+    def add(self, point: Point, handed_on: Tensor) -> Tensor:
+        """Add a point; return what takes the place of the tensor that it hands on."""
+        lone = LonePoint(point, self)
+        self._alive.add(lone)
+        return mark(lone, handed_on)
+
+    def take(self, error: str, tensor: Tensor, pending: list[Point], targets: dict[str, str]) -> list[Point]:
+        """Return the points that an error tensor finds by the graph, from itself and from its other points.
+
+        Raises:
+            PointError: there are some, and they are refused, or they belong to other error tensors and there is no
+                other point.
+        """
+        if not self._alive:
+            return []
+        lone = marked_below(self, [tensor, *(point.activation for point in pending)])
+        if lone and self._refused_by:
+            raise outside_of_calls(lone[0].point.name, self._refused_by)
+        points = of_error(error, lone, targets)
+        if lone and not (points or pending):
+            raise no_point_of_its_own(error)
+        return points
 
 
 @dataclass(eq=False)
@@ -18,7 +55,7 @@ class LonePoint:
     """A point that ran outside of any call of the model.
 
     Attributes:
-        owner: the hooks that recorded it.
+        owner: what holds it.
         order: increases from point to point.
         errors: names of the error tensors that depend on it.
     """

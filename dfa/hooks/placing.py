@@ -1,9 +1,10 @@
 """Putting hooks on a model: one rule at a time, and none on the model's copies."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+import torch
 from torch import nn
 
 from dfa.errors import PointError
@@ -37,6 +38,20 @@ def occupy(model: nn.Module, cut: Iterable[nn.Module] = ()) -> None:
 def vacate(model: nn.Module) -> None:
     """Note that a model's rule is closed."""
     _occupied.pop(inner_model(model), None)
+
+
+def check_hookable(modules: Mapping[str, nn.Module]) -> None:
+    """Check that modules take hooks.
+
+    Raises:
+        PointError: one is scripted; the message names it.
+    """
+    for name, module in modules.items():
+        if isinstance(module, torch.jit.RecursiveScriptModule):
+            raise PointError(
+                f"{repr(name) if name else 'the model'} is scripted (torch.jit.script), and no hook can be put on it:"
+                " script modules that are neither a feedback point nor an error tensor, or none"
+            )
 
 
 class Hook:

@@ -120,7 +120,11 @@ def refuse_cut_checkpoints(model: nn.Module) -> list[RemovableHandle]:
     if _compiled_in_parts(model):
         return []
     # Without the model itself: a hook that comes and goes there would change what torch iterates over.
-    learning = {name: module for name, module in model.named_modules() if name and any(_learning(module))}
+    learning = {
+        name: module
+        for name, module in model.named_modules()
+        if name and not isinstance(module, torch.jit.RecursiveScriptModule) and any(_learning(module))
+    }
     return [module.register_forward_hook(Hook(partial(_refuse_cut, name))) for name, module in learning.items()]
 
 

@@ -67,7 +67,7 @@ class ForwardModeFeedback(LearnedFeedback):
         self.every = every
         self._recorder = PerturbingRecorder(self)
         super().__init__(model, points, error_at, silent, **options)
-        self.hooks.need_whole_calls(f"rule '{self.name}'")
+        self.hooks.lone_points.refuse(f"rule '{self.name}'")
 
     @property
     def uses(self) -> Uses:

@@ -94,7 +94,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
         self._norms = Cuts(model, norms_that_run, {}, kind="normalisation(s) on the path", done="normalised")
         self._targets = find_targets(model, points)
         if self._norm_handles:
-            self.hooks.need_whole_calls("norms")
+            self.hooks.lone_points.refuse("norms")
 
     @property
     def on_norms(self) -> bool:

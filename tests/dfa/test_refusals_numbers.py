@@ -87,6 +87,12 @@ def test_scaled_terms_of_a_loss(name: str, mlp: nn.Sequential, batch: Batch) -> 
     assert_same(two_steps(lambda a, b: (scaler.scale(a) + scaler.scale(b)) / 2), expected)
     assert_same(two_steps(lambda a, b: -0.5 * (-scaler.scale(a) - scaler.scale(b))), expected)
     assert_same(two_steps(lambda a, b: scaler.scale((a + b) * torch.tensor(0.5))), expected)
+    assert_same(two_steps(lambda a, b: torch.stack([scaler.scale(a), scaler.scale(b)]).sum() / 2), expected)
+    assert_same(two_steps(lambda a, b: scaler.scale(torch.stack([a, b])).mean()), expected)
+    halves = torch.tensor(0.5)
+    assert_same(two_steps(lambda a, b: (scaler.scale(torch.stack([a, b])) * halves).reshape(2).sum()), expected)
+    unscaled = two_steps(lambda a, b: (torch.stack([a, b]) * halves).sum())
+    assert_same({key: 1000 * gradient for key, gradient in unscaled.items()}, expected)
 
 
 @pytest.mark.parametrize("name", ["drtp", "dkp"])

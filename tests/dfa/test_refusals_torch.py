@@ -249,3 +249,45 @@ def test_a_gradient_penalty_is_refused_or_exact_in_a_pause(name: str, mlp: nn.Se
     expected = {key: gradient + exact[key] if key in exact else gradient for key, gradient in usual.items()}
     if name not in ("fdfa", "grape"):  # which have learned something else from the pass that was refused
         assert_same(found, expected)
+
+
+def exact(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return backpropagated(model, lambda: cross_entropy(model(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("where", ["points", "silent", "error_at"])
+def test_a_scripted_module_that_takes_no_hook_is_refused_and_leaves_the_model_as_it_was(
+    where: str, mlp: nn.Sequential, batch: Batch
+) -> None:
+    scripted = copy.deepcopy(mlp)
+    scripted[3] = torch.jit.script(scripted[3])
+    arguments = {"points": ["1"], where: {"points": ["1", "3"]}.get(where, "3")}
+    with pytest.raises(dfa.PointError, match=r"'3' is scripted \(torch\.jit\.script\)"):
+        dfa.DirectFeedbackAlignment(scripted, **arguments)
+    assert_same(exact(scripted, batch), exact(mlp, batch), 0.0)
+    with dfa.DirectFeedbackAlignment(scripted, ["1"]):
+        pass
+
+
+def test_hooks_that_cannot_all_be_put_are_taken_off_again(mlp: nn.Sequential, batch: Batch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no hook here")
+
+    expected = exact(mlp, batch)
+    mlp[3].register_forward_hook = refuse  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no hook here"):
+        dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    assert_same(exact(mlp, batch), expected, 0.0)
+    with dfa.DirectFeedbackAlignment(mlp, ["1"]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["dfa", "shallow", "drtp", "dkp", "highway", "window"])
+def test_a_scripted_module_elsewhere_is_trained(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    scripted = copy.deepcopy(mlp)
+    scripted[4] = torch.jit.script(scripted[4])
+    found = []
+    for model in (mlp, scripted):
+        with dfa.RULES.build(name, model, ["1", "3"]) as rule:
+            found.append(one_step(rule, model, lambda model=model: cross_entropy(model(batch[0]), batch[1])))  # type: ignore[misc]
+    assert_same(found[1], found[0])

@@ -123,6 +123,16 @@ def test_more_rows_than_the_error() -> None:
     torch.testing.assert_close(per_token, expected.reshape(2, 4, 8))
 
 
+def test_a_point_without_rows() -> None:
+    """As of an expert that a batch routes nothing to."""
+    (matrix,) = drawn(3, 8)
+    error = torch.randn(2, 3)
+    activations = points(p0=torch.zeros(2, 8), p1=torch.zeros(0, 8))
+    full, empty = dfa.FeedbackMatrices().signals("", error, activations)
+    torch.testing.assert_close(full, error @ matrix)
+    assert empty.shape == (0, 8)
+
+
 def test_tokens_share_a_matrix_unless_told_otherwise() -> None:
     error, point = torch.randn(2, 4, 3), points(p0=torch.zeros(2, 4, 6))
     per_token = dfa.FeedbackMatrices()

@@ -1,4 +1,4 @@
-"""A loss of several heads: the error of all but the first goes to no feedback point, which is told."""
+"""A loss of more than the error tensor, whose error goes to no feedback point, which is told."""
 
 import warnings
 from collections.abc import Callable
@@ -114,3 +114,80 @@ def test_a_parameter_among_the_outputs_is_left_as_it_is() -> None:
         action, weight = model(inputs())
         assert weight is model.critic.weight
         assert told(rule, action.square().mean() + 1e-3 * weight.square().sum()) == []
+
+
+def test_an_error_at_another_field_is_told() -> None:
+    model = TwoHeads(lambda action, value: {"action": action, "value": value})
+    with dfa.DirectFeedbackAlignment(model, ["trunk.1"], "action") as rule:
+        output = model(inputs())
+        (said,) = told(rule, loss_of(output["action"], output["value"]))
+        assert "beside the error tensor" in said
+        assert told(rule, model(inputs())["action"].square().mean()) == []
+
+
+class ShowsHidden(nn.Module):
+    """Returns what its blocks give beside its output."""
+
+    def __init__(self, together: Callable[[Tensor, list[Tensor]], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(5, 3)
+        self.together = together
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = []
+        for block in self.blocks:
+            x = block(x)
+            hidden.append(x)
+        return self.together(self.head(x), hidden)
+
+
+@pytest.mark.parametrize("memory", ["keep", "recompute"])
+@pytest.mark.parametrize(
+    ("together", "error_at"),
+    [
+        (lambda output, hidden: (output, hidden[1]), ""),
+        (lambda output, hidden: (output, hidden[1].unsqueeze(0)), ""),
+        (lambda output, hidden: (output, hidden), ""),
+        (lambda output, hidden: (output, {"hidden": tuple(hidden)}), "head"),
+        (lambda output, hidden: {"output": output, "hidden": hidden}, "output"),
+    ],
+    ids=["alone", "a view", "a list", "a dictionary", "fields"],
+)
+def test_a_term_on_the_output_of_a_point_is_told_once(together: Any, error_at: str, memory: Any) -> None:
+    model = ShowsHidden(together)
+    found = []
+    with dfa.DirectFeedbackAlignment(model, ["blocks.*"], error_at, batch_dims=1, memory=memory) as rule:
+        for weight, expected in ((0.0, 0), (1.0, 1), (1.0, 0)):
+            output = model(inputs())
+            first, shown = (output["output"], output["hidden"]) if error_at == "output" else output
+            shown = shown["hidden"] if isinstance(shown, dict) else shown
+            shown = shown if isinstance(shown, Tensor) else shown[1]
+            model.zero_grad()
+            said = told(rule, first.square().mean() + (weight * (shown - 1).square().mean() if weight else 0.0))
+            assert len(said) == expected and all("output of feedback point 'blocks.1'" in line for line in said)
+            found.append(gradients(model))
+    assert_same(found[1], found[0], 0.0)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, state: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.recurrent, self.head, self.state = nn.LSTM(5, 6, batch_first=True), nn.Linear(6, 3), state
+
+    def forward(self, x: Tensor) -> Tensor:
+        every, (last, _) = self.recurrent(x)
+        output: Tensor = self.head(last[-1] if self.state else every[:, -1])
+        return output
+
+
+@pytest.mark.parametrize("name", ["dfa", "dkp"])
+@pytest.mark.parametrize("state", [True, False])
+def test_the_use_of_an_lstms_state_is_told(state: bool, name: str) -> None:
+    model = Recurrent(state)
+    x = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(1))
+    with dfa.RULES.build(name, model, ["recurrent"], batch_dims=1) as rule:
+        said = [line for _ in range(2) for line in told(rule, model(x).square().mean())]
+    assert len(said) == int(state) and all("last state of an LSTM" in line for line in said)
