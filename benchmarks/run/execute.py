@@ -79,9 +79,9 @@ def record_failure(config: Config, reason: str) -> Record:
     """
     folder = RunFolder.of(config)
     with folder.locked(wait=False):
-        if (record := folder.kept(config.run.retry)) is not None:
+        if (record := _kept(folder, config)) is not None:
             return record
-        folder.begin(config)
+        _begin(folder, config)
         folder.start_over()
         record = {**outline(config), "status": "failed", "reason": reason, "metrics": {}}
         folder.finish(record)
@@ -98,22 +98,31 @@ def _carry_out(
         if processes.several or not out_of_memory(error):
             folder.abandon()
             raise
-        folder.begin(config)
+        _begin(folder, config)
         return {**outline(config), **failed(error)}
-    processes.from_first(lambda: folder.begin(config))
+    processes.from_first(lambda: _begin(folder, config))
     outcome = _train_and_test(trainer)
     return {**outline(config), **description(trainer, memory), **outcome}
 
 
 def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Record | None:
-    """Take hold of a run; its record, where another process had it and has finished it in the meantime."""
+    """Take hold of a run; its record, where another process had it and has finished it, or where it was set aside."""
     held.enter_context(folder.locked(wait))
     record = _kept(folder, config)
-    superseded = None if record is not None else folder.kept(config.run.retry)
-    if superseded is not None:
-        reason, place = inputs_of(config).differs_from(superseded), folder.set_aside(superseded)
-        print(f"'{folder.path}' was recorded with {reason}: run again; the earlier run is now in '{place}'", flush=True)
+    if record is None and (place := folder.bring_back(inputs_of(config).as_record())) is not None:
+        print(f"'{folder.path}' was recorded with the data and code of now: it is back from '{place}'", flush=True)
+        record = _kept(folder, config)
     return record
+
+
+def _begin(folder: RunFolder, config: Config) -> None:
+    """Begin a run; one that was recorded with other data or other code moves to a folder of its own."""
+    if (superseded := folder.kept(config.run.retry)) is not None and (
+        reason := inputs_of(config).differs_from(superseded)
+    ):
+        place = folder.set_aside(superseded)
+        print(f"'{folder.path}' was recorded with {reason}: run again; the earlier run is now in '{place}'", flush=True)
+    folder.begin(config)
 
 
 def _kept(folder: RunFolder, config: Config) -> Record | None:

@@ -122,21 +122,38 @@ class RunFolder:
         return None if record is None or (retry and record["status"] != "done") else record
 
     def set_aside(self, record: Record) -> Path:
-        """Move a finished run's files to a folder of their own, for it was made with other data or other code.
+        """Move a finished run, which was made with other data or other code, to a folder of its own; return that."""
+        self._move(self.path, place := self._aside(record.get("inputs")))
+        return place
+
+    def bring_back(self, inputs: Mapping[str, Any]) -> Path | None:
+        """Put a finished run that was set aside in the place of what is there, if it was made with the inputs given.
 
         Returns:
-            The folder, below `superseded` beside `runs`; its name ends with a checksum of that data and code, the same
-            for all records that do not name them.
+            The folder it was in; None where there is no such run, or its weights are gone.
         """
-        made_with = hashlib.sha256(json.dumps(record.get("inputs"), sort_keys=True).encode()).hexdigest()[:8]
-        results = self.path.parents[4]
-        place = results / "superseded" / self.path.relative_to(results / "runs").with_suffix(f".{made_with}")
-        with self._writing():
-            place.mkdir(parents=True, exist_ok=True)
-            for file in self.path.iterdir():
-                if file.name != ".lock":
-                    file.replace(place / file.name)
+        place = self._aside(inputs)
+        if not all((place / name).is_file() for name in (self.result.name, self.weights("last").name)):
+            return None
+        if (record := self.read()) is not None:
+            self.set_aside(record)
+        self._move(place, self.path)
+        self._forget_checkpoints()
         return place
+
+    def _aside(self, inputs: Any) -> Path:
+        """Below `superseded`, beside `runs`, one folder for each state of data and code, by their checksum."""
+        made_with = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:8]
+        results = self.path.parents[4]
+        return results / "superseded" / self.path.relative_to(results / "runs").with_suffix(f".{made_with}")
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Move the files of a run, its record last: where it lies tells, after an interrupt, what was under way."""
+        with self._writing():
+            target.mkdir(parents=True, exist_ok=True)
+            for file in sorted(source.iterdir(), key=lambda file: file.name == self.result.name):
+                if file.name != ".lock":
+                    file.replace(target / file.name)
 
     def begin(self, config: Config) -> None:
         """Leave the resolved configuration for readers; a record that is damaged moves to `result.damaged-<n>`."""

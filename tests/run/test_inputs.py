@@ -21,7 +21,7 @@ from benchmarks.run.plugins import LOADED_FROM, plugin_module
 from benchmarks.run.records import RunFolder
 from benchmarks.tables.plan import make_plan
 from benchmarks.utils.download import sha256_of
-from dfa import RULES
+from dfa import RULES, PointError
 from tests.conftest import TOY, Command, Toys
 from tests.tables.test_plan import Target
 
@@ -111,6 +111,38 @@ def test_a_changed_plug_in_is_another_run_and_a_broken_one_is_told(
     code, out, err = train_with(own_rule, broken)
     assert code == 2 and "broken" in err and err.count("\n") == 1
     assert "done" not in out  # the earlier run is not shown for one that cannot be begun
+
+
+def test_code_as_it_was_finds_its_run_again_and_code_that_cannot_run_takes_none_away(
+    toys: Toys, command: Command, tmp_path: Path, own_rule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = [override for override in toys.overrides if not override.startswith("plugins=")]
+    named = f"plugins=[{TOY},{own_rule}]"
+    first = own_rule.read_text()
+
+    def train_with(code: str) -> tuple[int, str, str]:
+        own_rule.write_text(code)
+        if (module := sys.modules.get(plugin_module(str(own_rule)))) is not None:
+            vars(module)[LOADED_FROM] = sha256_of(own_rule)  # as in a new process
+        return command(train.main, *shared, "rule=own_rule", named, "trainer.epochs=1", "launcher=serial")
+
+    def records() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in toys.results.rglob("result.json")}
+
+    assert train_with(first)[0] == 0
+    ((result, earlier),) = records().items()
+    own = sys.modules[plugin_module(str(own_rule))].Own
+    with monkeypatch.context() as broken:
+        broken.setattr(own, "__init__", lambda *_, **__: (_ for _ in ()).throw(PointError("broken")))
+        assert train_with(first + "# changed\n")[0] == 2
+    assert records() == {result: earlier}
+    assert "run again" in train_with(first + "# changed\n")[1]
+    changed = records()
+    assert len(changed) == 2 and changed[result] != earlier
+    assert "is back from" in train_with(first)[1]
+    assert len(records()) == 2 and records()[result] == earlier
+    assert "is back from" in train_with(first + "# changed\n")[1]
+    assert records() == changed
 
 
 def test_an_optimizer_of_a_plug_in_is_among_what_a_run_depends_on(
