@@ -24,6 +24,8 @@ from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.utils.paths import REPOSITORY
 
 TOY = REPOSITORY / "tests" / "helpers" / "toy.py"
+RAISED_AT = 1 + TOY.read_text().splitlines().index('        raise ZeroDivisionError("the toy is broken")')
+"""The line of the toy that a fault of kind "raise" strikes at."""
 
 _CHOICES: dict[tuple[str, str], dict[str, Any]] = {
     ("task", "toy"): {"name": "toy", "family": None, "source": "stand_in", "options": {"batch_size": 12}},

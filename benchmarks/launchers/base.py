@@ -14,6 +14,7 @@ from benchmarks.run.build import find_device
 from benchmarks.run.execute import execute, record_failure
 from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.utils.exits import one_line
+from benchmarks.utils.traces import own_place
 from dfa.registry import Registry
 
 ATTEMPTS = 3
@@ -72,7 +73,7 @@ def attempt(content: dict[str, Any], wait_for_others: bool) -> Outcome:
     except SuiteError as error:
         return {"error": one_line(error)}
     except Exception as error:  # one broken run must not stop the others
-        return {"error": f"{type(error).__name__}: {one_line(error)}"}
+        return {"error": f"{type(error).__name__}: {one_line(error)}{own_place(error)}"}
 
 
 class Deaths:

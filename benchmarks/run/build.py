@@ -19,6 +19,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
+from benchmarks.utils.traces import own_place
 from benchmarks.utils.values import check_known
 from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
@@ -202,4 +203,4 @@ def building(what: str) -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}{own_place(error)}") from error

@@ -1,6 +1,5 @@
 """What a record says of a run, besides its metrics."""
 
-import traceback
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
@@ -15,14 +14,15 @@ from benchmarks.run.trainer import Trainer
 from benchmarks.task import DataInfo, Task
 from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
 from benchmarks.utils.text import printable
+from benchmarks.utils.traces import own_place, trace_of
 
 
 def failed(error: Exception) -> Record:
     """A record's fields for a run that an error ended."""
-    trace = "".join(traceback.format_exception(error)[-3:]).encode(errors="replace").decode()
     text = printable(str(error))
-    reason = f"out of memory: {text}".rstrip(": ") if out_of_memory(error) else f"{type(error).__name__}: {text}"
-    return {"status": "failed", "reason": reason, "trace": trace, "metrics": {}}
+    reason = f"{type(error).__name__}: {text}{own_place(error)}"
+    reason = f"out of memory: {text}".rstrip(": ") if out_of_memory(error) else reason
+    return {"status": "failed", "reason": reason, "trace": trace_of(error), "metrics": {}}
 
 
 def outline(config: Config) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.run.record_schema import predicts_constant
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.chosen import report_name
+from benchmarks.tables.layout import shown
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, CellOutcome, Entry, Record
@@ -182,7 +183,7 @@ def _machine_lines(records: Sequence[Record]) -> list[str]:
     peak = f", peak memory {memory:.0f} MB" if memory else ""
     return [
         f"Hardware: {', '.join(dict.fromkeys(str(record['device']) for record in records))}.",
-        f"Cost: {duration(seconds)} in all for {len(records)} finished runs{peak}.",
+        f"Cost: {duration(seconds)} in all for {len(records)} finished run{'s' * (len(records) != 1)}{peak}.",
         f"Commit: {', '.join(commits)}. Versions: {', '.join(versions) or 'not recorded'}.",
     ]
 
@@ -199,7 +200,7 @@ def _profile_lines(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome]) -> lis
                     if any(fnmatchcase(key, pattern) for pattern in profile.records):
                         values.setdefault(key, []).append(float(value))
             if values:
-                means = ", ".join(f"{sum(found) / len(found):.{profile.decimals}f}" for found in values.values())
+                means = ", ".join(shown(sum(found) / len(found), profile.decimals) for found in values.values())
                 rows.setdefault(cell.row, []).append(f"{cell.column} {means}".strip())
         lines += [f"{label}, {row}: {'; '.join(groups)}." for row, groups in rows.items()]
     return lines

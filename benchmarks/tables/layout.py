@@ -63,7 +63,7 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
             beside = [_paper(entry, reduced) for entry in ours if entry.metric == metric]
             compared = metric not in spec.added_metrics and any(number is not None for number in beside)
             groups.append(Group(" ".join(parts), _heads(spec, entries[0].scale, bool(ours), compared)))
-            values = _Values(spec, compared, reduced, counted, tagged)
+            values = _Values(spec, compared, _is_papers(entries[0].scale), reduced, counted, tagged)
             shows[column, metric] = values if ours else values.quoted
     body = []
     for row in rows:
@@ -91,9 +91,15 @@ def _heads(spec: TableSpec, scale: str, ran: bool, compared: bool) -> tuple[str,
     """Return what stands over the values of a metric in a column, in which we have runs or numbers of others' alone."""
     if not ran:
         return ("paper (quoted)",)
-    ours = f"ours{'' if scale in (PAPER_SCALE, '') else ', ' + scale} (mean ± std)"
+    ours = f"ours{'' if _is_papers(scale) else ', ' + scale} (mean ± std)"
     ours = ours if spec.published_table else "(mean ± std)"
-    return ("paper", ours, "Δ", "✓/✗") if compared else (ours,)
+    judged = ("Δ", "✓/✗") if _is_papers(scale) else ()
+    return ("paper", ours, *judged) if compared else (ours,)
+
+
+def _is_papers(scale: str) -> bool:
+    """Whether differences to the paper mean something: a run that is shorter or smaller differs for that alone."""
+    return scale in (PAPER_SCALE, "")
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,11 @@ class _Tagged:
 
 @dataclass(frozen=True)
 class _Values:
-    """Formatter of a cell of a group: our value alone, or the paper's, ours, the difference and the verdict.
+    """Formatter of a cell of a group: our value alone, beside the paper's, or with difference and verdict, too.
 
     Attributes:
         compared: whether any row of the group has a value of the paper's to show.
+        judged: whether the difference to it is shown, too, and whether it is within the tolerance.
         reduced: show it beside reduced runs too.
         counted: name the number of seeds, which differs between cells.
         tagged: where the heading says that the data are a stand-in.
@@ -132,13 +139,14 @@ class _Values:
 
     spec: TableSpec
     compared: bool
+    judged: bool
     reduced: bool
     counted: bool
     tagged: _Tagged
 
     def __call__(self, entry: Entry | None) -> list[str]:
         if entry is None:
-            return [BLANK] * (4 if self.compared else 1)
+            return [BLANK] * (1 + self.compared + 2 * (self.compared and self.judged))
         digits = self.spec.metrics[entry.metric].decimals
         ours = _ours(entry, digits)
         if self.counted and entry.n and entry.status == "done":
@@ -148,6 +156,8 @@ class _Values:
         if not self.compared:
             return [ours]
         paper = _paper(entry, self.reduced)
+        if not self.judged:
+            return [shown(paper, digits), ours]
         difference = None if paper is None or entry.mean is None else entry.mean - paper
         return [shown(paper, digits), ours, signed(difference, digits), VERDICTS[entry.within]]
 
@@ -186,7 +196,8 @@ def _with_capital(text: str) -> str:
 
 def shown(value: float | None, digits: int) -> str:
     """Format a number, `BLANK` where there is none."""
-    return BLANK if value is None else f"{value:.{digits}f}"
+    # Adding zero turns the "-0.0" that rounding may leave into "0.0".
+    return BLANK if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def mean_and_std(mean: float | None, std: float | None, digits: int) -> str:
@@ -196,5 +207,4 @@ def mean_and_std(mean: float | None, std: float | None, digits: int) -> str:
 
 def signed(value: float | None, digits: int) -> str:
     """Format a difference, `BLANK` where there is none."""
-    # Adding zero turns the "-0.0" that rounding may leave into "+0.0".
-    return BLANK if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
+    return BLANK if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"  # see `shown`

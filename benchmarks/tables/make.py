@@ -19,7 +19,7 @@ from benchmarks.tables.figure import DrawingError, FigureSpec, draw_figure, draw
 from benchmarks.tables.files import RicherTable, write_table
 from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.metric_keys import check_keys
-from benchmarks.tables.plan import Plan, PlannedRun, make_plan
+from benchmarks.tables.plan import AS_ASKED, Plan, PlannedRun, make_plan
 from benchmarks.tables.render import to_csv, to_latex, to_markdown
 from benchmarks.tables.spec import TableSpec
 from benchmarks.tables.summary import CellOutcome, summarise
@@ -134,7 +134,8 @@ def table_texts(spec: TableSpec, runs: Sequence[PlannedRun], scale: str, why: st
     """
     outcomes = _outcomes(spec, runs)
     entries = summarise(spec, outcomes, scale)
-    footer = [f"Chosen scale: {scale}, {why}.", *describe_runs(spec, outcomes, entries)]
+    chosen = [f"Chosen scale: {scale}, {why}."] if why != AS_ASKED else []
+    footer = [*chosen, *describe_runs(spec, outcomes, entries)]
     return {
         "md": to_markdown(spec, entries, footer),
         "csv": to_csv(spec, entries),

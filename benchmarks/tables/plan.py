@@ -21,6 +21,7 @@ from benchmarks.utils.progress import with_bar
 from benchmarks.utils.text import duration
 from benchmarks.utils.values import check_known
 
+AS_ASKED = "as asked"  # why a scale was chosen that the command names
 AUTO_HOURS = 3.0
 """The automatic scale takes the paper's protocol where this device finishes it in so many hours."""
 
@@ -181,7 +182,7 @@ def make_plan(
     if scale != "auto":
         if not any(cell.runs_at(scale) for cell in target.cells):
             raise ConfigError(f"{target.heading} has no runs at scale {scale}")
-        return plan_at(scale, "as asked")
+        return plan_at(scale, AS_ASKED)
     committed = plan_at(str(archive.how["scale"]), str(archive.how["why"])) if archive.runs else None
     if committed is not None and not committed.to_do and not any(run.missing for run in committed.runs):
         return replace(committed, scale_of="that of the committed records")  # `why` is what their table says

@@ -14,7 +14,7 @@ from benchmarks.tables import plan as plan_module
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.status import STATES, state_of
 from tests.commands.test_reproduce import toy_table
-from tests.conftest import TOY, Command, Toys
+from tests.conftest import RAISED_AT, TOY, Command, Toys
 from tests.run.test_execute import _leave_at
 
 _RULES = ("bp", "dfa", "shallow")
@@ -73,7 +73,7 @@ def test_every_state_is_counted_with_its_reason_and_looking_changes_nothing(
     assert lines[5:] == [
         "table_3: 1 running: a process is at work on it (gcn/dfa:cora seed 1)",
         "table_3: 1 interrupted: goes on from its checkpoint (gcn/dfa:cora seed 0)",
-        "table_3: 1 failed: ZeroDivisionError: the toy is broken (gcn/bp:cora seed 2)",
+        f"table_3: 1 failed: ZeroDivisionError: the toy is broken (toy.py, line {RAISED_AT}) (gcn/bp:cora seed 2)",
         "table_3: 1 diverged: the training loss is nan at step 5 (gcn/bp:cora seed 1)",
         "table_3: 1 missing: not run yet (gcn/dfa:cora seed 2)",
         "table_3: 3 missing: no shallow water here "

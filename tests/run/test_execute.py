@@ -23,7 +23,7 @@ from benchmarks.run.execute import execute
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.utils.paths import REPOSITORY
-from tests.conftest import Toys
+from tests.conftest import RAISED_AT, Toys
 
 _LONG = ["trainer.epochs=4", "optimizer.lr=0.05", "rule=dfa", "+model.options.dropout=0.4", "run.checkpoint_seconds=0"]
 _CHILD = "import json, sys; from benchmarks import config; from benchmarks.run import execute; "
@@ -202,6 +202,9 @@ def test_an_unsuccessful_run_leaves_a_record_and_retry_runs_it_again(
     assert {"diverged": "loss is nan at step 15", "failed": "ZeroDivisionError: the toy is broken"}[status] in str(
         record["reason"]
     )
+    if status == "failed":  # the toy is code of the user's own, as a plug-in is
+        assert record["reason"].endswith(f"broken (toy.py, line {RAISED_AT})")
+        assert f'toy.py", line {RAISED_AT}' in record["trace"] and "trainer.py" in record["trace"]
     assert record["metrics"] == {} and len(folder.history()) == 2
     assert not folder.checkpoint.exists()
     monkeypatch.delenv("TOY_FAULT")

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.errors import ResultsError
 from benchmarks.tables.files import write_texts
 from benchmarks.tables.footnotes import describe_runs
+from benchmarks.tables.layout import mean_and_std, shown
 from benchmarks.tables.render import escape_latex, to_csv, to_latex, to_markdown
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, summarise
@@ -206,7 +207,8 @@ def test_reduced_runs_show_the_paper_in_markdown_only_and_without_verdict(spec: 
     outcomes = {cell_of(spec, "gcn/bp", "cora"): done(accuracies(0.8012, scale="mini"))}
     rows = summarise(spec, outcomes)
     (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| gcn/bp")]
-    assert [part.strip() for part in line.split("|")[2:6]] == ["80.1", "80.1", "+0.0", "–"]
+    assert [part.strip() for part in line.split("|")[2:5]] == ["80.1", "80.1", "missing"]  # no difference, no verdict
+    assert "Δ" not in to_markdown(spec, rows)
     (line,) = [line for line in to_latex(spec, rows).splitlines() if line.startswith("gcn/bp")]
     assert [part.strip(" \\") for part in line.split("&")[1:]] == ["80.1", "missing", "missing"]
     assert "Scale: mini" in "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
@@ -216,6 +218,11 @@ def test_a_difference_that_rounds_to_nothing_has_no_minus(spec: TableSpec) -> No
     rows = summarise(spec, {cell_of(spec, "gcn/bp", "cora"): done(accuracies(0.8008))})
     (line,) = [line for line in to_markdown(spec, rows).splitlines() if line.startswith("| gcn/bp")]
     assert line.split("|")[4].strip() == "+0.0"
+
+
+def test_a_mean_that_rounds_to_nothing_has_no_minus() -> None:
+    assert (mean_and_std(-0.0004, 0.01, 2), shown(-0.0004, 3)) == ("0.00 ± 0.01", "0.000")
+    assert (shown(-0.006, 2), shown(-0.0051, 2)) == ("-0.01", "-0.01")
 
 
 def test_a_bar_in_a_name_does_not_split_a_markdown_column(spec: TableSpec) -> None:
