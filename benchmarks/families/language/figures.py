@@ -89,7 +89,7 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
         for label, curve in ratios.items():
             axes.plot(list(curve), list(curve.values()), marker=".", label=label)
     _finish_ratios(panels, reference, "optimiser steps")
-    figure.suptitle(_data_name(_data(runs[reference])), fontsize=11)
+    figure.suptitle(_setting(runs[reference]), fontsize=11)
     first: Axes | None = None
     for index, (label, steps) in enumerate(aligned.items()):
         row, place = 1 + index // _COLUMNS, 2 * (index % _COLUMNS)
@@ -177,7 +177,15 @@ def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) ->
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.grid(color="0.9")
     axes.tick_params(labelsize=7)
+    axes.set_xlabel("optimiser steps", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _setting(config: Config) -> str:
+    """Name the data of a run, and its model's blocks where the configuration does."""
+    options = config.model.options
+    blocks = [f"{options['blocks']} {options.get('normalisation', 'post')}-norm blocks"] if "blocks" in options else []
+    return ", ".join([_data_name(_data(config)), *blocks, f"seed {config.seed}"])
 
 
 def _data(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from benchmarks.speed.report import conditions
 from benchmarks.speed.workloads import load_settings
@@ -22,6 +23,11 @@ _EXECUTIONS = {
     "recompute_parallel": "one process, memory=recompute, parallel",
 }
 _COLOURS = {"forward": "tab:blue", "backward": "tab:orange", "weights": "tab:green"}
+_MEANINGS = {
+    "forward": "forward pass",
+    "backward": "backward pass (zero bubble: of activations)",
+    "weights": "backward pass of weights",
+}
 _SHOWN = {"stages": 4, "microbatches": 4}
 UNIT = Costs(forward=1, backward=2)
 """A backward pass twice as long as the forward pass, and no time for communication."""
@@ -76,11 +82,13 @@ def pipeline_text(rows: Sequence[Row]) -> str:
 def pipeline_figure(rows: Sequence[Row]) -> Figure:
     """Draw the timelines of all schedules, and the predicted ratio for many stages."""
     matplotlib.use("Agg")
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(9, 8), layout="constrained")
     grid = figure.add_gridspec(3, 2)
     longest = max(_timeline(schedule).length for schedule in _TITLES)
     for place, schedule in enumerate(_TITLES):
         _draw_timeline(figure.add_subplot(grid[place // 2, place % 2]), schedule, longest)
+    kinds = [Patch(color=_COLOURS[kind], label=meaning) for kind, meaning in _MEANINGS.items()]
+    figure.legend(handles=kinds, loc="outside upper center", ncols=len(kinds), frameon=False, fontsize=8)
     _draw_predictions(figure.add_subplot(grid[2, 0]))
     _draw_measured(figure.add_subplot(grid[2, 1]), rows)
     return figure
@@ -128,6 +136,7 @@ def _draw_timeline(axes: Axes, schedule: str, longest: float) -> None:
     idle = timeline.idle(_SHOWN["stages"])
     axes.set_title(f"{_TITLES[schedule]}: {timeline.length:.0f} units, {idle:.0%} idle", fontsize=9)
     axes.set(xlim=(0, longest), yticks=range(_SHOWN["stages"]), ylabel="stage")
+    axes.set_xlabel("time, in forward passes of a stage", fontsize=8)
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
 
@@ -137,7 +146,7 @@ def _draw_predictions(axes: Axes) -> None:
         found = [ratio("feedback", stages, count) for count in counts]
         axes.plot([count / stages for count in counts], found, marker="o", label=f"{stages} stages")
     axes.set_title("prediction: feedback against 1F1B", fontsize=9)
-    axes.set(xlabel="micro-batches per stage", ylabel="ratio", xscale="log", ylim=(0, 1))
+    axes.set(xlabel="micro-batches per stage", ylabel="time of a step / 1F1B's", xscale="log", ylim=(0, 1))
     axes.set_xticks(load_settings("pipeline")["predicted"]["microbatches_per_stage"], minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
