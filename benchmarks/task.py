@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from benchmarks.errors import ConfigError
 from benchmarks.utils.metrics import CONSTANT
 
+KINDS = ("real", "stand-in")
+"""Kinds of data: what others have collected, and what this project generates."""
+
 
 @dataclass(frozen=True)
 class DataInfo:
@@ -18,7 +21,7 @@ class DataInfo:
 
     Attributes:
         name: data set, e.g. "cora".
-        kind: "real" or "stand-in".
+        kind: one of `KINDS`.
         checksums: file name → sha256 of the files read (empty for a generated stand-in).
         notes: facts worth a line under a table, e.g. the best accuracy that a stand-in allows.
     """

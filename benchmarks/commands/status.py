@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     parser = command_parser("status", __doc__ or "", "status table_3 table_4")
-    parser.add_argument("target", nargs="*", help="table_3, figure_2, … (default: what `reproduce all` makes, and the runs of no table)")
+    parser.add_argument(
+        "target", nargs="*", help="table_3, figure_2, … (default: what `reproduce all` makes, and the runs of no table)"
+    )
     add_plan_options(parser)
     return parser
 

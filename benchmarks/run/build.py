@@ -166,10 +166,12 @@ def build_model(config: Config, task: Task) -> nn.Module:
     Raises:
         ConfigError: unknown, or with options it does not have.
     """
+    with building(f"model_options of task '{config.task.name}'"):
+        offered = dict(task.model_options())
     with building(f"model '{config.model.name}'"):
         MODELS.check_options(config.model.name, config.model.options)
         known = MODELS.options(config.model.name)
-        accepted = {key: value for key, value in task.model_options().items() if known is None or key in known}
+        accepted = {key: value for key, value in offered.items() if known is None or key in known}
         torch.manual_seed(config.seed)
         model: nn.Module = MODELS.build(config.model.name, **{**accepted, **config.model.options})
     return model

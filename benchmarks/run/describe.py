@@ -11,7 +11,7 @@ from benchmarks.errors import ConfigError
 from benchmarks.run.inputs import inputs_of
 from benchmarks.run.record_schema import Record, fault_in
 from benchmarks.run.trainer import Trainer
-from benchmarks.task import DataInfo, Task
+from benchmarks.task import KINDS, DataInfo, Task
 from benchmarks.utils.machine import PeakMemory, commit, device_name, out_of_memory, versions
 from benchmarks.utils.text import printable
 from benchmarks.utils.traces import own_place, trace_of
@@ -69,6 +69,12 @@ def check_recordable(config: Config, task: Task) -> None:
     info = getattr(task, "info", None)
     if not isinstance(info, DataInfo):
         raise ConfigError(f"task '{config.task.name}': info must be a DataInfo, got a {type(info).__name__}")
+    if info.kind not in KINDS:
+        raise ConfigError(
+            f"task '{config.task.name}': the kind of its data must be 'real' or 'stand-in', got {info.kind!r}"
+        )
+    if missing := [name for name in ("metric", "higher_is_better") if not hasattr(task, name)]:
+        raise ConfigError(f"task '{config.task.name}' has no {' and no '.join(missing)}, by which epochs are compared")
     said = {"data": vars(info), "valid_metric": task.metric, "higher_is_better": task.higher_is_better}
     try:
         fault = fault_in({**outline(config), **said, "status": "failed", "reason": "none yet", "metrics": {}})

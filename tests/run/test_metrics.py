@@ -83,7 +83,8 @@ def test_an_error_before_training_leaves_nothing(toys: Toys, monkeypatch: pytest
         ({"info": None}, "info must be a DataInfo, got a NoneType"),
         ({"info": DataInfo("toy", "real", notes={"best": [1.0]})}, "its record has an object for 'data'"),  # type: ignore[dict-item]
         ({"info": DataInfo("toy", "real", notes={"best": torch.ones(1)})}, "its record "),  # type: ignore[dict-item]
-        ({"info": DataInfo("toy", None)}, "its record "),  # type: ignore[arg-type]
+        ({"info": DataInfo("toy", None)}, "the kind of its data must be 'real' or 'stand-in', got None"),  # type: ignore[arg-type]
+        ({"info": DataInfo("toy", "fake")}, "the kind of its data must be 'real' or 'stand-in', got 'fake'"),
         ({"higher_is_better": "yes"}, "its record "),
         ({"metric": 3}, "its record "),
     ],
@@ -103,4 +104,31 @@ def test_what_no_record_can_hold_is_refused_before_training(
     with pytest.raises(ConfigError) as refused:
         execute(toys.config())
     assert str(refused.value).startswith(f"task 'toy': {told}")
+    assert toys.files() == []
+
+
+@pytest.mark.parametrize(
+    ("lacks", "told"),
+    [
+        ("metric", "task 'toy' has no metric, by which epochs are compared"),
+        ("model_options", "model_options of task 'toy' cannot be made: TypeError: 'NoneType' object is not iterable"),
+    ],
+)
+def test_what_a_task_lacks_is_told_of_the_task(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, lacks: str, told: str
+) -> None:
+    build = executing.build_task
+
+    def built(config: Config) -> Task:
+        task = build(config)
+        if lacks == "metric":
+            monkeypatch.delattr(type(task), "metric")
+        else:
+            monkeypatch.setattr(task, "model_options", lambda: None)
+        return task
+
+    monkeypatch.setattr(executing, "build_task", built)
+    with pytest.raises(ConfigError) as refused:
+        execute(toys.config())
+    assert str(refused.value) == told
     assert toys.files() == []
