@@ -28,7 +28,8 @@ def first_tensor(output: Any, owner: str) -> Tensor:
     first = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(first, Tensor):
         named = [name for name, value in fields_of(output).items() if isinstance(value, Tensor)]
-        raise PointError(f"{owner}: its module returns {type(output).__name__}{_listed(named)}, not a tensor")
+        begins = "" if first is output else f" that begins with {type(first).__name__}"
+        raise PointError(f"{owner}: its module returns {type(output).__name__}{begins}{_listed(named)}, not a tensor")
     return _checked(first, owner)
 
 
