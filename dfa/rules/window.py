@@ -96,8 +96,8 @@ class Window(Rule):
         self._added.check()
         if missing := [name for _, learning in self._groups for name in learning if name not in self._ever]:
             raise PointError(
-                f"feedback point(s) never reached by a forward pass: {', '.join(missing)}; those inside torch.compile are"
-                " not seen, and rule 'window' needs them outside of it"
+                f"feedback point(s) never reached by a forward pass: {', '.join(missing)}; those inside torch.compile"
+                " are not seen, and rule 'window' needs them outside of it"
             )
         check_differentiable(loss)
         loss.backward()
