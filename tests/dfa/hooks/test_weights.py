@@ -126,6 +126,18 @@ LINEAR: dict[str, tuple[Callable[[Model, Tensor], Tensor], Callable[[Tensor, Ten
         lambda self, hidden: hidden @ (self.upper.weight + self.table[:3]).t(),
         lambda upper, table: upper + table[:3],
     ),
+    "by a Fourier transform": (
+        lambda self, hidden: hidden @ torch.fft.fft(self.upper.weight).real.t(),
+        lambda upper, table: torch.fft.fft(upper).real,
+    ),
+    "between itself and zero": (
+        lambda self, hidden: hidden @ self.upper.weight.lerp(torch.zeros_like(MASK), 0.25).t(),
+        lambda upper, table: 0.75 * upper,
+    ),
+    "beside a product": (
+        lambda self, hidden: hidden @ torch.addcmul(self.upper.weight, torch.zeros_like(MASK), MASK).t(),
+        lambda upper, table: upper,
+    ),
 }
 
 
