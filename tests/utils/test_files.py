@@ -29,6 +29,21 @@ def test_success_replaces_the_old_file_and_makes_missing_folders(tmp_path: Path)
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_a_file_is_on_disk_before_it_replaces_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "table.md"
+    target.write_text("old")
+    flushed: list[tuple[int, str]] = []
+    flush = os.fsync
+
+    def noted(handle: int) -> None:
+        flushed.append((os.fstat(handle).st_ino, target.read_text()))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(target, "new")
+    assert flushed == [(target.stat().st_ino, "old")]
+
+
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
