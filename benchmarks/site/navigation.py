@@ -5,7 +5,7 @@ from pathlib import Path
 
 Navigation = list[dict[str, object]]
 
-_GUIDE = ("getting_started", "library", "suite", "sweeps", "several_devices", "integrations", "compatibility",
+_GUIDE = ("getting_started", "library", "refused", "suite", "sweeps", "several_devices", "integrations", "compatibility",
           "performance", "records")  # fmt: skip
 _EXTEND = ("extending", "rules", "tables")
 _ABOUT = ("architecture",)
