@@ -1,5 +1,6 @@
 """Keeping torch.compile away from code that it must not trace."""
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
@@ -24,6 +25,13 @@ def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
         return cast(Callable[P, T], torch.compiler.disable(function))(*args, **kwargs)
 
     return run
+
+
+def older_graph() -> str:
+    """Say, once torch.compile has been used, how hooks are missed: it runs a graph made for a model without them."""
+    if "torch._dynamo" not in sys.modules:
+        return ""
+    return "; or torch.compile has run a graph made before the rule, also of a model alike: torch.compiler.reset()"
 
 
 def enter_uncompiled(stack: ExitStack, name: str) -> None:

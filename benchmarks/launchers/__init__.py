@@ -27,8 +27,9 @@ def launch(configs: Sequence[Config], settings: Mapping[str, Any], shown: bool =
     Raises:
         ConfigError: an unknown launcher, an option it does not have, a package or a cluster that is not there.
     """
-    report = Report(configs, shown)
-    make_launcher(settings).carry_out(configs, report)
+    launcher = make_launcher(settings)
+    report = Report(configs, shown, launcher.width(configs[0].run.device) if configs else 1)
+    launcher.carry_out(configs, report)
     return report.problems
 
 

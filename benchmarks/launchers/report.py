@@ -45,15 +45,17 @@ class Report:
     Args:
         configs: the runs to come.
         shown: False prints nothing.
+        workers: how many runs are carried out at once.
     """
 
-    def __init__(self, configs: Sequence[Config], shown: bool = True) -> None:
+    def __init__(self, configs: Sequence[Config], shown: bool = True, workers: int = 1) -> None:
         self.problems: list[Problem] = []
         self._total = len(configs)
         self._names = run_names(configs)
         self._to_carry_out = {identity(config) for config in configs if not _is_recorded(config)}
         self._carried_out: set[str] = set()
         self._shown = shown
+        self._workers = min(workers, len(self._to_carry_out))
         self._finished = 0
         self._began = time.monotonic()
 
@@ -81,13 +83,16 @@ class Report:
         return True
 
     def _time_left(self) -> str:
-        """Estimate the time left from the runs that were not recorded before; "" before the first of them has ended."""
+        """Estimate the time left from the runs that were not recorded before; "" before the first of them has ended.
+
+        The runs under way are taken to be half done.
+        """
         if not self._carried_out:
             return ""
-        elapsed = time.monotonic() - self._began
-        done = len(self._carried_out)
-        left = elapsed / done * (len(self._to_carry_out) - done)
-        return f", {duration(left)} left"
+        elapsed, runs = time.monotonic() - self._began, len(self._to_carry_out)
+        waiting = runs - len(self._carried_out)
+        done = len(self._carried_out) + min(waiting, self._workers - 1) / 2
+        return f", {duration(elapsed / done * (runs - done) if waiting else 0.0)} left"
 
 
 def _is_recorded(config: Config) -> bool:

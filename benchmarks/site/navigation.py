@@ -5,8 +5,8 @@ from pathlib import Path
 
 Navigation = list[dict[str, object]]
 
-_GUIDE = ("getting_started", "library", "refused", "suite", "sweeps", "several_devices", "integrations", "compatibility",
-          "performance", "records")  # fmt: skip
+_GUIDE = ("getting_started", "library", "refused", "suite", "sweeps", "several_devices", "integrations",
+          "compatibility", "performance", "records")  # fmt: skip
 _EXTEND = ("extending", "rules", "tables")
 _ABOUT = ("architecture",)
 _ELSEWHERE = ("results", "is_dfa_any_good")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.base.scaling import factors_of, scale_among
+from dfa.compiling import older_graph
 from dfa.errors import FeedbackError, PointError
 from dfa.feedback.codecs import parse_codec
 from dfa.hooks.model import FeedbackHooks
@@ -238,7 +239,7 @@ class DirectRule(Rule):
                 "no forward pass with an error tensor was recorded since the last backward, or none in use: make the"
                 " rule before the model is called, go backward once for each pass, and from a loss of the same model;"
                 " where a model computes the loss itself, the error is to be taken at one of its modules"
-                f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)})"
+                f" (error_at: {', '.join(name or 'model output' for name in self.hooks.error_names)}){older_graph()}"
             )
         self.hooks.check_all_reached()
         for record in records:

@@ -47,9 +47,9 @@ def _factors(node: Any) -> Iterator[Tensor | None]:
         below = [] if node is None else [before for before, _ in node.next_functions if before is not None]
         kind = type(node).__name__
         factor = node._saved_other if kind == "MulBackward0" and node.next_functions[1][0] is None else None
-        is_number = isinstance(factor, Tensor) and factor.ndim == 0 and factor.dtype == torch.float32
-        if is_number and (not reduced or _is_scalers(factor)):
-            yield factor
+        number = factor if isinstance(factor, Tensor) and factor.ndim == 0 and factor.dtype == torch.float32 else None
+        if number is not None and (not reduced or _is_scalers(number)):
+            yield number
         elif kind in _SUMS or (kind in _MULTIPLES and len(below) == 1):
             waiting += [(before, reduced) for before in below]
         elif kind.startswith(_REDUCTIONS):

@@ -5,6 +5,7 @@ from weakref import WeakSet
 
 from torch import nn
 
+from dfa.compiling import older_graph
 from dfa.errors import PointError
 from dfa.patterns import find_modules
 
@@ -69,7 +70,7 @@ class Cuts:
                 been taken out of the model.
         """
         if missing := [name for name, reached in self.reached.items() if not reached]:
-            raise PointError(f"{self._kind} never reached by a forward pass: {', '.join(missing)}")
+            raise PointError(f"{self._kind} never reached by a forward pass: {', '.join(missing)}{older_graph()}")
         left_out = [name for name in self._names if name in self._left_out or not self._ran[name]]
         self._ran, self._left_out = dict.fromkeys(self._names, False), {}
         if left_out and (gone := self._gone(left_out)):

@@ -186,6 +186,7 @@ def test_a_batch_without_rows(name: str, mlp: nn.Sequential, batch: Batch) -> No
 
 def test_scaled_loss_of_a_compiled_model_is_refused(mlp: nn.Sequential, batch: Batch) -> None:
     scaler = torch.amp.GradScaler("cpu")
+    torch.compiler.reset()  # or the graph of a model alike, without hooks, might run
     compiled = torch.compile(mlp, backend="aot_eager")
     rule = dfa.DirectRandomTargetProjection(mlp, ["1", "3"])
     with pytest.raises(dfa.PointError, match="GradScaler"):

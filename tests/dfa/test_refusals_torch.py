@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -211,6 +212,21 @@ def test_model_compiled_and_run_before_the_rule_was_made(name: str, mlp: nn.Sequ
     rule.close()
 
 
+@pytest.mark.parametrize("name", ["dfa", "shallow", "window"])
+def test_a_graph_of_a_model_alike_without_hooks_is_told(name: str, mlp: nn.Sequential, batch: Batch) -> None:
+    """As in a loop over rules that compares them with a model that has none."""
+    twin = copy.deepcopy(mlp)
+    torch.compiler.reset()
+    cross_entropy(torch.compile(twin, backend="aot_eager")(batch[0]), batch[1]).backward()
+    compiled = torch.compile(mlp, backend="aot_eager")
+    with dfa.RULES.build(name, mlp, ["1", "3"]) as rule:
+        with pytest.raises(dfa.PointError, match=r"torch\.compiler\.reset\(\)$"):
+            rule.backward(cross_entropy(compiled(batch[0]), batch[1]))
+        torch.compiler.reset()
+        if name != "window":
+            rule.backward(cross_entropy(compiled(batch[0]), batch[1]))
+
+
 GROUP_NORM_ABOVE_A_POINT = """
 import torch, dfa
 from torch import nn
@@ -261,7 +277,7 @@ def test_a_scripted_module_that_takes_no_hook_is_refused_and_leaves_the_model_as
 ) -> None:
     scripted = copy.deepcopy(mlp)
     scripted[3] = torch.jit.script(scripted[3])
-    arguments = {"points": ["1"], where: {"points": ["1", "3"]}.get(where, "3")}
+    arguments: dict[str, Any] = {"points": ["1"], where: ["1", "3"] if where == "points" else "3"}
     with pytest.raises(dfa.PointError, match=r"'3' is scripted \(torch\.jit\.script\)"):
         dfa.DirectFeedbackAlignment(scripted, **arguments)
     assert_same(exact(scripted, batch), exact(mlp, batch), 0.0)
@@ -269,12 +285,14 @@ def test_a_scripted_module_that_takes_no_hook_is_refused_and_leaves_the_model_as
         pass
 
 
-def test_hooks_that_cannot_all_be_put_are_taken_off_again(mlp: nn.Sequential, batch: Batch) -> None:
+def test_hooks_that_cannot_all_be_put_are_taken_off_again(
+    mlp: nn.Sequential, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no hook here")
 
     expected = exact(mlp, batch)
-    mlp[3].register_forward_hook = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(mlp[3], "register_forward_hook", refuse)
     with pytest.raises(RuntimeError, match="no hook here"):
         dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     assert_same(exact(mlp, batch), expected, 0.0)

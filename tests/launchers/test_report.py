@@ -1,8 +1,11 @@
 """Names of runs in the lines of a sweep."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.config import Config, compose_config, resolve
+from benchmarks.launchers import report as reporting
 from benchmarks.launchers.names import run_names
 from benchmarks.launchers.report import Report, describe
 
@@ -50,3 +53,16 @@ def test_a_run_that_a_sweep_names_twice_counts_once_for_the_time_left(capsys: py
     for _ in range(2):
         report.take(config, {"error": "no"})
     assert [", 0 s left]" in line for line in capsys.readouterr().out.splitlines()] == [True, True]
+
+
+def test_runs_under_way_count_half_for_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [composed("model=gcn", f"seed={seed}") for seed in range(4)]
+    clock = iter([0.0, 60.0, 60.0, 120.0, 120.0])
+    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    report = Report(configs, workers=2)
+    for config in configs:
+        report.take(config, {"error": "no"})
+    lines = [line.partition("]")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["[1/4, 1 min 40 s left", "[2/4, 36 s left", "[3/4, 17 s left", "[4/4, 0 s left"]
