@@ -81,7 +81,7 @@ site: $(SITE_VENV)/.installed  ## pages to browse, in site/index.html: documents
 	$(SITE_VENV)/bin/python -m benchmarks site
 
 test-site: site  ## the pages in a browser (Chromium, where there is one)
-	$(SITE_VENV)/bin/python -m pytest -n 2 --dist loadfile --confcutdir tests/site tests/site/test_build.py tests/site/test_browser.py
+	$(SITE_VENV)/bin/python -m pytest -n 2 --dist worksteal --confcutdir tests/site tests/site/test_build.py tests/site/test_browser.py
 
 $(SITE_VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SITE_VENV)
