@@ -55,7 +55,7 @@ class Report:
         self._to_carry_out = {identity(config) for config in configs if not _is_recorded(config)}
         self._carried_out: set[str] = set()
         self._shown = shown
-        self._workers = min(workers, len(self._to_carry_out))
+        self._workers = workers
         self._finished = 0
         self._began = time.monotonic()
 

@@ -71,10 +71,10 @@ def check_recordable(config: Config, task: Task) -> None:
         raise ConfigError(f"task '{config.task.name}': info must be a DataInfo, got a {type(info).__name__}")
     if info.kind not in KINDS:
         raise ConfigError(
-            f"task '{config.task.name}': the kind of its data must be 'real' or 'stand-in', got {info.kind!r}"
+            f"task '{config.task.name}': the kind of its data must be one of {', '.join(KINDS)}, got {info.kind!r}"
         )
-    if missing := [name for name in ("metric", "higher_is_better") if not hasattr(task, name)]:
-        raise ConfigError(f"task '{config.task.name}' has no {' and no '.join(missing)}, by which epochs are compared")
+    if not hasattr(task, "metric"):
+        raise ConfigError(f"task '{config.task.name}' has no metric, by which epochs are compared")
     said = {"data": vars(info), "valid_metric": task.metric, "higher_is_better": task.higher_is_better}
     try:
         fault = fault_in({**outline(config), **said, "status": "failed", "reason": "none yet", "metrics": {}})

@@ -63,7 +63,8 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
             beside = [_paper(entry, reduced) for entry in ours if entry.metric == metric]
             compared = metric not in spec.added_metrics and any(number is not None for number in beside)
             groups.append(Group(" ".join(parts), _heads(spec, entries[0].scale, bool(ours), compared)))
-            values = _Values(spec, compared, _is_papers(entries[0].scale), reduced, counted, tagged)
+            judged = compared and _is_papers(entries[0].scale)
+            values = _Values(spec, compared, judged, reduced, counted, tagged)
             shows[column, metric] = values if ours else values.quoted
     body = []
     for row in rows:
@@ -146,7 +147,7 @@ class _Values:
 
     def __call__(self, entry: Entry | None) -> list[str]:
         if entry is None:
-            return [BLANK] * (1 + self.compared + 2 * (self.compared and self.judged))
+            return [BLANK] * (1 + self.compared + 2 * self.judged)
         digits = self.spec.metrics[entry.metric].decimals
         ours = _ours(entry, digits)
         if self.counted and entry.n and entry.status == "done":

@@ -1,5 +1,6 @@
 """What a task's evaluation gives: numbers, or a refusal that leaves nothing behind."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,22 @@ def test_single_numbers_become_plain_ones(toys: Toys, monkeypatch: pytest.Monkey
     assert found == {"accuracy": float(value)} and type(found["accuracy"]) in (int, float, bool)
 
 
+def _refusal(toys: Toys, monkeypatch: pytest.MonkeyPatch, change: Callable[[Task], object]) -> str:
+    """Run a task that has been changed once it was made; return why the run was refused, which leaves no file."""
+    build = executing.build_task
+
+    def built(config: Config) -> Task:
+        task = build(config)
+        change(task)
+        return task
+
+    monkeypatch.setattr(executing, "build_task", built)
+    with pytest.raises(ConfigError) as refused:
+        execute(toys.config())
+    assert toys.files() == []
+    return str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("metrics", "told"),
     [
@@ -47,18 +64,8 @@ def test_single_numbers_become_plain_ones(toys: Toys, monkeypatch: pytest.Monkey
 def test_what_is_no_number_ends_the_run_without_a_trace(
     toys: Toys, monkeypatch: pytest.MonkeyPatch, metrics: object, told: str
 ) -> None:
-    build = executing.build_task
-
-    def built(config: Config) -> Task:
-        task = build(config)
-        _gives(task, monkeypatch, metrics)
-        return task
-
-    monkeypatch.setattr(executing, "build_task", built)
-    with pytest.raises(ConfigError) as refused:
-        execute(toys.config())
-    assert str(refused.value) == f"task 'toy': evaluate must give {told}"
-    assert toys.files() == []
+    told_of = _refusal(toys, monkeypatch, lambda task: _gives(task, monkeypatch, metrics))
+    assert told_of == f"task 'toy': evaluate must give {told}"
 
 
 def test_an_epoch_that_cannot_be_counted_is_told_and_leaves_nothing(toys: Toys) -> None:
@@ -83,8 +90,8 @@ def test_an_error_before_training_leaves_nothing(toys: Toys, monkeypatch: pytest
         ({"info": None}, "info must be a DataInfo, got a NoneType"),
         ({"info": DataInfo("toy", "real", notes={"best": [1.0]})}, "its record has an object for 'data'"),  # type: ignore[dict-item]
         ({"info": DataInfo("toy", "real", notes={"best": torch.ones(1)})}, "its record "),  # type: ignore[dict-item]
-        ({"info": DataInfo("toy", None)}, "the kind of its data must be 'real' or 'stand-in', got None"),  # type: ignore[arg-type]
-        ({"info": DataInfo("toy", "fake")}, "the kind of its data must be 'real' or 'stand-in', got 'fake'"),
+        ({"info": DataInfo("toy", None)}, "the kind of its data must be one of real, stand-in, got None"),  # type: ignore[arg-type]
+        ({"info": DataInfo("toy", "fake")}, "the kind of its data must be one of real, stand-in, got 'fake'"),
         ({"higher_is_better": "yes"}, "its record "),
         ({"metric": 3}, "its record "),
     ],
@@ -92,43 +99,18 @@ def test_an_error_before_training_leaves_nothing(toys: Toys, monkeypatch: pytest
 def test_what_no_record_can_hold_is_refused_before_training(
     toys: Toys, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], told: str
 ) -> None:
-    build = executing.build_task
-
-    def built(config: Config) -> Task:
-        task = build(config)
+    def change(task: Task) -> None:
         for name, value in said.items():
             monkeypatch.setattr(task, name, value)
-        return task
 
-    monkeypatch.setattr(executing, "build_task", built)
-    with pytest.raises(ConfigError) as refused:
-        execute(toys.config())
-    assert str(refused.value).startswith(f"task 'toy': {told}")
-    assert toys.files() == []
+    assert _refusal(toys, monkeypatch, change).startswith(f"task 'toy': {told}")
 
 
-@pytest.mark.parametrize(
-    ("lacks", "told"),
-    [
-        ("metric", "task 'toy' has no metric, by which epochs are compared"),
-        ("model_options", "model_options of task 'toy' cannot be made: TypeError: 'NoneType' object is not iterable"),
-    ],
-)
-def test_what_a_task_lacks_is_told_of_the_task(
-    toys: Toys, monkeypatch: pytest.MonkeyPatch, lacks: str, told: str
-) -> None:
-    build = executing.build_task
+def test_a_task_without_a_metric_is_told(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _refusal(toys, monkeypatch, lambda task: monkeypatch.delattr(type(task), "metric"))
+    assert told == "task 'toy' has no metric, by which epochs are compared"
 
-    def built(config: Config) -> Task:
-        task = build(config)
-        if lacks == "metric":
-            monkeypatch.delattr(type(task), "metric")
-        else:
-            monkeypatch.setattr(task, "model_options", lambda: None)
-        return task
 
-    monkeypatch.setattr(executing, "build_task", built)
-    with pytest.raises(ConfigError) as refused:
-        execute(toys.config())
-    assert str(refused.value) == told
-    assert toys.files() == []
+def test_options_for_models_that_are_none_are_told_of_the_task(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _refusal(toys, monkeypatch, lambda task: monkeypatch.setattr(task, "model_options", lambda: None))
+    assert told == "model_options of task 'toy' cannot be made: TypeError: 'NoneType' object is not iterable"
