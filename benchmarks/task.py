@@ -68,7 +68,7 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Compute metrics on "valid" or "test"; the runner has set evaluation mode and disabled gradients.
 
-        A task adds `constant_predictions` to its metrics, so that a model that has died is told.
+        A task adds `constant_predictions` to its metrics, so that a model that has died is seen.
         """
 
     def alignment_loss(self, model: nn.Module) -> Tensor:

@@ -12,13 +12,12 @@ from dfa.base.rule import Rule
 from dfa.errors import PointError
 from dfa.feedback.matrices import as_rows
 from dfa.precision import at_least_single
-from dfa.rules.calibrate import Calibrated
 
 NEGLIGIBLE = 1e-8
 """Components at most this large count as zero (Launay et al., 2020)."""
 
 PIECE_ENTRIES = 1 << 20
-"""Activations are compared in pieces of so many entries."""
+"""Entries that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,22 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
     before and await their backward are kept.
 
     Args:
-        rule: a direct rule, hooked on its model. Of `calibrate` the other rule is measured.
+        rule: a direct rule, hooked on its model. For `calibrate`, its inner rule is measured.
         loss: runs the model and returns the loss.
 
     Raises:
-        PointError: the loss does not depend on the error tensor or on a point, or the rule is none that sends an error
-            to points; or one of the arguments is something else.
+        PointError: the loss does not depend on an error tensor or a point, the rule is not a direct one, or an argument
+            has the wrong type.
     """
     if not (isinstance(rule, Rule) and callable(loss)):
         raise PointError("measure_alignment takes a rule, and a function that runs the model and returns the loss")
-    if isinstance(rule, Calibrated):
-        rule = rule.inner
+    rule = rule.unwrapped
     if not isinstance(rule, DirectRule):
         raise PointError(
             f"rule '{rule.name}' has no signals to compare with backpropagation's: only direct rules send the error to"
             " their points"
         )
-    # A compiled graph hands out activations that its own later part does not hang on, so it is run uncompiled here.
+    # A compiled graph returns activations that its later part does not depend on, so it is run uncompiled here.
     uncompiled = torch.compiler.set_stance("force_eager")
     with rule.hooks.switched("observe"), torch.enable_grad(), uncompiled:
         value = loss()

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function that torch.compile is to leave out of its graphs.
 
-    Does as `torch.compiler.disable`, which takes seconds to import the compiler, at the first call instead of at once.
+    Like `torch.compiler.disable`, but it imports the compiler, which takes seconds, at the first call, not before.
     """
 
     @wraps(function)
@@ -27,11 +27,22 @@ def run_eagerly(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def hidden(value: T) -> Callable[[], T]:
+    """Put a value behind a function.
+
+    torch.compile traces the hooks of a model, and must not meet the model that it compiles in what they read.
+    """
+    return lambda: value
+
+
 def older_graph() -> str:
     """Say, once torch.compile has been used, how hooks are missed: it runs a graph made for a model without them."""
     if "torch._dynamo" not in sys.modules:
         return ""
-    return "; or torch.compile has run a graph made before the rule, also of a model alike: torch.compiler.reset()"
+    return (
+        "; or torch.compile has reused a graph that it compiled before the rule was made, perhaps for an identical"
+        " model: call torch.compiler.reset()"
+    )
 
 
 def enter_uncompiled(stack: ExitStack, name: str) -> None:

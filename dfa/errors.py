@@ -11,3 +11,8 @@ class FeedbackError(ValueError):
 
 class PipelineError(RuntimeError):
     """A stage of a pipeline that has no answer from another one."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

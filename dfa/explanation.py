@@ -12,7 +12,6 @@ from dfa.base.rule import Rule
 from dfa.base.sequential import SequentialRule
 from dfa.hooks.graphs import leaves_below
 from dfa.patterns import inner_model
-from dfa.rules.calibrate import Calibrated
 
 TRUE_ERROR = "true error"
 THROUGH_FEEDBACK_WEIGHTS = "error through feedback weights"
@@ -45,15 +44,14 @@ def explain(rule: Rule, loss: Callable[[], Tensor]) -> Explanation:
     for running statistics and random numbers.
 
     Args:
-        rule: on its model. Of `calibrate` the other rule is explained, since in exact batches all is the true error.
+        rule: on its model. For `calibrate`, its inner rule is explained, since in exact batches all is the true error.
         loss: runs the model and returns the loss.
 
     Raises:
         PointError: as in any forward pass.
     """
-    no_batch: AbstractContextManager[None] = nullcontext()
-    if isinstance(rule, Calibrated):
-        no_batch, rule = rule.paused(), rule.inner
+    no_batch: AbstractContextManager[None] = nullcontext() if rule.unwrapped is rule else rule.paused()
+    rule = rule.unwrapped
     sequential = isinstance(rule, SequentialRule)
     uncompiled = torch.compiler.set_stance("force_eager")
     with no_batch, rule.hooks.switched("off" if sequential else "describe"), torch.enable_grad(), uncompiled:

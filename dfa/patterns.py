@@ -32,28 +32,23 @@ def _match_parts(name: list[str], pattern: list[str]) -> bool:
     return bool(name) and fnmatchcase(name[0], pattern[0]) and _match_parts(name[1:], pattern[1:])
 
 
-def checked_names(option: str, patterns: str | Sequence[str]) -> list[str]:
-    """Return the name patterns that an option gives, as a list.
-
-    Raises:
-        PointError: it gives something else, or an empty name.
-    """
-    names = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [""]
-    if not all(isinstance(name, str) and name for name in names):
-        raise PointError(f"{option} must be a name pattern or several, none of them empty, got {patterns!r}")
-    return names
-
-
-def listed(patterns: Any) -> list[str]:
+def pattern_list(patterns: Any, option: str = "") -> list[str]:
     """Return name patterns, one or several, as a list.
 
+    Args:
+        patterns: as the user gives them.
+        option: that they are given by, where the empty pattern, which names the model itself, is none of its values.
+
     Raises:
-        PointError: one is no text, or they come from an iterator, which could not be read a second time.
+        PointError: one is no text, or empty and must not be; or they come from an iterator, which could not be read a
+            second time.
     """
     if isinstance(patterns, Iterator):
         raise PointError(f"name modules in a list or tuple of patterns, not in a {type(patterns).__name__}")
     several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
     given = list(patterns) if several else [patterns]
+    if option and not all(isinstance(pattern, str) and pattern for pattern in given):
+        raise PointError(f"{option} must be a name pattern or several, none of them empty, got {patterns!r}")
     if strange := [pattern for pattern in given if not isinstance(pattern, str)]:
         raise PointError(f"modules are named by patterns, such as 'blocks.*', got a {type(strange[0]).__name__}")
     return given
@@ -66,9 +61,9 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
 
     Raises:
         PointError: a pattern fits no module; the message names it and lists candidates. Of a module with several names
-            only the first one counts. Or see `listed`.
+            only the first one counts. Or see `pattern_list`.
     """
-    given = listed(patterns)
+    given = pattern_list(patterns)
     modules = dict(inner_model(model).named_modules())
     modules[""] = _without_ddp(model)  # with what compiles it, so that its output is met outside the compiled region
     found: dict[str, nn.Module] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config import Config, identity
-from benchmarks.launchers.names import run_name, run_names
+from benchmarks.run.names import run_name, run_names
 from benchmarks.run.record_schema import DAMAGED, Record, predicts_constant
 from benchmarks.run.records import RunFolder
 from benchmarks.utils.text import duration, run_title

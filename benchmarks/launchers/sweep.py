@@ -39,7 +39,7 @@ class Sweep:
     def carry_out(self, composed: Sequence[DictConfig]) -> list[float | None]:
         """Run what is composed and print the outcomes; errors are kept for the end, so that the sweep goes on.
 
-        Nothing is run where a configuration or the launcher cannot be meant, which is seen before the first run.
+        Nothing is run where a configuration or the launcher is invalid, which is seen before the first run.
 
         Returns:
             The best validation metric of each run, None where there is none.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.task import Task
-from dfa import Calibrated, DirectRule, PointAlignment, Rule, measure_alignment
+from dfa import DirectRule, PointAlignment, Rule, measure_alignment
 
 
 def alignment_metrics(task: Task, model: nn.Module, rule: Rule) -> dict[str, float]:
@@ -16,7 +16,7 @@ def alignment_metrics(task: Task, model: nn.Module, rule: Rule) -> dict[str, flo
     In training mode, with the same dropout masks for both signals. Random numbers to come and running statistics are
     those of a run that measures nothing.
     """
-    rule = rule.inner if isinstance(rule, Calibrated) else rule
+    rule = rule.unwrapped
     measured = type(task).alignment_loss is not Task.alignment_loss
     if not (measured and isinstance(rule, DirectRule) and rule.hooks.points):
         return {}

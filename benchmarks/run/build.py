@@ -19,10 +19,16 @@ from benchmarks.run.records import RunFolder
 from benchmarks.task import Task
 from benchmarks.utils.machine import out_of_memory
 from benchmarks.utils.paths import FAMILIES
+from benchmarks.utils.text import first_line
 from benchmarks.utils.traces import own_place
 from benchmarks.utils.values import check_known
 from dfa import RULES, FeedbackError, PointError, Rule
 from dfa.registry import OptionError, UnknownNameError
+
+MISFITS = (UnknownNameError, OptionError, PointError, FeedbackError)
+"""What the library and the registries raise when names, options or points do not fit together."""
+WHOLE_EPOCH = "epoch"
+"""Value of a rule's option that stands for the batches of an epoch."""
 
 
 def restore(config: Config, folder: RunFolder | None = None, which: str | None = None) -> tuple[Task, nn.Module]:
@@ -50,14 +56,6 @@ def restore(config: Config, folder: RunFolder | None = None, which: str | None =
         raise ResultsError(f"the weights in {weights} do not fit the run's model: {error}") from None
     task.to(device)
     return task, model.to(device).eval()
-
-
-UNUSABLE = (UnknownNameError, OptionError, PointError, FeedbackError)
-"""What the library and the registries raise when names, options or points do not fit together."""
-
-
-WHOLE_EPOCH = "epoch"
-"""Value of a rule's option that stands for the batches of an epoch."""
 
 
 def load_components(config: Config) -> None:
@@ -142,7 +140,7 @@ def _usable(name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"device '{name}' is not usable here: {reason}") from None
 
 
@@ -195,12 +193,12 @@ def build_rule(config: Config, model: nn.Module, epoch: int = 1) -> Rule:
 
 @contextmanager
 def building(what: str) -> Iterator[None]:
-    """Whatever goes wrong in making a part from the configuration is told in one line."""
+    """Report whatever goes wrong in making a part from the configuration in one line."""
     try:
         yield
     except SuiteError:
         raise
-    except UNUSABLE as error:
+    except MISFITS as error:
         raise ConfigError(str(error)) from None
     except Exception as error:
         if out_of_memory(error):

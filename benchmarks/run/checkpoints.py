@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.errors import ResultsError
 from benchmarks.utils.machine import out_of_memory
+from benchmarks.utils.text import first_line
 
 State = dict[str, Any]
 
@@ -40,7 +41,7 @@ def newest_fitting(paths: Sequence[Path], take_up: Callable[[State], None]) -> t
             take_up(state)
         except Exception as error:
             _unless_out_of_memory(error)
-            faults.append(f"checkpoint '{path}' does not fit its run ({_first_line(error)})")
+            faults.append(f"checkpoint '{path}' does not fit its run ({type(error).__name__}: {first_line(error)})")
             continue
         if faults:
             print(f"warning: {faults[0]}; going on from the one before it", file=sys.stderr, flush=True)
@@ -67,11 +68,6 @@ def _read(path: Path) -> State:
 def _unless_out_of_memory(error: Exception) -> None:
     if out_of_memory(error):
         raise error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
 def random_state(device: torch.device) -> State:

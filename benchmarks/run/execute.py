@@ -50,7 +50,7 @@ def execute(config: Config, wait: bool = True) -> Record:
     processes = join(config.run.device).in_stages(config.run.stages)
     config = processes.own_config(config)
     folder = processes.own_folder(config)
-    # A plug-in that has become unusable, or a device that cannot be meant, is told, whatever is recorded.
+    # A plug-in that has become unusable, or an invalid device, is reported, whatever is recorded.
     load_components(config)
     named_device(config.run.device)
     if (record := processes.from_first(lambda: _kept(folder, config))) is not None:

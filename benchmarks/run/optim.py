@@ -40,7 +40,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     try:
         known = OPTIMIZERS.options(config.name)
         if elsewhere := sorted(_NO_OPTIONS & options.keys()):
-            raise OptionError(f"optimizer '{config.name}': '{elsewhere[0]}' is none of its options")
+            raise OptionError(f"optimizer '{config.name}': '{elsewhere[0]}' is set elsewhere, not among its options")
         if known is not None and "fused" in known and "foreach" not in options:
             options.setdefault("fused", True)
         groups = _parameter_groups(config, model)

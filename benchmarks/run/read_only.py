@@ -13,7 +13,7 @@ from benchmarks.run.records import RunFolder
 
 
 class ReadOnlyRunFolder(RunFolder):
-    """A run's folder for a process that must not write to it: every writing method does nothing."""
+    """A run's folder for a process that must not write to it: what every process calls to write does nothing."""
 
     @contextmanager
     def locked(self, wait: bool = True) -> Iterator[None]:

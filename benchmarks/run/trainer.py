@@ -17,6 +17,7 @@ from benchmarks.run.distributed import Processes
 from benchmarks.run.history import Row, is_row
 from benchmarks.run.inputs import Inputs
 from benchmarks.run.metrics import checked_metrics
+from benchmarks.run.names import run_name
 from benchmarks.run.optim import after_evaluation, after_step, make_optimizer, make_schedule
 from benchmarks.run.position import Position
 from benchmarks.run.records import RunFolder
@@ -25,7 +26,6 @@ from benchmarks.task import Task
 from benchmarks.utils.machine import release_freed_memory
 from benchmarks.utils.progress import Progress
 from benchmarks.utils.signals import Interrupted, deferred, received
-from benchmarks.utils.text import run_title
 from dfa import Rule
 
 
@@ -76,7 +76,7 @@ class Trainer:
         self._resume()
         self.processes.broadcast_model(self.model)
         trainer = self.config.trainer
-        with deferred(), Progress(self._planned_steps(), self._title(), self.config.run.progress) as progress:
+        with deferred(), Progress(self._planned_steps(), run_name(self.config), self.config.run.progress) as progress:
             progress.update(self.position.step, {})
             while self.position.epoch <= trainer.epochs and not self._over():
                 self._epoch(progress)
@@ -200,10 +200,6 @@ class Trainer:
         trainer = self.config.trainer
         planned = trainer.epochs * math.ceil(self.task.steps_per_epoch() / trainer.accumulate)
         return planned if trainer.steps is None else min(planned, trainer.steps)
-
-    def _title(self) -> str:
-        config = self.config
-        return run_title(config.task.name, config.model.name, config.rule.name, config.seed)
 
     def _between_steps(self) -> None:
         """Save a checkpoint if it is time, or to stop."""

@@ -41,7 +41,7 @@ def build(target: Path) -> None:
 
     Raises:
         ConfigError: MkDocs or what its pages need is not installed.
-        ResultsError: a table or record that cannot be read, a page that MkDocs is not content with, or a target
+        ResultsError: a table or record that cannot be read, pages that MkDocs rejects, or a target
             that holds something else than a site.
     """
     if target.exists() and not (target / "sitemap.xml").exists() and (target.is_file() or any(target.iterdir())):
@@ -66,7 +66,7 @@ def build(target: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, env=quiet, check=False, capture_output=True, text=True)
     if done.returncode:
         complaints = [line for line in done.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
-        raise ResultsError(f"MkDocs is not content with the pages: {' '.join(complaints) or done.stderr.strip()}")
+        raise ResultsError(f"MkDocs rejects the pages: {' '.join(complaints) or done.stderr.strip()}")
 
 
 def write_sources(folder: Path, tables: Sequence[str]) -> None:

@@ -179,8 +179,8 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Co
         how: see `Archive`.
         configs: of its runs.
     """
-    from benchmarks.launchers.names import run_name
     from benchmarks.run.inputs import inputs_of
+    from benchmarks.run.names import run_name
     from benchmarks.run.records import RunFolder
 
     runs: dict[str, ArchivedRun] = {}

@@ -11,7 +11,7 @@ from benchmarks.errors import ConfigError, ResultsError, SuiteError
 from benchmarks.registry import FIGURES, Draw
 from benchmarks.run.build import load_figures
 from benchmarks.tables.cells import Cell, as_pairs
-from benchmarks.tables.figure_file import read_figure_file
+from benchmarks.tables.figure_file import FigureFile, read_figure_file
 from benchmarks.tables.spec import heading, load_spec
 from benchmarks.tables.table_checks import check_overrides
 from benchmarks.utils.files import atomic_path
@@ -31,28 +31,28 @@ class FigureSpec:
 
     Attributes:
         name: "figure_2".
-        title: what it shows.
-        draw: name of the function in `FIGURES`.
+        file: what `configs/figure/<name>.yaml` says.
         cells: one per panel; the row is its label.
-        cost_seconds: rough seconds of a run, per scale.
-        by_name_only: not one of `all`.
-        stand_in: whether generated data may take the place of data that are not here.
-        weights: drawn from the runs' weights, which committed records do not hold.
     """
 
     name: str
-    title: str
-    draw: str
+    file: FigureFile
     cells: tuple[Cell, ...]
-    cost_seconds: Mapping[str, float]
-    by_name_only: bool = False
-    stand_in: bool = True
-    weights: bool = False
 
     @property
     def heading(self) -> str:
         """Return the name as printed: "Figure 2", "Figure A1"."""
         return heading("Figure", self.name)
+
+    @property
+    def stand_in(self) -> bool:
+        """Return whether generated data may take the place of data that are not here."""
+        return self.file.stand_in
+
+    @property
+    def weights(self) -> bool:
+        """Return whether it is drawn from the runs' weights, which committed records do not hold."""
+        return self.file.weights
 
     def seeds(self, cell: Cell, scale: str) -> int:
         """Return the number of seeds of a panel, which shows one run."""
@@ -60,7 +60,7 @@ class FigureSpec:
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
         """Return the rough seconds of one run, for a plan."""
-        return self.cost_seconds[scale]
+        return self.file.cost_seconds[scale]
 
 
 def known_figures(folder: Path | None = None) -> list[str]:
@@ -83,8 +83,7 @@ def load_figure(name: str, folder: Path | None = None) -> FigureSpec:
     known = {item for cell in cells for item in cell.overrides}
     if strange := [item for items in file.only.values() for item in items if item not in known]:
         raise ConfigError(f"{where}only: no panel has '{strange[0]}'")
-    choices = {"by_name_only": file.by_name_only, "stand_in": file.stand_in, "weights": file.weights}
-    return FigureSpec(name, file.title, file.draw, cells, file.cost_seconds, **choices)
+    return FigureSpec(name, file, cells)
 
 
 def _panel(
@@ -112,7 +111,7 @@ def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:
     for config in configs:
         load_figures(config)  # whoever plans and runs them may be another process
     try:
-        return FIGURES[spec.draw]
+        return FIGURES[spec.file.draw]
     except UnknownNameError as error:
         raise ConfigError(f"figure file {spec.name}.yaml: draw: {error}") from None
 
@@ -136,7 +135,9 @@ def draw_figure(spec: FigureSpec, runs: Mapping[str, Config], target: Path) -> N
     figure = drawn.figure if isinstance(drawn, Illustrated) else drawn
     if not isinstance(figure, Figure):
         kind = type(figure).__name__
-        raise DrawingError(f"{spec.name} cannot be drawn: '{spec.draw}' gives {kind} instead of a matplotlib Figure")
+        raise DrawingError(
+            f"{spec.name} cannot be drawn: '{spec.file.draw}' gives {kind} instead of a matplotlib Figure"
+        )
     if isinstance(drawn, Illustrated):
         write_pictures(drawn.pictures, target.with_suffix(SUFFIX))
     try:
@@ -155,4 +156,4 @@ def _told(spec: FigureSpec, *others: type[Exception]) -> Iterator[None]:
         if isinstance(error, (SuiteError, *others)):
             raise
         reason = f"{type(error).__name__}: {printable(str(error))}"
-        raise DrawingError(f"{spec.name} cannot be drawn: '{spec.draw}' fails with {reason}") from error
+        raise DrawingError(f"{spec.name} cannot be drawn: '{spec.file.draw}' fails with {reason}") from error

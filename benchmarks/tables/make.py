@@ -7,9 +7,9 @@ from pathlib import Path
 from benchmarks.config import Config, identity
 from benchmarks.errors import ResultsError
 from benchmarks.launchers import launch
-from benchmarks.launchers.names import run_name
 from benchmarks.launchers.report import Problem
 from benchmarks.run.inputs import current_record
+from benchmarks.run.names import run_name
 from benchmarks.run.record_schema import DAMAGED
 from benchmarks.run.records import Record, RunFolder
 from benchmarks.run.wandb import copy_files
@@ -50,7 +50,7 @@ def reproduce_all(plans: Plans, dry: bool = False, force: bool = False) -> list[
             continue
         try:
             names = plan.target.file.figures if isinstance(plan.target, TableSpec) else ()
-            figures = [load_figure(name) for name in names]  # a mistake in their files is told before the work
+            figures = [load_figure(name) for name in names]  # a mistake in their files is reported before the work
             problems += reproduce(plan, force)
             for figure in figures:
                 problems += _draw_with_table(figure, plan.scale, plans.settings, plans.jobs)
@@ -73,7 +73,7 @@ def reproduce(plan: Plan, force: bool = False) -> list[Problem]:
         ResultsError: a figure that lacks runs, or a table with a metric that none of them has.
     """
     if isinstance(plan.target, FigureSpec):
-        drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is told before the work
+        drawing(plan.target, (run.config for run in plan.runs))  # a mistake in its file is reported before the work
     plan.restore()
     plan.set_aside_without_weights()
     problems = launch([run.config for run in plan.to_do], plan.runs[0].config.launcher)

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.config import SCALES
 from benchmarks.errors import ConfigError
 from benchmarks.utils.paths import config_files
-from benchmarks.utils.typed import first_line, typed
-from benchmarks.utils.values import check_known
+from benchmarks.utils.typed import omegaconf_reason, typed
+from benchmarks.utils.values import check_known, is_number
 from benchmarks.utils.yaml_files import read_yaml
 
 
@@ -228,7 +228,7 @@ def _load(path: Path) -> Any:
     try:
         return OmegaConf.create(content)
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"table file {path.name} cannot be read: {first_line(error)}") from None
+        raise ConfigError(f"table file {path.name} cannot be read: {omegaconf_reason(error)}") from None
 
 
 def matches(pattern: str, *names: str) -> bool:
@@ -238,10 +238,7 @@ def matches(pattern: str, *names: str) -> bool:
 
 def _seconds(hints: Any, where: str) -> dict[str, float]:
     """Check a mapping to seconds by hand, since OmegaConf refuses whole numbers in nested dictionaries of floats."""
-    numbers = isinstance(hints, dict) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 for value in hints.values()
-    )
-    if not numbers:
+    if not isinstance(hints, dict) or not all(is_number(value) and value >= 0 for value in hints.values()):
         raise ConfigError(f"table file {where}: must map patterns to seconds, got {hints!r}")
     return {str(pattern): float(value) for pattern, value in hints.items()}
 

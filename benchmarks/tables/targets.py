@@ -159,7 +159,7 @@ def target_names(names: Sequence[str]) -> list[str]:
 def _on_request_only(name: str) -> bool:
     """Return whether `all` leaves it out; not so a file with a mistake, which is then reported."""
     try:
-        described = load_figure(name) if name in known_figures() else read_table_file(name)
+        described = load_figure(name).file if name in known_figures() else read_table_file(name)
     except ConfigError:
         return False
     return described.by_name_only

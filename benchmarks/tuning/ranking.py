@@ -17,8 +17,8 @@ from tabulate import tabulate
 
 from benchmarks.config import compose_config, identity_of, resolve
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.launchers.names import choices
 from benchmarks.run.config_names import check_family
+from benchmarks.run.names import choices
 from benchmarks.run.record_schema import DAMAGED, Record, first_measured, predicts_constant, read_record
 from benchmarks.utils.overrides import key_of
 from benchmarks.utils.settings import varied

@@ -54,6 +54,11 @@ def name_meant(word: str, known: Collection[str]) -> str:
     return word if word in known else next((name for name in known if folded(name) == folded(word)), word)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def code_title(commit: str, changed: bool) -> str:
     """Name the code that something was made with: its commit, and whether it differed from it."""
     return f"{commit} with uncommitted changes" if changed else commit

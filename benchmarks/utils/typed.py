@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.errors import ConfigError
+from benchmarks.utils.text import first_line
 
 Schema = TypeVar("Schema")
 
@@ -24,13 +25,12 @@ def typed(schema: type[Schema], content: Any, where: str) -> Schema:
     try:
         merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {first_line(error)}") from None
+        raise ConfigError(f"{where}: {omegaconf_reason(error)}") from None
     assert isinstance(merged, schema)
     return merged
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's first line without OmegaConf's internals."""
-    lines = str(error).splitlines()
-    key = next((line.split(":", 1)[1].strip() for line in lines[1:] if "full_key" in line), "")
-    return f"{lines[0]} (at {key})" if key else lines[0]
+def omegaconf_reason(error: Exception) -> str:
+    """Return what OmegaConf's error says, and of which key, without its internals."""
+    key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines()[1:] if "full_key" in line), "")
+    return f"{first_line(error)} (at {key})" if key else first_line(error)

@@ -8,6 +8,7 @@ import yaml
 
 from benchmarks.errors import ConfigError
 from benchmarks.utils.files import read_regular
+from benchmarks.utils.text import first_line
 
 _MOST_BYTES = 2**20
 _MOST_VALUES = 100_000  # more than any configuration has; aliases can make a short file endless
@@ -43,7 +44,7 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         content = yaml.load(read_regular(path, _MOST_BYTES), _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{what} is not valid YAML: {_first_line(error)}") from None
+        raise ConfigError(f"{what} is not valid YAML: {_reason(error)}") from None
     except RecursionError:
         raise ConfigError(f"{what} is nested too deeply") from None
     except (OSError, ValueError) as error:
@@ -65,7 +66,7 @@ def _is_endless(content: Any) -> bool:
     return False
 
 
-def _first_line(error: yaml.YAMLError) -> str:
+def _reason(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return str(error).strip().splitlines()[0]
+    return first_line(error)

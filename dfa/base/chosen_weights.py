@@ -51,4 +51,4 @@ def _check_numbers(name: str, weight: nn.Parameter, rule: str, takes_complex: bo
     if not (weight.is_floating_point() or weight.is_complex()):
         raise PointError(f"'{name}' holds whole numbers, which take no feedback weights: leave it out of weights")
     if weight.is_complex() and not takes_complex:
-        raise PointError(f"rule '{rule}' is one for real weights, and '{name}' is complex")
+        raise PointError(f"rule '{rule}' takes real weights only, and '{name}' is complex")

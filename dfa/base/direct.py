@@ -21,7 +21,7 @@ from dfa.hooks.segment_recorder import SegmentRecorder
 from dfa.hooks.segment_records import SegmentedRecord
 from dfa.hooks.segments import find_segments
 from dfa.hooks.targets import error_patterns, patterns_of
-from dfa.patterns import checked_names
+from dfa.patterns import pattern_list
 from dfa.values import check_choice, check_count
 
 Memory = Literal["keep", "recompute"]
@@ -98,8 +98,7 @@ class DirectRule(Rule):
         check_choice("memory", memory, get_args(Memory))
         if segments is not None and memory != "recompute":
             raise PointError("segments are for memory='recompute'")
-        if segments is not None:
-            checked_names("segments", segments)
+        segments = None if segments is None else pattern_list(segments, "segments")
         check_count("parallel", parallel)
         if parallel > 1 and memory != "recompute":
             raise PointError(f"parallel must be 1, or above with memory='recompute'; got {parallel}")

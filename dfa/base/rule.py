@@ -37,13 +37,13 @@ class Uses:
         forward_weights: the part of the weights that the backward path knows: "none", "gains" (of normalisations),
             "signs" or "all".
         sequential: whether layers wait for the signal of the layer above.
-        waves: how often signals go from all points to their neighbours, one time after the other.
+        waves: number of sequential waves, in each of which all points send signals to their neighbours.
         bp_batches: share of the batches, from 0 to 1, trained by exact backpropagation.
         extra_forwards: work beyond the forward pass, in forward passes per batch.
         state: kept from batch to batch: "none", "fixed feedback" or "learned feedback".
 
     Raises:
-        ValueError: another word, or a number of waves below 0.
+        FeedbackError: another word, or a number of waves below 0.
     """
 
     forward_weights: ForwardWeights = "none"
@@ -110,6 +110,11 @@ class Rule(ABC):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise PointError(f"rule '{self.name}' belongs to its model and cannot be copied or pickled: close() it first")
+
+    @property
+    def unwrapped(self) -> "Rule":
+        """The rule that computes signals: this one, or the other rule that it runs."""
+        return self
 
     @property
     def uses(self) -> Uses:

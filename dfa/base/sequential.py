@@ -21,7 +21,7 @@ from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
 from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
-from dfa.patterns import checked_names, inner_model, matches
+from dfa.patterns import inner_model, matches, pattern_list
 
 _OF_A_FUNCTION = re.compile(r"(.*)_(orig|g|v)")
 _BESIDE = {"orig": ("_mask", "_u"), "g": ("_v",), "v": ("_g",)}
@@ -68,7 +68,7 @@ class SequentialRule(Rule):
         *,
         weights: Patterns = "**",
     ) -> None:
-        patterns = checked_names("weights", weights)
+        patterns = pattern_list(weights, "weights")
         self.weights, self._others = choose_weights(model, patterns, self.name, self.takes_complex)
         self._patterns = patterns
         super().__init__(model, points, error_at, silent)

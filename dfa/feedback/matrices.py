@@ -209,7 +209,7 @@ class FeedbackMatrices:
         widths: dict[str, int] = {}
         for point in points:  # a module used twice may differ in width
             widths[point.name] = max(row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
-        keys = self._keys(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
+        keys = self._draw_missing(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
         for key in set(keys.values()):
             if key in self.drawn and self.drawn[key].device != error.device:
                 self.drawn[key] = self.drawn[key].to(error.device)
@@ -237,18 +237,18 @@ class FeedbackMatrices:
         with without_autocast(error):
             return error_rows.T @ rows.to(error_rows.dtype)
 
-    def _keys(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
-        """Key of each point's matrix, which is drawn if this is the first time."""
+    def _draw_missing(self, error_name: str, height: int, widths: dict[str, int]) -> dict[str, str]:
+        """Draw matrices that have not been drawn yet; return the key of each point's."""
         if self.sharing == "shared":
             key = matrix_key(error_name, "shared")
-            self._prepare(key, height, max(widths.values()), at_least=True)
+            self._draw_once(key, height, max(widths.values()), at_least=True)
             return dict.fromkeys(widths, key)
         keys = {name: matrix_key(error_name, name) for name in widths}
         for name, key in keys.items():
-            self._prepare(key, height, widths[name])
+            self._draw_once(key, height, widths[name])
         return keys
 
-    def _prepare(self, key: str, height: int, width: int, at_least: bool = False) -> None:
+    def _draw_once(self, key: str, height: int, width: int, at_least: bool = False) -> None:
         matrix = self.drawn.get(key)
         shape = self._shapes.get(key) if matrix is None else tuple(matrix.shape)
         if shape is None:

@@ -96,7 +96,7 @@ def check_known(state: Any, keys: Iterable[str]) -> None:
     """
     _check_mapping(state)
     if others := sorted(map(str, set(state) - set(keys))):
-        raise FeedbackError(f"the saved state has {', '.join(map(repr, others))}, which this rule has not")
+        raise FeedbackError(f"the saved state has {', '.join(map(repr, others))}, which this rule does not have")
 
 
 def _check_mapping(state: Any) -> None:

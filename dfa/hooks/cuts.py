@@ -5,7 +5,7 @@ from weakref import WeakSet
 
 from torch import nn
 
-from dfa.compiling import older_graph
+from dfa.compiling import hidden, older_graph
 from dfa.errors import PointError
 from dfa.patterns import find_modules
 
@@ -36,10 +36,7 @@ class Cuts:
         self._kind, self._done = kind, done
         modules = {**silent, **points}
         self._names, self._points = list(modules), list(points)
-        # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
-        self._gone = lambda names: [
-            name for name in names if not any(modules[name] is part for part in model.modules())
-        ]
+        self._model, self._modules = hidden(model), hidden(modules)
         self._ever, self._ran = dict.fromkeys(modules, False), dict.fromkeys(modules, False)
         self._left_out: dict[str, bool] = {}
 
@@ -79,6 +76,10 @@ class Cuts:
                 " rule and make it anew on the model as it is"
             )
 
+    def _gone(self, names: Sequence[str]) -> list[str]:
+        parts, modules = list(self._model().modules()), self._modules()
+        return [name for name in names if not any(modules[name] is part for part in parts)]
+
 
 class AddedPoints:
     """Looks for modules that have come into a model since its rule was made, and that the rule's patterns name.
@@ -89,12 +90,9 @@ class AddedPoints:
     """
 
     def __init__(self, model: nn.Module, patterns: str | Sequence[str]) -> None:
-        # Behind functions, as above.
-        seen = WeakSet(model.modules())
-        self._any_new = lambda: not all(module in seen for module in model.modules())
-        self._see = lambda: seen.update(model.modules())
-        self._find = lambda: list(find_modules(model, patterns))
-        self._known = set(self._find())
+        self._model, self._seen = hidden(model), hidden(WeakSet(model.modules()))
+        self._patterns = patterns
+        self._known = set(find_modules(model, patterns))
 
     def check(self) -> None:
         """Check that there are none.
@@ -102,11 +100,12 @@ class AddedPoints:
         Raises:
             PointError: there are: nothing is cut at them.
         """
-        if not self._any_new():
+        modules, seen = list(self._model().modules()), self._seen()
+        if all(module in seen for module in modules):
             return
-        if added := [name for name in self._find() if name not in self._known]:
+        if added := [name for name in find_modules(self._model(), self._patterns) if name not in self._known]:
             raise PointError(
                 f"added after the rule was made, so that nothing is cut there: {', '.join(added)}; close() the rule and"
                 " make it anew on the model as it is"
             )
-        self._see()
+        seen.update(modules)

@@ -65,7 +65,7 @@ class FurtherOutputs:
             self._handed_on.update({(point, id(tensor)): tensor for tensor in tensors})
 
     def watch_handed_on(self, output: Any) -> Any:
-        """Return a model's output so that an error is told which arrives where a point has handed on its own."""
+        """Return a model's output so that an error is reported that arrives where a point has handed on its own."""
         if not self._may_tell(_RETURNED) or not self._handed_on:
             return output
         points = {_place(tensor): point for (point, _), tensor in self._handed_on.items()}
@@ -80,7 +80,7 @@ class FurtherOutputs:
         return map_tensors(output, watched) if any(map(is_cut, tensors_in(output))) else output
 
     def cut(self, point: str, tensor: Tensor) -> Tensor:
-        """Detach what a point returns beside its first tensor; an error that arrives there is told."""
+        """Detach what a point returns beside its first tensor; an error that arrives there is reported."""
         if not self._may_tell(_BESIDE) or not tensor.requires_grad:
             return tensor.detach()
         return self._watch(tensor, _BESIDE, point)

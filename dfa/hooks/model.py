@@ -13,15 +13,16 @@ from torch.utils.hooks import RemovableHandle
 from dfa.errors import PointError
 from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.cuts import AddedPoints, Cuts
+from dfa.hooks.first_passes import FirstPasses
 from dfa.hooks.further import FurtherOutputs
 from dfa.hooks.graphs import runs_again
+from dfa.hooks.lone_points import LonePoints, outside_of_calls
 from dfa.hooks.missing import no_point, nothing_learns_above
 from dfa.hooks.outputs import detach_all, field_tensor, first_tensor, replace_field, replace_first
-from dfa.hooks.parts import LonePoints, outside_of_calls
 from dfa.hooks.passes import Passes
 from dfa.hooks.placing import Hook, check_hookable, occupy, vacate
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import FirstPasses, check_no_backward_hooks, check_no_transform
+from dfa.hooks.surroundings import check_no_backward_hooks, check_no_transform
 from dfa.hooks.targets import Points, find_error_tensors, find_targets, patterns_of
 from dfa.hooks.trainable import Trainable
 from dfa.patterns import find_modules
@@ -131,7 +132,7 @@ class FeedbackHooks:
 
     def record_with(self, recorder: Recorder) -> None:
         """Keep something else of training passes from now on; the recorder has no hooks of its own."""
-        self._recorder = recorder
+        self._recorder = self._recorder.replaced_by(recorder)
 
     def is_training_pass(self) -> bool:
         """Whether what runs now is recorded, to be trained or measured."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import FeedbackError, PointError
+from dfa.hooks.norms import PassedNorm
 
 Mode = Literal["cut", "observe", "describe", "recompute", "off"]
 """What hooks do with a forward pass, see `dfa.hooks.model.FeedbackHooks`."""
@@ -36,29 +37,8 @@ class Point:
 
     name: str
     activation: Tensor
-    norms: list["PassedNorm"] = field(default_factory=list)
+    norms: list[PassedNorm] = field(default_factory=list)
     entry: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PassedNorm:
-    """A layer normalisation α û + β of rows u, û = (u - mean(u)) / σ, as it ran in a forward pass.
-
-    Attributes:
-        normalised: û, (…, width).
-        inverse: 1/σ, (…, 1).
-        gains: α, (width,).
-    """
-
-    normalised: Tensor
-    inverse: Tensor
-    gains: Tensor
-
-    def send_down(self, signal: Tensor) -> Tensor:
-        """Multiply a signal s, (…, width), by the transposed Jacobian: (g - mean(g) - û mean(û g)) / σ with g = α s."""
-        scaled = signal * self.gains
-        along = (scaled * self.normalised).mean(-1, keepdim=True)
-        return self.inverse * (scaled - scaled.mean(-1, keepdim=True) - self.normalised * along)
 
 
 @dataclass
@@ -169,6 +149,10 @@ class Recorder:
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
         """Register hooks beyond those of `FeedbackHooks`, to run after them; `mode` tells the current mode."""
         return []
+
+    def replaced_by(self, other: "Recorder") -> "Recorder":
+        """Return the recorder to go on with where another one, without hooks of its own, takes this one's place."""
+        return other
 
     def needs_gradients(self) -> bool:
         """Whether a module that runs now is part of a training pass."""

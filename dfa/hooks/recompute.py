@@ -132,7 +132,7 @@ class _Trainer:
 
 @contextmanager
 def _told_apart() -> Iterator[None]:
-    """Say in our terms what autograd says where two runs meet in one graph."""
+    """Replace autograd's error about two runs that share a part of the graph."""
     try:
         yield
     except RuntimeError as error:
@@ -202,7 +202,7 @@ def _check_same(call: SegmentCall, samples: Sequence[Tensor]) -> None:
         first, difference = point.sample.abs(), (again - point.sample).abs()
         if (difference > max(1e-3, coarsest**0.5) * first.max()).any():  # false where a number is not finite
             raise PointError(
-                f"segment '{call.segment.name}': point '{point.name}' was another when it was run again, as"
+                f"segment '{call.segment.name}': point '{point.name}' gave other values when it was run again, as"
                 " memory='recompute' does: the segment must do the same twice, without a random generator of its own"
                 " and without reading what later passes change; or take memory='keep'"
             )

@@ -33,8 +33,8 @@ class ProbingRecorder(Recorder):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._open: set[str] = set()  # points to be tried as soon as they run again, in the same mode
-        self._mode: bool | None = None  # training or evaluation
+        self._open: set[str] = set()  # points to be tried as soon as they run again, in a mode that has been seen
+        self._modes: set[bool] = set()  # training or evaluation, where a pass has ended in it
         self._settled: set[str] = set()
         self._in_call = self._trying = self._in_checkpoint = False  # in the call under way, or the last
         self._checkpointed: list[weakref.ref[ForwardRecord]] = []  # passes with checkpoints that no error has reached
@@ -44,6 +44,10 @@ class ProbingRecorder(Recorder):
         self._sharded = is_sharded(model)
         self._mode_now = lambda: model.training
         return self._recorder.attach(model, mode)
+
+    def replaced_by(self, other: Recorder) -> Recorder:
+        self._recorder = other
+        return self
 
     def needs_gradients(self) -> bool:
         return self._recorder.needs_gradients()
@@ -97,7 +101,7 @@ class ProbingRecorder(Recorder):
 
     def _is_due(self) -> bool:
         # What is checked in the first pass of each mode must meet tensors as they are in the passes after it.
-        return bool(self._open) and self._mode == self._mode_now()
+        return bool(self._open) and self._mode_now() in self._modes
 
     def _checkpoints_wait(self) -> bool:
         records = [record for alive in self._checkpointed if (record := alive()) is not None]
@@ -115,7 +119,7 @@ class ProbingRecorder(Recorder):
             never = waiting  # which would be compiled anew
         self._settled.update(never, (point.name for point in probed))
         self._open = self._open.difference(point.name for point in points) | waiting - never
-        self._mode = self._mode_now()
+        self._modes.add(self._mode_now())
         if probed:
             entered = [point for alive in self._entered if (point := alive()) is not None]
             lowest = min(i for i, one in enumerate(entered) if any(one.entry is point.entry for point in probed))

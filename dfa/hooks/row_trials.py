@@ -45,7 +45,7 @@ class Trial:
         for node, before in from_the_leaves([end for end in ends if end is not None]):
             if leading.intersection(before):
                 leading.add(node)
-                if isinstance(node, BackwardCFunction) and not hasattr(node, "lone"):  # the mark of a point, see parts
+                if isinstance(node, BackwardCFunction) and not hasattr(node, "lone"):  # a lone point's mark
                     return False
         return True
 

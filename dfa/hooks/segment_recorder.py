@@ -10,9 +10,9 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 from dfa.hooks.leaks import InnerResults
+from dfa.hooks.lone_points import outside_of_calls
 from dfa.hooks.module_state import ModuleState
 from dfa.hooks.outputs import first_tensor, map_tensors
-from dfa.hooks.parts import outside_of_calls
 from dfa.hooks.placing import Hook
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
 from dfa.hooks.segment_records import PREVIOUS_OUTPUT, SampledPoint, SegmentCall, SegmentedRecord

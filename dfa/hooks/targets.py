@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from dfa.errors import PointError
-from dfa.patterns import candidates, find_modules, inner_model, listed, matches
+from dfa.patterns import candidates, find_modules, inner_model, matches, pattern_list
 
 Patterns = str | Sequence[str]
 Points = Patterns | Mapping[str, str]
@@ -51,9 +51,9 @@ def find_error_tensors(model: nn.Module, error_at: Patterns) -> tuple[dict[str, 
     it comes what to say if it has not: which modules the word is like.
 
     Raises:
-        PointError: a pattern that is not a word matches nothing, or see `listed`.
+        PointError: a pattern that is not a word matches nothing, or see `pattern_list`.
     """
-    patterns = listed(error_at)
+    patterns = pattern_list(error_at)
     names = ["", *(name for name, _ in inner_model(model).named_modules())]
     words = [word for word in patterns if word.isidentifier() and not any(matches(name, word) for name in names)]
     modules = find_modules(model, [pattern for pattern in patterns if pattern not in words])

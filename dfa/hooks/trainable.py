@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from dfa.compiling import hidden
 from dfa.errors import PointError
 from dfa.hooks.points import Point
 from dfa.patterns import children_first, inner_model
@@ -23,9 +24,11 @@ class Trainable:
     """
 
     def __init__(self, model: nn.Module, points: Mapping[str, nn.Module]) -> None:
-        # Behind a function: torch.compile traces the hooks, and must not meet the model it compiles in what they read.
-        self._find = lambda: _points_that_learn(inner_model(model), points)
+        self._model, self._points = hidden(model), hidden(points)
         self._at_start = self._find()
+
+    def _find(self) -> set[str]:
+        return _points_that_learn(inner_model(self._model()), self._points())
 
     def check(self, points: Sequence[Point]) -> None:
         """Check that every signal reaches something that learns, or would if nothing were left out or frozen since.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.hooks.graphs import from_the_leaves, nodes_below
-from dfa.hooks.images import Factor, LinearImage
+from dfa.hooks.linear_functions import Factor, LinearFunction
 from dfa.hooks.operations import PRODUCTS, Operation, adds_up, describe, is_repeated
 
 NOTHING: frozenset[str] = frozenset()
@@ -37,11 +37,11 @@ class _Mixture:
     """A linear function of weights, kept as a factor.
 
     Attributes:
-        image: the function.
+        function: which gives it from the weights.
         weights: their names.
     """
 
-    image: LinearImage
+    function: LinearFunction
     weights: Sequence[str]
 
 
@@ -198,11 +198,11 @@ class WeightExchange:
                 found.append(factor.weight)
                 return factor
             try:
-                image = LinearImage(in_graph)
+                function = LinearFunction(in_graph)
             except (ValueError, RuntimeError):  # not linear, or by operations without a second derivative
                 return tensor
             found.extend(names)
-            return _Mixture(image, sorted(names))
+            return _Mixture(function, sorted(names))
 
         try:
             getattr(node, f"_raw_saved_{argument}").register_hooks(pack, self._unpack)
@@ -221,7 +221,7 @@ class WeightExchange:
             return kept.of(self._feedback(kept.weight))
         if isinstance(kept, _Mixture):
             others = [self._feedback(name) for name in kept.weights]
-            return kept.image.with_others([self._weights[name] for name in kept.weights], others)
+            return kept.function.with_others([self._weights[name] for name in kept.weights], others)
         assert isinstance(kept, Tensor)
         return kept
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed import ProcessGroup, Work
 
-from dfa.errors import PipelineError
+from dfa.errors import PipelineError, first_line
 from dfa.hooks.points import Point
 from dfa.pipeline.signals import shape_only
 
@@ -99,5 +99,5 @@ def waiting(stage: int, stages: int, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise PipelineError(f"stage {stage} of {stages}: no answer while waiting for {what} ({reason})") from None

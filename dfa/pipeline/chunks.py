@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed import Work
 
+from dfa.base.direct import DirectRule
 from dfa.base.rule import Rule
 from dfa.errors import PointError
 from dfa.hooks.graphs import backward_from
@@ -106,7 +107,8 @@ class ChunkRecorder:
             if self.needs_error:
                 if chunk.leaf is None or chunk.leaf.grad is None:
                     raise PointError("the loss does not depend on the error tensor: no error arrived there")
-                chunk.encoded = getattr(self._rule, "encode")(chunk.leaf.grad)  # noqa: B009 - of direct rules
+                assert isinstance(self._rule, DirectRule)
+                chunk.encoded = self._rule.encode(chunk.leaf.grad)
 
     def backward(self, chunk: Chunk, shapes: Sequence[Sequence[Point]], neighbours: Neighbours) -> None:
         """Add the gradients of the layers below the points and the error tensor.

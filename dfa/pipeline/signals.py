@@ -84,9 +84,7 @@ def _highway_signals(rule: Highway, error_name: str, error: Tensor, stage: Stage
 
 def _draw(rule: DirectFeedbackAlignment, error_name: str, error: Tensor, stage: StageView) -> None:
     """Draw the matrices of this stage; one that all points share is as wide as the widest, wherever that lies."""
-    points = stage.every if rule.feedback.sharing == "shared" else stage.own
-    prepare = IdentityFeedback.prepare if isinstance(rule, IdentityFeedback) else DirectFeedbackAlignment.prepare
-    prepare(rule, error_name, error, points)  # type: ignore[arg-type]
+    rule.prepare(error_name, error, stage.every if rule.feedback.sharing == "shared" else stage.own)
 
 
 def _no_signals(rule: Shallow, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:

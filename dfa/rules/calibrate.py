@@ -49,7 +49,7 @@ class Calibrated(Rule):
         seed: of the other rule, where it takes one.
 
     Raises:
-        ValueError: `every` below 1.
+        FeedbackError: `every` below 1.
         UnknownNameError, OptionError: no such rule, or it has not these options; `calibrate` itself.
 
     Attributes:
@@ -91,6 +91,10 @@ class Calibrated(Rule):
         self._handles += [model.register_forward_hook(Hook(self._watch), prepend=first) for first in (True, False)]
         self._usual_mode: Mode = self.hooks.mode
         self._switch()
+
+    @property
+    def unwrapped(self) -> Rule:
+        return self.inner
 
     @property
     def uses(self) -> Uses:

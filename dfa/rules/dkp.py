@@ -108,7 +108,7 @@ class DirectKolenPollack(LearnedFeedback):
                 held = [value for values in optimizer.state.values() for value in values.values()]
             except (AttributeError, KeyError, TypeError, ValueError):
                 raise FeedbackError(
-                    f"the saved state of the optimiser of '{key}' is none of this optimizer's"
+                    f"the saved state of the optimiser of '{key}' does not fit this optimizer"
                 ) from None
             for value in held:
                 if isinstance(value, Tensor) and value.ndim:

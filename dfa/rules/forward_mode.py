@@ -18,10 +18,10 @@ from typing_extensions import Unpack
 from dfa.base.agreement import agree
 from dfa.base.rule import Patterns, Points, Uses
 from dfa.compiling import enter_uncompiled
-from dfa.errors import PointError
+from dfa.errors import PointError, first_line
 from dfa.feedback.states import check_counter
+from dfa.hooks.guarded_calls import GuardedCalls, innermost_module
 from dfa.hooks.points import ForwardRecord, Mode, Point, Recorder
-from dfa.hooks.surroundings import GuardedCalls, innermost_module
 from dfa.patterns import inner_model
 from dfa.rules.learned import LearnedFeedback, LearnedOptions
 from dfa.values import check_count
@@ -190,7 +190,7 @@ class PerturbingRecorder(Recorder):
         except Exception:
             return None
         module = innermost_module(inner_model(self._model), error.__traceback__)
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         return PointError(
             f"rule '{self._rule.name}' needs forward-mode derivatives, which module {module} lacks, at least in this"
             f" precision and on this device ({reason}): take a rule without, such as 'dkp'"

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.base.scaling import may_be_scaled
-from dfa.errors import FeedbackError, PointError
+from dfa.errors import FeedbackError
 from dfa.feedback.matrices import MatrixOptions
 from dfa.feedback.states import check_entries
 from dfa.hooks.model import FeedbackHooks
@@ -175,9 +175,6 @@ class Highway(IdentityFeedback):
                 change = self.damping * (after - before).to(error.dtype)
             improved.append(after)
         return improved[::-1], change
-
-    def prepare(self, error_name: str, error: Tensor, points: Sequence[Point]) -> None:
-        raise PointError(f"rule '{self.name}' cannot run inside torch.compile")
 
     def backward(self, loss: Tensor) -> None:
         scaled = may_be_scaled(loss)

@@ -12,10 +12,11 @@ from typing_extensions import Unpack
 from dfa.base.rule import RULES, ForwardWeights, Patterns, Points, State, Uses
 from dfa.errors import FeedbackError, PointError
 from dfa.hooks.cuts import Cuts
+from dfa.hooks.norms import PassedNorm
 from dfa.hooks.placing import Hook
-from dfa.hooks.points import ForwardRecord, PassedNorm, Point
+from dfa.hooks.points import ForwardRecord, Point
 from dfa.hooks.targets import find_targets
-from dfa.patterns import checked_names, find_modules
+from dfa.patterns import find_modules, pattern_list
 from dfa.precision import at_least_single
 from dfa.rules.dfa import DirectFeedbackAlignment, DirectOptions
 from dfa.values import check_choice, check_number
@@ -76,7 +77,7 @@ class IdentityFeedback(DirectFeedbackAlignment):
     ) -> None:
         check_choice("otherwise", otherwise, get_args(Otherwise))
         check_number("damping", damping, 0, 1)
-        on_path = find_modules(model, checked_names("norms", norms))
+        on_path = find_modules(model, pattern_list(norms, "norms"))
         for name, module in on_path.items():
             # A subclass may compute something else, as with gains 1 + α.
             if type(module).forward not in (nn.LayerNorm.forward, nn.Identity.forward):

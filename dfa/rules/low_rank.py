@@ -37,7 +37,7 @@ class LowRankFeedback(LearnedFeedback):
         Others: of the matrices Q, see `FeedbackMatrices`.
 
     Raises:
-        ValueError: a rank below 1.
+        FeedbackError: a rank below 1, or an `lr` outside 0 to 1.
     """
 
     name = "low_rank"

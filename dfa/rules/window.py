@@ -42,7 +42,7 @@ class Window(Rule):
         layers: number of points, instead of the fraction.
 
     Raises:
-        ValueError: a fraction or number out of range.
+        FeedbackError: a fraction or number out of range.
         PointError: no points; in a forward pass, a frozen point that runs after one that learns, or one that runs again
             above one that learns.
     """

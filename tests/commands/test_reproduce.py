@@ -17,6 +17,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tables import make, targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec
+from benchmarks.tables.figure_file import FigureFile
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.targets import target_names
 from benchmarks.utils.paths import REPOSITORY
@@ -62,7 +63,8 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
     cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
     monkeypatch.setitem(FIGURES._factories, "toy_draw", draw)
     monkeypatch.setattr(targets, "load_spec", lambda name, **options: spec)
-    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", spec.cells, cost))
+    file = FigureFile("Toys", "toy_draw", {}, cost)
+    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, file, spec.cells))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert (code, err) == (0, "") and out.endswith("figures/figure_0.png\n") and out.count("[4/4") == 1
     assert (toys.results / "figures" / "figure_0.png").exists()
@@ -73,7 +75,7 @@ def test_the_figure_of_a_table_follows_it(toys: Toys, command: Command, monkeypa
 
     monkeypatch.setenv("TOY_FAULT", "nan@1")
     other = replace(spec.cells[0], overrides=(*spec.cells[0].overrides, "optimizer.lr=0.5"))
-    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, "Toys", "toy_draw", (other,), cost))
+    monkeypatch.setattr(make, "load_figure", lambda name: FigureSpec(name, file, (other,)))
     code, out, err = command(reproduce.main, *_arguments(toys))
     assert "not drawn: Figure 0 cannot be drawn" in out, "the table is there all the same"
 

@@ -1,4 +1,4 @@
-"""The ledger: every state of a run is told, with its reason, and looking changes nothing."""
+"""The ledger: every state of a run is reported, with its reason, and looking changes nothing."""
 
 import json
 from dataclasses import replace

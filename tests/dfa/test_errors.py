@@ -230,7 +230,7 @@ def test_options_are_checked(options: dict[str, object], message: str, mlp: nn.S
         dfa.RULES.build("dfa", mlp, "1", **options)
 
 
-def test_options_that_fit(mlp: nn.Sequential) -> None:
+def test_valid_options_build_a_rule(mlp: nn.Sequential) -> None:
     dfa.RULES.build("dfa", mlp, points=("1",), scale=2, batch_dims=None, sharing="per_point").close()
     dfa.RULES.build("dfa", mlp, points="1", batch_dims=2)
 

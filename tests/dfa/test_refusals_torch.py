@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 import dfa
-from dfa.hooks.surroundings import refuse_cut_checkpoints
+from dfa.hooks.first_passes import refuse_cut_checkpoints
 from tests.dfa.reference import assert_same, backpropagated
 from tests.dfa.refusals import REFUSALS, assert_right_or_refused, one_step
 

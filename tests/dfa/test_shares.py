@@ -89,6 +89,23 @@ def test_rules_that_cannot_be_shared(rule: str, options: dict[str, Any]) -> None
         BackwardShare(made, 0, 2)
 
 
+def test_rows_in_another_order_are_refused_in_the_second_pass() -> None:
+    class Flipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.head = nn.Sequential(nn.Linear(5, 5), nn.Tanh()), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.block(x).flip(0))
+            return logits
+
+    model = Flipped()
+    share = BackwardShare(dfa.DirectFeedbackAlignment(model, "block"), 0, 2)
+    share.backward(cross_entropy(model(torch.randn(ROWS, 5)), torch.arange(ROWS) % 3))
+    with pytest.raises(dfa.FeedbackError, match="rows are not in the error's order"):
+        model(torch.randn(ROWS, 5))
+
+
 def test_a_loss_without_error() -> None:
     model, rule = build("dfa", {"error_at": ""})
     share = BackwardShare(rule, 0, 2)

@@ -1,4 +1,4 @@
-"""Numbers and names among a rule's options that cannot be meant: refused before a hook is put on the model."""
+"""Numbers and names among a rule's options that are invalid: refused before a hook is put on the model."""
 
 from typing import Any
 
@@ -107,7 +107,7 @@ def test_refused(name: str, options: dict[str, Any], message: str, mlp: nn.Seque
         ("window", {"layers": 99}),
     ],
 )
-def test_taken(name: str, options: dict[str, Any], mlp: nn.Sequential) -> None:
+def test_values_in_range_are_accepted(name: str, options: dict[str, Any], mlp: nn.Sequential) -> None:
     dfa.RULES[name](mlp, ["1", "3"], **options).close()
 
 

@@ -1,4 +1,4 @@
-"""Options of every command that cannot be meant: one line, exit code 2, nothing written."""
+"""Options of every command that are invalid: one line, exit code 2, nothing written."""
 
 import shlex
 from importlib import import_module

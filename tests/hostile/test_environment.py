@@ -1,4 +1,4 @@
-"""Environment variables that cannot be meant: one line, exit code 2, nothing written."""
+"""Environment variables that are invalid: one line, exit code 2, nothing written."""
 
 import shlex
 from importlib import import_module

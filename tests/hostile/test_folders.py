@@ -1,4 +1,4 @@
-"""Results folders of someone else: no code of theirs is run, and what does not fit is told in one line."""
+"""Results folders of someone else: no code of theirs is run, and what does not fit is reported in one line."""
 
 import json
 import os

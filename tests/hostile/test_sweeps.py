@@ -1,4 +1,4 @@
-"""Sweeps that cannot be meant as a whole: refused in one line before the first run."""
+"""Sweeps that are invalid as a whole: refused in one line before the first run."""
 
 import shlex
 

@@ -1,4 +1,4 @@
-"""Values of a run's configuration that cannot be meant: refused in one line before anything is written."""
+"""Values of a run's configuration that are invalid: refused in one line before anything is written."""
 
 import shlex
 

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.config import Config, compose_config, resolve
 from benchmarks.launchers import report as reporting
-from benchmarks.launchers.names import run_names
 from benchmarks.launchers.report import Report, describe
+from benchmarks.run.names import run_names
 
 
 def composed(*overrides: str) -> Config:

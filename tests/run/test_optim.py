@@ -135,7 +135,7 @@ def test_an_optimizer_of_ones_own_is_found_by_its_name(monkeypatch: pytest.Monke
         (OptimizerConfig("adma"), "unknown optimizer 'adma'; known: adam, adamw, radam, sgd"),
         (OptimizerConfig("sgd", options={"betas": [0, 1]}), "optimizer 'sgd' has no option 'betas'; known: dampening"),
         (OptimizerConfig("sgd", options={"nesterov": "yes"}), "option 'nesterov' must be of type bool, got 'yes'"),
-        (OptimizerConfig("sgd", options={"lr": 0.1}), "optimizer 'sgd': 'lr' is none of its options"),
+        (OptimizerConfig("sgd", options={"lr": 0.1}), "optimizer 'sgd': 'lr' is set elsewhere, not among its options"),
         (OptimizerConfig("sgd", weight_decay=1.0, decay_only=["conv.*"]), "'conv.*' matches no parameter; candidates"),
     ],
 )

@@ -1,4 +1,4 @@
-"""MkDocs is strict, and what the site lacks is told in one line."""
+"""MkDocs is strict, and what the site lacks is reported in one line."""
 
 from importlib.util import find_spec
 from pathlib import Path

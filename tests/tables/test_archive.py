@@ -19,6 +19,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tables import archive, targets
 from benchmarks.tables.archive import COMMITTED, Archive, collect, thinned
 from benchmarks.tables.figure import FigureSpec
+from benchmarks.tables.figure_file import FigureFile
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.status import group_of
 from tests.commands.test_reproduce import toy_table
@@ -270,7 +271,9 @@ def test_records_that_cannot_be_read_are_replaced_only_by_force(place: Path, toy
 
 
 def test_status_tells_of_committed_runs_without_the_weights_that_a_figure_needs(place: Path, toys: Toys) -> None:
-    target = FigureSpec("figure_0", "", "", toy_table().cells, {"mini": 1.0, "paper": 1.0}, weights=True)
+    target = FigureSpec(
+        "figure_0", FigureFile("", "", {}, {"mini": 1.0, "paper": 1.0}, weights=True), toy_table().cells
+    )
     settings = [item for item in toys.overrides if item.startswith(("plugins", "run."))]
     plan = make_plan(target, "mini", None, settings, 1)
     config = plan.runs[0].config

@@ -16,6 +16,7 @@ from benchmarks.run.records import RunFolder
 from benchmarks.tables import targets
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.figure import FigureSpec, draw_figure, known_figures, load_figure
+from benchmarks.tables.figure_file import FigureFile
 from tests.conftest import TOY, Command, Toys
 
 _FILE = """
@@ -42,14 +43,14 @@ def _spec() -> FigureSpec:
     panels = {rule: ("task=toy", "model=toy_mlp", f"rule={rule}", "trainer.epochs=1") for rule in ("bp", "dfa")}
     cells = tuple(Cell(label, "", overrides) for label, overrides in panels.items())
     cost = {"paper": 1.0, "mini": 1.0, "smoke": 1.0}
-    return FigureSpec("figure_2", "Toys", "toy_curve", cells, cost)
+    return FigureSpec("figure_2", FigureFile("Toys", "toy_curve", {}, cost), cells)
 
 
 def test_a_figure_file_becomes_a_plan(tmp_path: Path) -> None:
     (tmp_path / "figure_a1.yaml").write_text(_FILE)
     assert known_figures(tmp_path) == ["figure_a1"]
     spec = load_figure("figure_a1", tmp_path)
-    assert (spec.heading, spec.draw, spec.cost(spec.cells[0], "mini")) == ("Figure A1", "toy_curve", 3)
+    assert (spec.heading, spec.file.draw, spec.cost(spec.cells[0], "mini")) == ("Figure A1", "toy_curve", 3)
     assert [(cell.row, cell.rule) for cell in spec.cells] == [("one", "bp"), ("two", "dfa")]
 
 
@@ -57,7 +58,7 @@ def test_a_panel_may_name_a_cell_of_a_table(tmp_path: Path) -> None:
     content = _FILE.replace("one: [task=toy, rule=bp]", 'one: "gcn/dfa:cora"') + "table: table_3\n"
     (tmp_path / "figure_a1.yaml").write_text(content)
     spec = load_figure("figure_a1", tmp_path)
-    assert spec.cells[0].overrides == ("task=cora", "model=gcn", "rule=dfa") and not spec.by_name_only
+    assert spec.cells[0].overrides == ("task=cora", "model=gcn", "rule=dfa") and not spec.file.by_name_only
     (tmp_path / "figure_a1.yaml").write_text(content.replace("gcn/dfa", "gcn/none"))
     with pytest.raises(ConfigError, match="panel 'one': 'gcn/none:cora' is not a cell of one run; known: cheb/bp:cora"):
         load_figure("figure_a1", tmp_path)
@@ -122,7 +123,7 @@ def test_the_command_runs_the_panels_and_draws(
     weights.unlink()
     code, out, _ = command(reproduce.main, *_figure_2(toys))
     assert code == 0 and "0 runs to do" in out and not weights.exists()
-    monkeypatch.setattr(targets, "load_figure", lambda name: replace(_spec(), weights=True))
+    monkeypatch.setattr(targets, "load_figure", lambda name: replace(_spec(), file=replace(_spec().file, weights=True)))
     code, out, _ = command(reproduce.main, *_figure_2(toys))
     assert code == 0 and "1 runs to do" in out, "a figure of weights was to be drawn without them"
     assert weights.exists() and len(list((toys.results / "superseded").rglob("result.json"))) == 1

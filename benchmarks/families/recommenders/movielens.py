@@ -10,7 +10,7 @@ from benchmarks.families.recommenders.data import ClickLog, LoadedLog
 from benchmarks.utils.download import fetch, sha256_of
 from benchmarks.utils.files import atomic_path
 from benchmarks.utils.paths import data_roots, first_writable
-from benchmarks.utils.text import fetch_or
+from benchmarks.utils.text import fetch_or, first_line
 
 CLICK_ABOVE = 3
 MOST_IDS = 10_000_000  # of a field; each becomes a row of the model's embedding
@@ -103,7 +103,7 @@ def read_ratings(path: Path) -> ClickLog:
             raise DataError(f"{path}: a line does not consist of user, item, rating and time")
         columns = [parts.list.get(number).cast(pl.Int64) for number in range(3)]
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is not a MovieLens rating file: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} is not a MovieLens rating file: {first_line(error)}") from None
     ids = pl.DataFrame([column.alias(str(number)) for number, column in enumerate(columns[:2])]).to_numpy() - 1
     if len(ids) == 0 or ids.min() < 0 or ids.max() >= MOST_IDS:
         raise DataError(f"{path}: no ratings, or ids that do not count from 1 to at most {MOST_IDS}")

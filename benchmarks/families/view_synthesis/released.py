@@ -17,6 +17,7 @@ from benchmarks.run.trainer import evaluate
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.machine import commit, device_name, versions
 from benchmarks.utils.overrides import value_of
+from benchmarks.utils.text import first_line
 
 MODEL = "nerf_release"
 LEVELS = {"model_coarse_state_dict": "coarse", "model_fine_state_dict": "fine"}
@@ -44,7 +45,7 @@ def load_released(path: Path, model: nn.Module) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path} is not a checkpoint of tensors: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} is not a checkpoint of tensors: {first_line(error)}") from None
     weights = rename(content, str(path))
     try:
         model.load_state_dict(weights)

@@ -126,7 +126,7 @@ def test_alignment_is_that_of_the_coded_error(mlp: nn.Sequential, batch: Batch) 
 @pytest.mark.parametrize("draw", ["torch", "counter"])
 def test_sparse_matrices(draw: Draw) -> None:
     matrices = dfa.FeedbackMatrices(draw=draw, density=0.1, normalise=False)
-    matrices._prepare("a", 200, 300)
+    matrices._draw_once("a", 200, 300)
     (sparse,) = matrices.drawn.values()
     filled = sparse != 0
     assert abs(filled.double().mean().item() - 0.1) < 0.01

@@ -1,4 +1,4 @@
-"""A loss of more than the error tensor, whose error goes to no feedback point, which is told."""
+"""A loss of more than the error tensor, whose error goes to no feedback point, which is reported."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""memory="recompute": what cannot be run again is told, before training where it can be seen."""
+"""memory="recompute": what cannot be run again is reported, before training where it can be seen."""
 
 from typing import Any
 

@@ -209,7 +209,7 @@ def test_what_is_another_the_second_time_is_refused(
     loss = cross_entropy(model(batch[0].to(dtype)), batch[1])
     if isinstance(model[0], Conditioned):
         model[0].scale = torch.tensor(1.1)
-    with pytest.raises(dfa.PointError, match=r"segment '0': point '0' was another when it was run again"):
+    with pytest.raises(dfa.PointError, match=r"segment '0': point '0' gave other values when it was run again"):
         rule.backward(loss)
 
 

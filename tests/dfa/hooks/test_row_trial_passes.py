@@ -152,6 +152,20 @@ def test_one_pass_alone_is_tried() -> None:
     assert handed_on == [False, True, False, False]
 
 
+def test_loop_that_evaluates_before_every_step() -> None:
+    model: Any = Permuted().double()
+    model.norm = nn.Identity()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*")
+
+    def step() -> None:
+        model.eval()(inputs())
+        rule.backward(cross_entropy(model.train()(inputs()), TARGETS))
+
+    with pytest.raises(dfa.FeedbackError, match="row"):
+        for _ in range(3):
+            step()
+
+
 @pytest.mark.parametrize("above", [1, 2])
 def test_functions_that_go_backward_once_are_not_asked(above: int) -> None:
     model: Any = Model().double()

@@ -144,9 +144,9 @@ def test_figure_6_begins_with_backpropagation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["figure_l1", "figure_l2"])
-def test_curves_are_of_cells_of_the_table(name: str) -> None:
+def test_curves_are_of_six_different_runs(name: str) -> None:
     spec = load_figure(name)
-    assert spec.draw == "learning_curves" and len({cell.overrides for cell in spec.cells}) == 6
+    assert spec.file.draw == "learning_curves" and len({cell.overrides for cell in spec.cells}) == 6
     assert spec.stand_in is (name == "figure_l1")
 
 

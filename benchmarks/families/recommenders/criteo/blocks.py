@@ -16,6 +16,7 @@ import pyarrow.csv as pc_csv
 from benchmarks.errors import DataError
 from benchmarks.families.recommenders.criteo.parse import FIELDS, INTEGERS, Parsed, parse_table
 from benchmarks.families.recommenders.criteo.parse_fast import parse_fast
+from benchmarks.utils.text import first_line
 
 COLUMNS = [str(column) for column in range(FIELDS + 1)]
 LONGEST_LINE = 64 * 2**20  # bytes; more would not be a row, and has to fit into memory
@@ -163,7 +164,7 @@ def parse_text(block: bytes) -> tuple[pa.Table, int]:
     try:
         return _read(block, _TEXTS)
     except pa.ArrowInvalid as error:
-        raise DataError(f"the click log cannot be parsed: {str(error).splitlines()[0]}") from None
+        raise DataError(f"the click log cannot be parsed: {first_line(error)}") from None
 
 
 def _read(block: bytes, types: dict[str, pa.DataType]) -> tuple[pa.Table, int]:

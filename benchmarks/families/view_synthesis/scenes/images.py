@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks.errors import ConfigError, DataError
 from benchmarks.families.view_synthesis.scenes.scene import Pictures
+from benchmarks.utils.text import first_line
 
 Array = NDArray[np.float64]
 
@@ -114,5 +115,4 @@ def _coverage(size: int, target: int) -> Array:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{path} cannot be read as a picture: {reason}")
+    return DataError(f"{path} cannot be read as a picture: {first_line(error)}")

@@ -40,7 +40,7 @@ class Factor:
         return view.conj() if self.conjugate else view
 
 
-class LinearImage:
+class LinearFunction:
     """A tensor F that was made from parameters θ by a linear function L: joined, cast, scaled, rearranged.
 
     The graph of F gives the transpose, Lᵀu = ∂⟨F, u⟩/∂θ, and that is linear in u, so that its own transpose is L.
@@ -80,8 +80,8 @@ class LinearImage:
             return torch.zeros_like(self.tensor)
         parts, kept = zip(*used, strict=True)
         with torch.enable_grad():
-            (image,) = torch.autograd.grad(parts, self._direction, kept, retain_graph=True)
-        return image
+            (applied,) = torch.autograd.grad(parts, self._direction, kept, retain_graph=True)
+        return applied
 
 
 def _extent(tensor: Tensor) -> int:
