@@ -1,11 +1,19 @@
 """Which parameters of a model take feedback weights in a sequential rule, and whether they can."""
 
+import re
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.patterns import inner_model, matches
+
+_OF_A_FUNCTION = re.compile(r"(.*)_(orig|g|v)")
+_BESIDE = {"orig": ("_mask", "_u"), "g": ("_v",), "v": ("_g",)}
+"""Endings that PyTorch gives to parameters from which it computes a module's weight, and to what it puts beside them.
+
+They are those of weight_norm, spectral_norm and pruning; of parametrizations, the whole name tells.
+"""
 
 
 def choose_weights(
@@ -52,3 +60,19 @@ def _check_numbers(name: str, weight: nn.Parameter, rule: str, takes_complex: bo
         raise PointError(f"'{name}' holds whole numbers, which take no feedback weights: leave it out of weights")
     if weight.is_complex() and not takes_complex:
         raise PointError(f"rule '{rule}' takes real weights only, and '{name}' is complex")
+
+
+def is_of_a_function(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is one that PyTorch computes a module's weight from."""
+    if "parametrizations." in name:
+        return True
+    if not (ending := _OF_A_FUNCTION.fullmatch(name)):
+        return False
+    named = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return any(ending[1] + other in named for other in _BESIDE[ending[2]])
+
+
+def owner_of(model: nn.Module, name: str) -> nn.Module:
+    """Return the module that computes with a weight, or with what a parametrization makes of it."""
+    parametrized, mark, _ = name.partition(".parametrizations.")
+    return model.get_submodule(parametrized if mark else name.rpartition(".")[0])

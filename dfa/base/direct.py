@@ -179,8 +179,10 @@ class DirectRule(Rule):
         """Encode an error that arrives in a training pass.
 
         Raises:
-            FeedbackError: it is complex, and a point is not: the imaginary part would be lost.
+            FeedbackError: it is complex, and a point is not: the imaginary part would be lost; or one is nested.
         """
+        if any(tensor.is_nested for tensor in (error, *(point.activation for point in points))):
+            raise FeedbackError(f"rule '{self.name}' has no part in nested tensors: pad them")
         if error.is_complex() and (real := [point.name for point in points if not point.activation.is_complex()]):
             raise FeedbackError(
                 f"the error is complex, and feedback point '{real[0]}' is not: take the error where it is"

@@ -1,6 +1,5 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfa.base.chosen_weights import choose_weights
+from dfa.base.chosen_weights import choose_weights, is_of_a_function, owner_of
 from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, hooks_without_points
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
@@ -22,13 +21,6 @@ from dfa.hooks.placing import Hook
 from dfa.hooks.surroundings import check_no_transform
 from dfa.hooks.weights import WeightExchange
 from dfa.patterns import inner_model, matches, pattern_list
-
-_OF_A_FUNCTION = re.compile(r"(.*)_(orig|g|v)")
-_BESIDE = {"orig": ("_mask", "_u"), "g": ("_v",), "v": ("_g",)}
-"""Endings that PyTorch gives to parameters from which it computes a module's weight, and to what it puts beside them.
-
-They are those of weight_norm, spectral_norm and pruning; of parametrizations, the whole name tells.
-"""
 
 
 class SequentialRule(Rule):
@@ -73,7 +65,7 @@ class SequentialRule(Rule):
         self._patterns = patterns
         super().__init__(model, points, error_at, silent)
         self.replaced: set[str] = set()
-        self._running = False
+        self._running = self._in_call = False
         self._paused: list[range] = []  # numbers of the nodes made in pauses, in order
         self._uncompiled = ExitStack()
         self._handles: list[RemovableHandle] = []
@@ -92,10 +84,17 @@ class SequentialRule(Rule):
         return hooks_without_points(self.model, points, error_at, silent)
 
     def _attach(self) -> list[RemovableHandle]:
-        """Put hooks around the model's forward pass."""
+        """Put hooks around the model's forward pass, and on what has weights, which may be called by itself."""
+        model = inner_model(self.model)
+        owners = dict.fromkeys(owner_of(model, name) for name in self.weights)
         return [
             self.model.register_forward_pre_hook(Hook(self._enter), prepend=True),
             self.model.register_forward_hook(Hook(self._leave), always_call=True),
+            *(
+                part.register_forward_hook(Hook(self._leave_part))
+                for part in owners
+                if part is not model and not isinstance(part, torch.jit.ScriptModule)
+            ),
         ]
 
     def _make_state(self) -> None:
@@ -156,28 +155,37 @@ class SequentialRule(Rule):
         Raises:
             PointError: a weight cannot be exchanged, or another tensor has taken its place.
         """
-        for name, weight in self.weights.items():
-            if not weight.requires_grad and self._is_of_a_function(name):
-                raise PointError(
-                    f"weight '{name}' is frozen and used through a function (weight_norm, spectral_norm, pruning),"
-                    f" which its graph does not show: rule '{self.name}' needs that module without it"
-                )
         self._check_frozen()
-        if self._paused:
-            for node in nodes_below([output.grad_fn for output in outputs]):
-                if self._was_paused(node._sequence_nr()):
-                    raise PointError(
-                        f"a part of the loss was computed in rule.paused(), where gradients are exact, and rule"
-                        f" '{self.name}' cannot leave it out: call backward() on that part by itself"
-                    )
+        self._check_not_paused(outputs)
         exchange = WeightExchange(self.weights, self._others, self._feedback_of)
         exchange.run(outputs)
         present = {id(leaf) for leaf in exchange.leaves}
         absent = [name for name, weight in self.weights.items() if weight.requires_grad and id(weight) not in present]
+        self._check_leaves(exchange.leaves, inputs, absent)
+        return absent
+
+    def _check_not_paused(self, outputs: Sequence[Tensor]) -> None:
+        """Check that no part of a graph was made in a pause, where gradients are exact.
+
+        Raises:
+            PointError: one was.
+        """
+        if self._paused and any(
+            self._was_paused(node._sequence_nr()) for node in nodes_below([output.grad_fn for output in outputs])
+        ):
+            raise PointError(
+                f"a part of the loss was computed in rule.paused(), where gradients are exact, and rule '{self.name}'"
+                " cannot leave it out: call backward() on that part by itself"
+            )
+
+    def _check_leaves(self, leaves: Sequence[Tensor], inputs: Sequence[Tensor], absent: Sequence[str]) -> None:
+        """Check that a graph has the model's own parameters, of which some are absent, and no others in their place.
+
+        Raises:
+            PointError: a tensor has taken a weight's place, or parameters are new.
+        """
         known = {id(parameter) for parameter in (*self.weights.values(), *self._others)}
-        strangers = [
-            leaf for leaf in exchange.leaves if id(leaf) not in known and all(leaf is not one for one in inputs)
-        ]
+        strangers = [leaf for leaf in leaves if id(leaf) not in known and all(leaf is not one for one in inputs)]
         shapes = {self.weights[name].shape: name for name in absent}
         for leaf in strangers:
             if leaf.shape in shapes:
@@ -186,26 +194,21 @@ class SequentialRule(Rule):
                     f" '{self.name}' does without torch.func.functional_call and FSDP, and is made after the parameters"
                 )
         now = {id(parameter) for parameter in self.model.parameters()} if strangers else set()
-        if any(id(leaf) in now for leaf in strangers) or not present & known:
+        if any(id(leaf) in now for leaf in strangers) or known.isdisjoint(id(leaf) for leaf in leaves):
             raise PointError(f"the loss depends on parameters that the model did not have when '{self.name}' was made")
-        return absent
-
-    def _is_of_a_function(self, name: str) -> bool:
-        """Whether a parameter is one that PyTorch computes a module's weight from."""
-        if "parametrizations." in name:
-            return True
-        if not (ending := _OF_A_FUNCTION.fullmatch(name)):
-            return False
-        model = inner_model(self.model)
-        named = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-        return any(ending[1] + other in named for other in _BESIDE[ending[2]])
 
     def _check_frozen(self) -> None:
-        """Check that no frozen weight is new, which no graph would show.
+        """Check that no frozen weight is new or the parameter of a function, which no graph would show.
 
         Raises:
             PointError: one is.
         """
+        for name, weight in self.weights.items():
+            if not weight.requires_grad and is_of_a_function(inner_model(self.model), name):
+                raise PointError(
+                    f"weight '{name}' is frozen and used through a function (weight_norm, spectral_norm, pruning),"
+                    f" which its graph does not show: rule '{self.name}' needs that module without it"
+                )
         known = {id(parameter) for parameter in (*self.weights.values(), *self._others)}
         for name, parameter in inner_model(self.model).named_parameters():
             if id(parameter) in known or parameter.requires_grad or parameter.ndim < 2:
@@ -253,13 +256,23 @@ class SequentialRule(Rule):
 
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         self._uncompiled.close()
+        self._in_call = True
         if self.hooks.mode != "off" and torch.is_grad_enabled():
             if not torch.compiler.is_compiling():
                 check_no_transform()
             enter_uncompiled(self._uncompiled, self.name)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._in_call = False
         self._uncompiled.close()
+        self._watch(output)
+
+    def _leave_part(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        if not (self._in_call or torch.compiler.is_compiling()):
+            self._watch(output)
+
+    def _watch(self, output: Any) -> None:
+        """Have an error that arrives at an output refused, unless this rule's `backward` is under way."""
         if self.hooks.mode == "cut":
             for tensor in tensors_in(output):
                 if tensor.grad_fn is not None:

@@ -57,8 +57,8 @@ class FeedbackMatrices:
             another order than the error's is refused.
         seed: of the draw.
         draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
-        keep: False: nothing is kept, and every projection generates its matrix anew, some rows at a time; for errors
-            as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
+        keep: False: nothing is kept or saved, and every projection generates its matrix anew from the seed, some rows
+            at a time; for errors as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
         density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
 
     Raises:
@@ -256,7 +256,8 @@ class FeedbackMatrices:
             if self.keep:
                 self.drawn[key] = self._draw(key, height, width)
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
-            raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
+            need = f"({height}, {width}): sizes of a row must stay as in the first pass"
+            raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need {need}")
 
     @run_eagerly
     def _draw(self, key: str, height: int, width: int) -> Tensor:

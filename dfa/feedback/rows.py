@@ -33,7 +33,10 @@ def count_repeats(rows: int, have: int, name: str) -> int:
     if rows == have:
         return 1
     if have == 0 or rows % have:
-        raise FeedbackError(f"point '{name}' has {rows} rows, which is no multiple of the error's {have}")
+        raise FeedbackError(
+            f"point '{name}' has {rows} rows, which is no multiple of the error's {have}; batch_dims says how many"
+            " leading dimensions count rows, as batch_dims=1 for images"
+        )
     return rows // have
 
 

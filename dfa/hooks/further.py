@@ -79,9 +79,15 @@ class FurtherOutputs:
 
         return map_tensors(output, watched) if any(map(is_cut, tensors_in(output))) else output
 
-    def cut(self, point: str, tensor: Tensor) -> Tensor:
-        """Detach what a point returns beside its first tensor; an error that arrives there is reported."""
-        if not self._may_tell(_BESIDE) or not tensor.requires_grad:
+    def cut(self, point: str, learns: Callable[[Tensor], bool], tensor: Tensor) -> Tensor:
+        """Detach what a point returns beside its first tensor; an error that arrives there is reported.
+
+        Args:
+            point: its name.
+            learns: tells whether a tensor depends on what learns.
+            tensor: one of those beside the first.
+        """
+        if not self._may_tell(_BESIDE) or not learns(tensor):
             return tensor.detach()
         return self._watch(tensor, _BESIDE, point)
 
@@ -97,7 +103,8 @@ class FurtherOutputs:
 
     def _watch(self, tensor: Tensor, text: str, point: str) -> Tensor:
         anchor = torch.empty((), requires_grad=True)
-        watched: Tensor = _Arrival.apply(partial(self._tell, text, point=point), anchor, tensor.detach())
+        with torch.enable_grad():  # segments that are run again run without
+            watched: Tensor = _Arrival.apply(partial(self._tell, text, point=point), anchor, tensor.detach())
         return watched
 
     def _tell(self, text: str, **names: str) -> None:

@@ -48,11 +48,24 @@ class MutableArguments:
         finally:
             for name, value in self._objects.items():
                 if state_of(value) != before[name]:
-                    raise PointError(
-                        f"segment '{self._segment}' changes its {name} ({type(value).__name__}) whenever it"
-                        " runs, and memory='recompute' runs it twice: where it is a cache of keys and values, call the"
-                        " model with use_cache=False, or take memory='keep'"
-                    )
+                    raise self._changes(name)
+
+    def check_not_in(self, tensor: Tensor) -> None:
+        """Check that a tensor, which the segment has computed, is in none of them.
+
+        Raises:
+            PointError: it is.
+        """
+        for name, value in self._objects.items():
+            if any(part is tensor for part in reachable(value)):
+                raise self._changes(name)
+
+    def _changes(self, name: str) -> PointError:
+        return PointError(
+            f"segment '{self._segment}' changes its {name} ({type(self._objects[name]).__name__}) whenever it runs, and"
+            " memory='recompute' runs it twice: where it is a cache of keys and values, call the model with"
+            " use_cache=False, or take memory='keep'"
+        )
 
 
 def state_of(value: Any) -> list[Any]:
@@ -75,15 +88,16 @@ class InnerResults(TorchFunctionMode):
     Args:
         segment: its name.
         module: that is watched from `start` to `stop`.
-        arguments: of the module; they outlive it rightly.
+        arguments: of the module, positional and keyword ones; what they hold before it runs outlives it rightly.
     """
 
     def __init__(self, segment: str, module: nn.Module, arguments: Any) -> None:
         super().__init__()
         self._segment, self._module = segment, module
-        self._arguments = arguments
+        self._arguments = MutableArguments(segment, arguments)
         given = tensors_in(arguments)
-        self._outside = {id(tensor) for tensor in [*given, *module.parameters(), *module.buffers()]}
+        held = (part for part in reachable(arguments) if isinstance(part, Tensor))
+        self._outside = {id(tensor) for tensor in [*given, *held, *module.parameters(), *module.buffers()]}
         self._depending = WeakIdKeyDictionary()
         for tensor in given:
             self._depending[tensor] = ""
@@ -106,7 +120,7 @@ class InnerResults(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        passes_on = func not in _DETACHING and any(map(self._depends, [*_tensors_among(args), *_tensors_among(kwargs)]))
+        passes_on = func not in _DETACHING and any(map(self.depends, [*_tensors_among(args), *_tensors_among(kwargs)]))
         result = func(*args, **(kwargs or {}))
         if passes_on:
             for tensor in _tensors_among(result):
@@ -114,7 +128,8 @@ class InnerResults(TorchFunctionMode):
                     self._depending[tensor] = getattr(func, "__name__", "")
         return result
 
-    def _depends(self, tensor: Tensor) -> bool:
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether a tensor was computed from what learns, as far as it was watched."""
         return tensor.requires_grad or tensor in self._depending
 
     def check(self, output: Any) -> None:
@@ -123,11 +138,10 @@ class InnerResults(TorchFunctionMode):
         Raises:
             PointError: something is.
         """
-        # What objects among the arguments hold is for `MutableArguments`.
-        self._outside |= {id(part) for part in reachable(self._arguments)}
         self._outside |= {id(tensor) for tensor in [*tensors_in(output), *_computed_weights(self._module)]}
         for tensor, made_by in self._depending.items():
             if id(tensor) not in self._outside:
+                self._arguments.check_not_in(tensor)
                 raise PointError(
                     f"segment '{self._segment}': a tensor of shape {tuple(tensor.shape)}, computed by '{made_by}', is"
                     " kept beyond the segment, where memory='recompute' has no gradient for a loss that is computed"

@@ -1,5 +1,6 @@
 """Points in parts of a model that are called by themselves, which error tensors find by the graph between them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dfa.errors import PointError
+from dfa.hooks.arrivals import Arrivals
 from dfa.hooks.missing import no_point_of_its_own
 from dfa.hooks.points import Point
 
@@ -16,9 +18,14 @@ _order = count()
 
 
 class LonePoints:
-    """The points of a model that ran outside of any call of it, and whose graph is alive."""
+    """The points of a model that ran outside of any call of it, and whose graph is alive.
 
-    def __init__(self) -> None:
+    Args:
+        arrivals: tells who sends the errors that arrive at them.
+    """
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
         self._alive: WeakSet[LonePoint] = WeakSet()
         self._refused_by = ""
 
@@ -28,7 +35,7 @@ class LonePoints:
 
     def add(self, point: Point, handed_on: Tensor) -> Tensor:
         """Add a point; return what takes the place of the tensor that it hands on."""
-        lone = LonePoint(point, self)
+        lone = LonePoint(point, self, self._arrivals.check)
         self._alive.add(lone)
         return mark(lone, handed_on)
 
@@ -56,12 +63,14 @@ class LonePoint:
 
     Attributes:
         owner: what holds it.
+        arrival: called when an error arrives at what it hands on.
         order: increases from point to point.
         errors: names of the error tensors that depend on it.
     """
 
     point: Point
     owner: object
+    arrival: Callable[[], object]
     order: int = field(default_factory=lambda: next(_order))
     errors: set[str] = field(default_factory=set)
 
@@ -76,6 +85,7 @@ class _Marked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        ctx.lone.arrival()
         return None, gradients[0]
 
 

@@ -73,9 +73,9 @@ class FeedbackHooks:
         self._records: list[Callable[[], ForwardRecord | None]] = []
         self._recorder = Recorder() if recorder is None else recorder
         self._passes = Passes()
-        self._by_parts, self.lone_points = False, LonePoints()
-        self._first_passes = FirstPasses(model)
         self.arrivals = Arrivals()
+        self._by_parts, self.lone_points = False, LonePoints(self.arrivals)
+        self._first_passes = FirstPasses(model)
         self._further = FurtherOutputs(self.arrivals)
         point_modules, silent_modules = find_modules(model, patterns_of(points)), find_modules(model, silent)
         point_names = {module: name for name, module in point_modules.items()}
@@ -245,7 +245,7 @@ class FeedbackHooks:
             return handed_on
         if self.mode != "observe":
             # Or gradient would leak past the point through the other tensors.
-            cut = partial(self._further.cut, name) if self.mode == "cut" else None
+            cut = partial(self._further.cut, name, self._recorder.learns_from) if self.mode == "cut" else None
             output = detach_all(output, f"feedback point '{name}'", cut)
         return replace_first(output, handed_on)
 

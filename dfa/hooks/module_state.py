@@ -52,7 +52,7 @@ class ModuleState:
         self._buffers = [_Slot(part._buffers, *item) for part in parts for item in part._buffers.items()]
         buffers = {id(slot.tensor): slot.tensor for slot in self._buffers if slot.tensor is not None}
         self._before = {key: (_version(buffer), buffer.detach().clone()) for key, buffer in buffers.items()}
-        self._versions: list[tuple[_Slot, int]] = []
+        self._run_with: list[tuple[_Slot, int, bool]] = []
 
     def end(self) -> None:
         """Note that the segment has run."""
@@ -61,8 +61,12 @@ class ModuleState:
                 version, copy = self._before[id(slot.tensor)]
                 slot.tensor = slot.tensor if _version(slot.tensor) == version else copy
         self._before = {}
-        # The versions after the run: a lazy module has made its parameters in it.
-        self._versions = [(slot, _version(slot.tensor)) for slot in self._parameters if slot.tensor is not None]
+        # Versions after the run: a lazy module has made its parameters in it.
+        self._run_with = [
+            (slot, _version(slot.tensor), slot.tensor.requires_grad)
+            for slot in self._parameters
+            if slot.tensor is not None
+        ]
 
     def parameters(self) -> list[Tensor]:
         """List the parameters that the segment ran with and that learn, each once."""
@@ -73,10 +77,17 @@ class ModuleState:
         """Check that the parameters are those of the first run.
 
         Raises:
-            PointError: one has been written to.
+            PointError: one has been written to, frozen, or freed.
         """
-        for slot, version in self._versions:
-            if slot.tensor is not None and not slot.is_sharded() and _version(slot.tensor) != version:
+        for slot, version, learns in self._run_with:
+            if slot.tensor is None or slot.is_sharded():
+                continue
+            if slot.tensor.requires_grad != learns:
+                raise PointError(
+                    f"segment '{self._segment}': requires_grad of parameter '{slot.name}' has changed since the forward"
+                    " pass, and memory='recompute' runs the segment again: change it after the backward of all passes"
+                )
+            if _version(slot.tensor) != version:
                 raise PointError(
                     f"segment '{self._segment}': parameter '{slot.name}' has changed since the forward pass, and"
                     " memory='recompute' runs the segment again: step the optimiser after the backward of all passes"

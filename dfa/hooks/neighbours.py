@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from dfa.compiling import enter_uncompiled
+from dfa.hooks.graphs import nodes_below
 from dfa.hooks.points import ForwardRecord, Point, Recorder, SignalSource
 
 
@@ -32,12 +34,14 @@ class LinkingRecorder(Recorder):
     Args:
         source: the rule.
         name: of the rule, for messages.
+        warn: called with what waves cannot do in this model; None where there are no waves.
     """
 
-    def __init__(self, source: SignalSource, name: str) -> None:
+    def __init__(self, source: SignalSource, name: str, warn: Callable[[str], None] | None) -> None:
         super().__init__(source)
-        self._name = name
+        self._name, self._warn = name, warn
         self._uncompiled = ExitStack()
+        self._above: WeakValueDictionary[int, LinkedPoint] = WeakValueDictionary()
 
     def start(self) -> None:
         enter_uncompiled(self._uncompiled, self._name)
@@ -56,14 +60,30 @@ class LinkingRecorder(Recorder):
 
     def at_error(self, name: str, tensor: Tensor, points: list[Point]) -> tuple[ForwardRecord, Tensor]:
         _link_to_error(points, tensor)
+        if self._warn is not None and len(self._above) > len(points):
+            reached = self.reached_from(tensor, *(point.activation for point in points))
+            others = [other for other in reached if all(other is not point for point in points)]
+            if others:
+                self._warn(
+                    f"feedback point '{others[0].name}' acts on error tensor '{name or 'model output'}', too, which is"
+                    " not the one that it belongs to: no wave takes that error to it"
+                )
         return super().at_error(name, tensor, points)
+
+    def reached_from(self, *tensors: Tensor) -> list[LinkedPoint]:
+        """List the points that tensors were computed from past all error tensors, and without a point in between."""
+        nodes = nodes_below([tensor.grad_fn for tensor in tensors], until="_BroadcastErrorBackward")
+        found = (self._above.get(id(getattr(node, "variable", None))) for node in nodes)
+        return [point for point in found if point is not None]
 
     def observe_error(self, name: str, tensor: Tensor, points: list[Point]) -> ForwardRecord:
         _link_to_error(points, tensor)
         return super().observe_error(name, tensor, points)
 
     def _linked(self, name: str, activation: Tensor, above: Tensor) -> tuple[Point, Tensor]:
-        return LinkedPoint(name, activation, above=above), above.clone()  # which may be written to further up
+        point = LinkedPoint(name, activation, above=above)
+        self._above[id(above)] = point
+        return point, above.clone()  # which may be written to further up
 
 
 def _link_to_error(points: Sequence[Point], error: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -83,6 +83,11 @@ def detach_all(output: Any, owner: str, detach: Callable[[Tensor], Tensor] | Non
     """
 
     def refuse(value: Any) -> Any:
+        if isinstance(value, Iterator):
+            raise PointError(
+                f"{owner}: its module returns a {type(value).__name__}, and tensors with a gradient that it may yield"
+                " would get past the cut: return them in a list or tuple"
+            )
         if _holds_gradient(value):
             raise PointError(
                 f"{owner}: its module returns a {type(value).__name__} that holds a tensor with a gradient, which would"
@@ -155,7 +160,7 @@ def parts_of(value: Any) -> list[Any]:
     """List what an object holds: the items of a container, values of a mapping, attributes, what a function keeps."""
     parts = list(value.values()) if isinstance(value, Mapping) else []
     parts += value if isinstance(value, (list, tuple, set, frozenset, deque, ValuesView, ItemsView)) else ()
-    if isinstance(value, MethodType):
+    if isinstance(value, (MethodType, BuiltinMethodType)):
         parts.append(value.__self__)
     if isinstance(value, partial):
         parts += [value.func, *value.args, *value.keywords.values()]

@@ -186,6 +186,10 @@ class Recorder:
         """Return tensors that the last point was computed from, with their graph."""
         return [point.activation]
 
+    def learns_from(self, tensor: Tensor) -> bool:
+        """Whether a tensor, computed on the way to a point, depends on what learns, as far as it is known."""
+        return tensor.requires_grad
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         """Do as `at_point` where a part of the model runs by itself."""
         return Point(name, activation), activation.detach()

@@ -82,6 +82,9 @@ class ProbingRecorder(Recorder):
             self._entered = [*(alive for alive in self._entered if alive() is not None), weakref.ref(point)]
         return point, entry.clone()  # which may be written to further up
 
+    def learns_from(self, tensor: Tensor) -> bool:
+        return self._recorder.learns_from(tensor)
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         return self._recorder.at_point_of_part(name, activation)
 

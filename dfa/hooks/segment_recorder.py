@@ -87,6 +87,9 @@ class SegmentRecorder(Recorder):
     def below(self, point: Point) -> Sequence[Tensor]:
         return [tensor for tensor, _ in self._calls[-1].versions]
 
+    def learns_from(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad or (self._inner is not None and self._inner.depends(tensor))
+
     def at_point_of_part(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         return SampledPoint(name, activation, sample=_sample(activation)), activation.detach()
 

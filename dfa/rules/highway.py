@@ -134,7 +134,8 @@ class Highway(IdentityFeedback):
         return replace(work, forward_weights=weights, state=between.state)
 
     def _make_recorder(self, points: Points, error_at: Patterns) -> Recorder:
-        return LinkingRecorder(self, self.name)
+        self._linking = LinkingRecorder(self, self.name, self.warn_once if self.waves else None)
+        return self._linking
 
     def signals(self, error_name: str, error: Tensor, points: Sequence[Point]) -> Iterator[Tensor]:
         signals = list(super().signals(error_name, error, points))
@@ -178,6 +179,11 @@ class Highway(IdentityFeedback):
 
     def backward(self, loss: Tensor) -> None:
         scaled = may_be_scaled(loss)
+        if past := self._linking.reached_from(loss):
+            self.warn_once(
+                f"the loss depends on the output of feedback point '{past[0].name}' past the error tensor, and no"
+                " gradient crosses a point: below it, this term trains nothing"
+            )
         super().backward(loss)
         if self.between is not None:
             self.between.end_batch(scaled)

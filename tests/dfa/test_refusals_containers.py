@@ -75,6 +75,7 @@ OBJECTS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
     "object that is called": (Memory, lambda state: state()),
     "method": (lambda h: Memory(h).read, lambda state: state()),
     "view": (lambda h: {"memory": h}.values(), lambda state: next(iter(state))),
+    "method of a tensor": (lambda h: h.mul, lambda state: state(1.0)),
     "distribution": (lambda h: torch.distributions.Normal(h, 1.0), lambda state: state.loc),
 }
 
@@ -97,6 +98,25 @@ def test_gradient_in_an_object_beside_the_first_tensor(name: str, kind: str, sil
                 continue
             found = one_step(rule, model, lambda: cross_entropy(model(batch[0]), batch[1]))  # noqa: B023
             assert ("1.body.layer.weight" in found) == (name == "dfa" and not silent)
+
+
+ITERATORS: list[Callable[[Tensor], Any]] = [
+    lambda h: (part for part in [h]),
+    lambda h: iter([h]),
+    lambda h: map(torch.clone, [h]),
+    lambda h: {"memory": zip([h], strict=True)},
+]
+
+
+@pytest.mark.parametrize("wrap", ITERATORS)
+def test_an_iterator_beside_the_first_tensor_is_refused(wrap: Callable[[Tensor], Any], batch: Batch) -> None:
+    """What it will yield cannot be seen without taking it."""
+    model = nn.Sequential(nn.Linear(5, 5), Reading(wrap, lambda state: torch.zeros(()))).double()
+    dfa.Shallow(model, "1.body")
+    with pytest.raises(
+        dfa.PointError, match=r"its module returns a \w+, and tensors with a gradient that it may yield"
+    ):
+        model(batch[0])
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,50 @@ class Recurrent(nn.Module):
         return output
 
 
+class Routed(nn.Module):
+    """A block that returns a loss of its own beside its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts = nn.Linear(5, 2), nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shares = self.gate(x).softmax(-1)
+        routed = (self.experts(x).unflatten(-1, (2, 5)) * shares.unsqueeze(-1)).sum(-2)
+        return torch.tanh(routed), shares.mean(0).square().sum(), shares.detach().mean(0)
+
+
+class Experts(nn.Module):
+    def __init__(self, counts: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.head, self.counts = nn.ModuleList([Routed(), Routed()]), nn.Linear(5, 3), counts
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        total = x.new_zeros(())
+        for block in self.blocks:
+            x, balance, shares = block(x)
+            total = total + (shares.square().sum() if self.counts else balance)
+        return {"output": self.head(x), "total": total}
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["constants", "a loss"])
+@pytest.mark.parametrize("memory", ["keep", "recompute"])
+def test_a_loss_that_a_block_returns_is_told(memory: Any, counts: bool) -> None:
+    """It teaches the block nothing, whether or not its graph was kept; what is constant may be used."""
+    model = Experts(counts)
+    found: list[dict[str, Tensor]] = []
+    with dfa.DirectFeedbackAlignment(model, ["blocks.*"], "output", memory=memory) as rule:
+        for weight in (1.0, 1.0, 0.0):
+            model.zero_grad()
+            output = model(inputs())
+            said = told(rule, output["output"].square().mean() + weight * output["total"])
+            first = weight > 0 and not found and not counts
+            assert any("beside its first tensor" in line for line in said) == first
+            found.append(gradients(model))
+    assert_same(found[0], found[2], 0.0)
+
+
 @pytest.mark.parametrize("name", ["dfa", "dkp"])
 @pytest.mark.parametrize("state", [True, False])
 def test_the_use_of_an_lstms_state_is_told(state: bool, name: str) -> None:

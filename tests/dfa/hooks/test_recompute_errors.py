@@ -1,5 +1,7 @@
 """memory="recompute": what cannot be run again is reported, before training where it can be seen."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import dfa
 from tests.dfa.chains import Chain
+from tests.dfa.reference import assert_same
 from tests.dfa.steps import Batch, step
 
 
@@ -118,3 +121,78 @@ def test_weights_that_are_cached_from_the_second_step_on(batch: Batch) -> None:
             model(batch[0])
         step(rule, model, batch)
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in normed.parameters())
+
+
+class Sharing(nn.Module):
+    """A block that puts what it computes where the blocks after it find it."""
+
+    def __init__(self, put: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.values, self.mix, self.put = nn.Linear(5, 5), nn.Linear(5, 5), put
+
+    def forward(self, x: Tensor, shared: Any) -> Tensor:
+        first = self.put(shared, self.values(x))
+        return x + torch.tanh(self.mix(x + first))
+
+
+class SharingBlocks(nn.Module):
+    def __init__(self, make: Callable[[], Any], put: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.blocks, self.head, self.make = nn.ModuleList(Sharing(put) for _ in range(3)), nn.Linear(5, 3), make
+
+    def forward(self, x: Tensor) -> Tensor:
+        shared = self.make()
+        for block in self.blocks:
+            x = block(x, shared)
+        scores: Tensor = self.head(x)
+        return scores
+
+
+def _appended(shared: list[Tensor], values: Tensor) -> Tensor:
+    shared.append(values)
+    return shared[0]
+
+
+def _kept(shared: SimpleNamespace, values: Tensor) -> Tensor:
+    shared.first = getattr(shared, "first", values)
+    return shared.first
+
+
+@pytest.mark.parametrize(
+    ("make", "put"),
+    [(dict, lambda shared, values: shared.setdefault("first", values)), (list, _appended), (SimpleNamespace, _kept)],
+    ids=["dict", "list", "object"],
+)
+def test_an_argument_that_keeps_what_a_segment_computes(make: Any, put: Any, batch: Batch) -> None:
+    """Later segments would read it without a gradient."""
+    model = SharingBlocks(make, put).double()
+    dfa.DirectFeedbackAlignment(model, "blocks.*", memory="recompute")
+    with pytest.raises(dfa.PointError, match=r"segment 'blocks.0' changes its argument 2"):
+        model(batch[0])
+
+
+def test_an_argument_that_keeps_constants(batch: Batch) -> None:
+    """Counters and detached tensors are the same in the second run."""
+
+    def put(shared: dict[str, Any], values: Tensor) -> Tensor:
+        shared["count"] = shared.get("count", 0) + 1
+        return values * float(shared["count"]) + shared.setdefault("first", values.detach())
+
+    found = []
+    for memory in ("keep", "recompute"):
+        torch.manual_seed(0)
+        model = SharingBlocks(dict, put).double()
+        with dfa.RULES.build("dfa", model, "blocks.*", memory=memory) as rule:
+            step(rule, model, batch)
+            found.append(step(rule, model, batch))
+    assert_same(found[1], found[0])
+
+
+def test_parameters_that_are_frozen_after_the_forward_pass(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    rule = dfa.DirectFeedbackAlignment(model, "1", memory="recompute")
+    model[0].requires_grad_(False)
+    loss = cross_entropy(model(batch[0]), batch[1])
+    model[0].requires_grad_(True)
+    with pytest.raises(dfa.PointError, match="requires_grad of parameter 'weight' has changed"):
+        rule.backward(loss)

@@ -1,5 +1,6 @@
 """Waves along the residual path, against whole Jacobian matrices and against backpropagation."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,3 +193,43 @@ def test_memory_is_no_option() -> None:
 )
 def test_what_it_uses(options: dict[str, Any], expected: dfa.Uses) -> None:
     assert dfa.Highway(residual_network("post"), POINTS, LAST, **options).uses == expected
+
+
+class Unrolled(nn.Module):
+    """A recurrent cell with an error at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, scores = x.new_zeros(len(x), 6), []
+        for _ in range(3):
+            hidden = self.cell(x, hidden)
+            scores.append(self.head(hidden))
+        return torch.stack(scores).mean(0)
+
+
+@pytest.mark.parametrize("waves", [0, 2])
+def test_a_point_that_acts_on_two_errors_is_told(waves: int, batch: Batch) -> None:
+    """No wave takes the later error to it, so that any number of them is less than backpropagation."""
+    model = Unrolled().double()
+    rule = dfa.Highway(model, "cell", "head", waves=waves, otherwise="zero")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            step(rule, model, batch)
+    assert sum("acts on error tensor 'head', too" in str(one.message) for one in told) == (waves > 0)
+
+
+def test_a_term_past_the_error_is_told(batch: Batch) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    kept: list[Tensor] = []
+    model[2].register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
+    rule = dfa.Highway(model, "1", waves=1, otherwise="zero")
+    for penalty, expected in ((0.0, 0), (0.1, 1), (0.1, 0)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            loss = cross_entropy(model(batch[0]), batch[1])
+            rule.backward(loss + penalty * kept[-1].square().mean() if penalty else loss)
+        assert sum("past the error tensor" in str(one.message) for one in told) == expected
