@@ -25,10 +25,12 @@ from benchmarks.commands.status import make_parser as make_status_parser
 from benchmarks.commands.tune import make_parser as make_tuning_parser
 from benchmarks.commands.video import make_parser as make_video_parser
 from benchmarks.config import compose_config, resolve
+from benchmarks.errors import DataError
 from benchmarks.launchers import settings_among
-from benchmarks.registry import FIGURES, MODELS, TASKS
+from benchmarks.registry import DATA_FILES, FIGURES, MODELS, TASKS
 from benchmarks.run.execute import execute
 from benchmarks.run.fetch import known_tasks
+from benchmarks.run.inputs import inputs_of
 from benchmarks.tables.figure import load_figure
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import load_spec
@@ -205,7 +207,7 @@ def test_python_in_the_readme_runs_and_the_library_example_learns(
 
 def _forget_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test registers is gone after it."""
-    registries: tuple[Registry[Any], ...] = (RULES, TASKS, MODELS, FIGURES)
+    registries: tuple[Registry[Any], ...] = (RULES, TASKS, MODELS, FIGURES, DATA_FILES)
     for registry in registries:
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
 
@@ -222,6 +224,37 @@ def test_the_task_and_the_model_of_the_documentation_need_feedback(
         record = execute(resolve(compose_config([*settings, f"rule={rule}", "run.wandb=disabled"])))
         accuracy[rule] = record["metrics"]["test/accuracy"]
     assert accuracy["dfa"] > 0.9 and accuracy["shallow"] < 0.75
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_task_of_the_documentation_that_reads_a_file(
+    listed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed file is seen, also where only the run itself has said that it read it."""
+    _forget_registrations(monkeypatch)
+    spirals, measured = _blocks(_EXTENDING.read_text(encoding="utf-8"), "python")[:2]
+    (tmp_path / "spirals.py").write_text(spirals)
+    (tmp_path / "measured.py").write_text(measured)
+    plugins = f"plugins=[{tmp_path / 'measured.py'},{tmp_path / 'spirals.py'}]"
+    settings = ["task=measured", "model=spirals_mlp", "rule=dfa", plugins, "trainer.epochs=5", "run.wandb=disabled"]
+    places = [f"run.data_dir={tmp_path}", f"run.results_dir={tmp_path / 'results'}"]
+    config = resolve(compose_config([*settings, *places]))
+    file = tmp_path / "measured.csv"
+    with pytest.raises(DataError, match=r"measured\.csv cannot be used"):
+        execute(config)
+    if not listed:
+        DATA_FILES._factories.pop("measured")
+    rows = [f"{x},{1 - x},{int(x > 0.5)}" for x in (number / 100 for number in range(100))]
+    file.write_text("\n".join(["a,b,class", *rows]))
+    record = execute(config)
+    assert record["status"] == "done" and record["metrics"]["test/accuracy"] > 0.9, record["metrics"]
+    assert execute(config)["seconds"] == record["seconds"]
+    file.write_text("\n".join(["a,b,class", *rows[:-1]]))
+    assert inputs_of(config).differs_from(record) == "other data"
+    changed = execute(config)
+    assert changed["data"]["checksums"] != record["data"]["checksums"]
+    file.write_text("\n".join(["a,b,class", *rows]))
+    assert execute(config)["seconds"] == record["seconds"], "the earlier run comes back"
 
 
 def test_the_table_and_the_figure_of_the_documentation_can_be_planned(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.config import Config, identity
 from benchmarks.errors import ConfigError
-from benchmarks.run.inputs import inputs_of
+from benchmarks.run.inputs import inputs_of, with_files_read
 from benchmarks.run.record_schema import Record, fault_in
 from benchmarks.run.trainer import Trainer
 from benchmarks.task import KINDS, DataInfo, Task
@@ -90,7 +90,7 @@ def description(trainer: Trainer, memory: PeakMemory) -> Record:
     data: dict[str, Any] = vars(trainer.task.info).copy()
     return {
         "uses": asdict(trainer.rule.uses),
-        "inputs": trainer.inputs.as_record(),
+        "inputs": with_files_read(trainer.inputs, trainer.config, trainer.task.info).as_record(),
         "data": data,
         "best_epoch": position.best_epoch,
         "best_step": position.best_step,

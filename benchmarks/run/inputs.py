@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from benchmarks.run.config_names import chosen_parts
 from benchmarks.run.plugins import plugin_module
 from benchmarks.run.record_schema import Record
 from benchmarks.run.records import RunFolder
+from benchmarks.task import DataInfo
 from benchmarks.utils.download import sha256_of
 from benchmarks.utils.files import write_text
 from benchmarks.utils.paths import cache_dir
@@ -74,11 +75,30 @@ def current_record(config: Config) -> Record | None:
     return None if record is None or inputs_of(config).differs_from(record) else record
 
 
+def with_files_read(inputs: Inputs, config: Config, info: DataInfo) -> Inputs:
+    """Return the inputs of a run with the data files that a task has read, where it lists none in `DATA_FILES`.
+
+    Args:
+        inputs: of the run.
+        config: of the run.
+        info: of the data, with the checksums of the files that have been read.
+    """
+    if inputs.data or config.task.source == "stand_in" or config.task.name in DATA_FILES:
+        return inputs
+    folder = Path(config.run.data_dir)
+    return replace(inputs, data={name: sha for name, sha in info.checksums.items() if (folder / name).is_file()})
+
+
 def _data(config: Config) -> dict[str, str]:
-    if config.task.source == "stand_in" or config.task.name not in DATA_FILES:
+    if config.task.source == "stand_in":
         return {}
     folder = Path(config.run.data_dir)
-    files = DATA_FILES[config.task.name](folder, config.task.options)
+    if config.task.name in DATA_FILES:
+        files = DATA_FILES[config.task.name](folder, config.task.options)
+    else:  # all that is known is what an earlier run says it has read
+        record = RunFolder.of(config).read()
+        named = {} if record is None else record.get("inputs", {}).get("data", {})
+        files = [folder / name for name in named if (folder / name).is_file()]
     return _joined((_name(path, folder), _remembered_sha256(path)) for path in sorted(files))
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.data_lines import data_lines
 from benchmarks.tables.footnotes import describe_gaps, describe_runs
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import CellOutcome, Entry, summarise
@@ -41,6 +42,19 @@ def test_a_frozen_control_on_other_data_is_not_compared_with(kind: str, said: bo
     }
     footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes)))
     assert ("Not better than the frozen control" in footer) is said
+
+
+def test_runs_on_different_contents_of_a_file_are_named(spec: TableSpec) -> None:
+    lines = {}
+    for kind, other in (("real", "b"), ("real", "a"), ("stand-in", "b")):
+        runs = accuracies(0.8, 0.9, kind=kind)
+        for run, checksum in zip(runs, ("a", other), strict=True):
+            run["data"] = {**run["data"], "checksums": {"own.csv": checksum * 64}}
+        outcomes = {cell_of(spec, "gcn/bp", "cora"): done(runs)}
+        lines[kind, other] = [line for line in data_lines(runs) if "Not comparable" in line]
+        assert set(lines[kind, other]) <= set(describe_runs(spec, outcomes, summarise(spec, outcomes)))
+    assert [len(found) for found in lines.values()] == [1, 0, 0]
+    assert "own.csv, with the SHA-256 aaaaaaaa… and bbbbbbbb…" in lines["real", "b"][0]
 
 
 def test_footer_tells_cost_hardware_commit_and_spread(spec: TableSpec) -> None:
