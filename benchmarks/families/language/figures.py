@@ -92,16 +92,19 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
     _finish_ratios(panels, reference, "optimiser steps")
     figure.suptitle(_setting(runs[reference]), fontsize=11)
     first: Axes | None = None
+    drawn: list[Axes] = []
+    most = max((len(steps) for steps in aligned.values()), default=0)
     for index, (label, steps) in enumerate(aligned.items()):
         row, place = 1 + index // _COLUMNS, 2 * (index % _COLUMNS)
         axes = figure.add_subplot(grid[row, place : place + 2], sharex=first, sharey=first)
         first = first or axes
-        _draw_alignments(axes, steps)
+        drawn.append(axes)
+        _draw_alignments(axes, steps, most)
         axes.set_title(label, fontsize=9)
         if place == 0:
             axes.set_ylabel(f"cosine with {reference}", fontsize=8)
     if first is not None:
-        shown = first.get_legend_handles_labels()
+        shown = max((axes.get_legend_handles_labels() for axes in drawn), key=lambda found: len(found[1]))
         legend = figure.legend(*shown, loc="outside lower center", ncols=len(shown[1]), fontsize=8, frameon=False)
         legend.set_title("feedback point, from the input up", FontProperties(size=8))
     return figure
@@ -169,10 +172,10 @@ def _alignments(config: Config) -> dict[str, dict[int, float]]:
     }
 
 
-def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]]) -> None:
-    """Draw one curve per point, darker towards the input."""
+def _draw_alignments(axes: Axes, by_point: Mapping[str, Mapping[int, float]], most: int) -> None:
+    """Draw one curve per point, darker towards the input, in colours that are the same in panels of up to `most`."""
     for index, over_steps in enumerate(by_point.values()):
-        shade = colormaps["viridis"](index / max(1, len(by_point) - 1) * 0.85)
+        shade = colormaps["viridis"](index / max(1, most - 1) * 0.85)
         steps = sorted(over_steps)
         values = [over_steps[step] for step in steps]
         axes.plot(steps, values, marker=".", color=shade, linewidth=1, label=str(index + 1))

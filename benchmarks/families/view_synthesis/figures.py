@@ -168,7 +168,7 @@ def _decibels(render: Tensor, truth: Tensor) -> str:
 
 
 def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
-    band.suptitle(scene.title, fontsize=10)
+    band.suptitle(f"{scene.title}, with the PSNR of this test view", fontsize=10)
     panels = band.subplots(2, columns, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -188,7 +188,11 @@ def _draw_scene(band: SubFigure, scene: Scene, columns: int) -> None:
 
 
 def _show(panel: Axes, picture: Tensor, title: str) -> None:
+    """Show a picture in a frame, without which an empty scene would look like a panel that is missing."""
     panel.imshow(as_bytes(picture), interpolation="nearest")
+    panel.set_axis_on()
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_color("0.8")
     panel.set_title(title, fontsize=9)
 
 
