@@ -66,8 +66,8 @@ def test_every_panel_says_its_psnr(runs: dict[str, Config]) -> None:
         errors = [panel for panel in band.axes if panel.images and not panel.get_title()]
         expected = 2 * (scene.renders["bp"] - scene.truth).abs().mean(dim=-1)
         assert np.allclose(np.asarray(errors[0].images[0].get_array()), expected.clamp(0, 1), atol=1e-6)
-        assert "stand-in" in band.get_suptitle()
-        pictures = [picture for picture in drawn.pictures if picture.group == band.get_suptitle()]
+        assert "stand-in" in scene.title and band.get_suptitle().startswith(f"{scene.title}, with the PSNR")
+        pictures = [picture for picture in drawn.pictures if picture.group == scene.title]
         assert ["\n".join(filter(None, (p.label, p.note))) for p in pictures] == [p.get_title() for p in panels]
         for picture, panel in zip(pictures, panels, strict=True):
             assert np.array_equal(picture.pixels, np.asarray(panel.images[0].get_array()))
