@@ -150,11 +150,18 @@ def build_task(config: Config) -> Task:
     Raises:
         ConfigError, DataError: it cannot be built.
     """
-    settings = {"seed": config.seed, "source": config.task.source, "download": config.run.download}
+    own = {
+        "seed": config.seed,
+        "source": config.task.source,
+        "data_dir": Path(config.run.data_dir),
+        "download": config.run.download,
+    }
     with building(f"task '{config.task.name}'"):
-        task: Task = TASKS.build(
-            config.task.name, data_dir=Path(config.run.data_dir), **settings, **config.task.options
-        )
+        known = TASKS.options(config.task.name)
+        if known is not None and (lacking := [name for name in own if name not in known]):
+            takes = f"must take {', '.join(own)}, and lacks {', '.join(lacking)}"
+            raise ConfigError(f"the constructor of task '{config.task.name}' {takes}")
+        task: Task = TASKS.build(config.task.name, **own, **config.task.options)
     return task
 
 
@@ -200,7 +207,7 @@ def building(what: str) -> Iterator[None]:
         raise
     except MISFITS as error:
         raise ConfigError(str(error)) from None
-    except Exception as error:
-        if out_of_memory(error):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Exception) and out_of_memory(error):
             raise
         raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}{own_place(error)}") from error

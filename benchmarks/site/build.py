@@ -44,7 +44,7 @@ def build(target: Path) -> None:
         ResultsError: a table or record that cannot be read, pages that MkDocs rejects, or a target
             that holds something else than a site.
     """
-    if target.exists() and not (target / "sitemap.xml").exists() and (target.is_file() or any(target.iterdir())):
+    if target.exists() and not (target / "sitemap.xml").exists() and (not target.is_dir() or any(target.iterdir())):
         raise ResultsError(f"'{target}' holds something else than a site, which would be deleted: name another folder")
     for package in ("mkdocs", "material", "mkdocstrings", "plotly"):
         if find_spec(package) is None:

@@ -194,8 +194,8 @@ def make_plan(
     if with_data and hours <= AUTO_HOURS:
         own = (run for run in with_data if run.record is None or COMMITTED not in run.record)
         names = ", ".join(dict.fromkeys(run.config.task.name for run in own))
-        here = f", since data for {names} is here and time allows" if names else " of the committed records"
-        return replace(paper, why=f"the published protocol{here}")
+        here = f"data for {names} is here and time allows" if names else "that of the committed records"
+        return replace(paper, why=here)
     if not paper.runs:
         return plan_at("mini", "its only scale")
     where = paper.runs[0].config.run.data_dir

@@ -83,6 +83,8 @@ def one_line(error: BaseException) -> str:
         said = [line.strip() for line in str(error.message).splitlines()]
         telling = [line for line in said if line.strip("^") and not line.startswith(_SAY_NOTHING)]
         return f"cannot read '{error.override}': {telling[-1] if telling else _IN_QUOTES}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"'{error.filename}' cannot be used: {error.strerror}"
     cause = error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         if is_dataclass(cause.object_type):

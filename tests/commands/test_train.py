@@ -188,6 +188,7 @@ def test_fetching_names_unknown_tasks_and_missing_mirrors(
 
 def test_descriptions_are_one_line() -> None:
     assert one_line(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+    assert one_line(NotADirectoryError(20, "Not a directory", "x/y")) == "'x/y' cannot be used: Not a directory"
     record = {"task": "a", "model": "b", "rule": "c", "seed": 1, "status": "failed", "reason": "E: x"}
     assert describe(record) == "a b c seed 1: failed: E: x"
 

@@ -264,3 +264,10 @@ def test_files_of_one_name_outside_of_the_data_folder_all_count(
     assert sums == {"part.csv": " ".join(sorted(map(sha256_of, files)))}
     files[0].write_text("changed")
     assert inputs_of(config).data != sums
+
+
+def test_a_plug_in_counts_by_its_content_wherever_it_lies() -> None:
+    record = {"inputs": {"data": {}, "plugins": {"own.py": "a", "other.py": "b"}}}
+    assert Inputs(plugins={"package.other": "b", "my own.py": "a"}).differs_from(record) == ""
+    for changed in ({"own.py": "a", "other.py": "c"}, {"own.py": "a"}):
+        assert Inputs(plugins=changed).differs_from(record) == "other code of plug-ins"

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.config import Config
 from benchmarks.errors import ConfigError
+from benchmarks.registry import TASKS
 from benchmarks.run import execute as executing
 from benchmarks.run.execute import execute
 from benchmarks.run.trainer import evaluate
@@ -114,3 +115,19 @@ def test_a_task_without_a_metric_is_told(toys: Toys, monkeypatch: pytest.MonkeyP
 def test_options_for_models_that_are_none_are_told_of_the_task(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     told = _refusal(toys, monkeypatch, lambda task: monkeypatch.setattr(task, "model_options", lambda: None))
     assert told == "model_options of task 'toy' cannot be made: TypeError: 'NoneType' object is not iterable"
+
+
+def test_a_part_that_leaves_is_told(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    told = _refusal(toys, monkeypatch, lambda task: monkeypatch.setattr(task, "model_options", leave))
+    assert told.startswith("model_options of task 'toy' cannot be made: SystemExit: 3")
+
+
+def test_a_constructor_without_the_fixed_arguments_is_told(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS._factories, "toy", lambda seed, batch_size: None)
+    with pytest.raises(ConfigError) as refused:
+        execute(toys.config())
+    takes = "must take seed, source, data_dir, download, and lacks source, data_dir, download"
+    assert str(refused.value) == f"the constructor of task 'toy' {takes}"

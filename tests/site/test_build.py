@@ -50,3 +50,5 @@ def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> N
     with pytest.raises(ResultsError, match="holds something else than a site"):
         building.build(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+    with pytest.raises(ResultsError, match="'/dev/null' holds something else than a site"):
+        building.build(Path("/dev/null"))

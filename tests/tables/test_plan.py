@@ -69,7 +69,7 @@ def test_a_scale_without_runs_is_refused_and_auto_takes_another(toys: Toys, with
 def test_auto_takes_the_paper_where_data_and_time_allow(toys: Toys, without: set[str]) -> None:
     plan = make_plan(Target(), "auto", None, toys.overrides[3:], 1)
     assert plan.scale == "paper"
-    assert plan.why == "the published protocol, since data for toy, toy_loss is here and time allows"
+    assert plan.why == "data for toy, toy_loss is here and time allows"
     assert len(plan.runs) == 9 and {run.config.scale for run in plan.runs} == {"paper"}
     assert sorted(run.config.seed for run in plan.runs) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
@@ -81,7 +81,7 @@ def test_auto_says_where_all_but_what_lacks_data_is_committed(toys: Toys, withou
     runs = {identity(run.config): ArchivedRun({}, whole_record(), []) for run in paper.runs if not run.missing}
     archive = Archive("table_0", {"scale": "paper", "why": ""}, runs)
     plan = make_plan(Target(), "auto", None, settings, 1, archive)
-    assert (plan.scale, plan.why, plan.to_do) == ("paper", "the published protocol of the committed records", [])
+    assert (plan.scale, plan.why, plan.to_do) == ("paper", "that of the committed records", [])
 
 
 @pytest.mark.parametrize(("here", "scale"), [(False, "mini"), (True, "paper")])
@@ -95,7 +95,7 @@ def test_auto_leaves_the_committed_scale_where_rules_that_were_added_have_no_dat
     archive = Archive("table_0", {"scale": "paper", "why": ""}, runs)
     target = Target(cells=(*_CELLS[:2], replace(_CELLS[2], extra_rule="bp")))
     plan = make_plan(target, "auto", None, settings, 1, archive)
-    why = "the published protocol, since data for toy_loss is here and time allows"
+    why = "data for toy_loss is here and time allows"
     assert (plan.scale, plan.why) == (scale, why if here else "no data of the paper in '/no/data'; SCALE=paper insists")
     assert [run.missing for run in plan.to_do if run.cell == target.cells[2]] == [""] * (3 if here else 2)
 
@@ -103,7 +103,7 @@ def test_auto_leaves_the_committed_scale_where_rules_that_were_added_have_no_dat
 def test_auto_takes_the_paper_with_a_part_of_the_data_and_says_what_is_missing(toys: Toys, without: set[str]) -> None:
     without.add("toy_loss")
     plan = make_plan(Target(), "auto", None, toys.overrides[3:], 1)
-    assert (plan.scale, plan.why) == ("paper", "the published protocol, since data for toy is here and time allows")
+    assert (plan.scale, plan.why) == ("paper", "data for toy is here and time allows")
     assert [run.missing for run in plan.runs] == [""] * 6 + ["no toy_loss here"] * 3
     assert len(plan.to_do) == 6
     assert {run.config.task.source for run in plan.runs} == {"real"}

@@ -49,6 +49,7 @@ def test_unknown_table_lists_the_known_ones() -> None:
         ({"figures": ["figure_none"]}, "figures: unknown figure 'figure_none'"),
         ({"figures": ["figure_2", "figure_2"]}, "figures: 'figure_2' is there twice"),
         ({"reference": "", "rows": ["cora/bp", "cora/bp"]}, "rows: 'cora/bp' is there twice"),
+        ({"rows": "bp"}, r"'rows' must be a list, as \[a, b\]"),
     ],
 )
 def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -59,7 +60,7 @@ def test_a_malformed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[s
 
 
 def test_a_missing_key_and_broken_yaml_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="selection"):
+    with pytest.raises(ConfigError, match=r"table_4\.yaml: 'selection' is missing"):
         load_spec("table_4", folder=edited(tmp_path, drop=("selection",)))
     (tmp_path / "table_4.yaml").write_text("title: [1", encoding="utf-8")
     with pytest.raises(ConfigError, match="not valid YAML"):
