@@ -46,7 +46,7 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     for value in best.values():
         axes.axhline(value, color="0.5", linestyle="--", linewidth=1, label=f"best possible ({value:.1f})")
     axes.set(xlabel="optimiser steps", ylabel="validation perplexity per token", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="0.9")
