@@ -27,7 +27,7 @@ A run counts as another one once these files have changed.
 DATA_CHECKS: Registry[Callable[[Path], str]] = Registry("data check")
 """Task → why its real data are not in a data folder, "" where they are; nothing is read or fetched.
 
-A task that is registered here has synthetic data, too, which take the place of the real ones at the scale `smoke` and
+A task that is registered here has stand-in data, too, which take the place of the real ones at the scale `smoke` and
 where those are missing. Nothing is known of the data of any other task: it runs as it is configured.
 """
 

@@ -28,7 +28,7 @@ class Inputs:
     """Checksums of what a run read.
 
     Attributes:
-        data: file below the data folder → sha256; empty for synthetic data, and where the files are not here.
+        data: file below the data folder → sha256; empty for stand-in data, and where the files are not here.
         plugins: file name → sha256 of the plug-ins that define the run's task, model, rule, optimiser or schedule.
     """
 

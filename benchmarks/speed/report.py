@@ -152,7 +152,7 @@ def latency_text(rows: Sequence[Row]) -> str:
         f"Seconds from the start of the process, in {rows[0]['rounds']} rounds after one with an empty cache folder."
         " The goals are for two cores that do nothing else; here the load, these commands included, was"
         f" {min(row['load'] for row in rows):.1f} to {max(row['load'] for row in rows):.1f}. Training takes place on"
-        " synthetic data at the scale smoke."
+        " stand-in data at the scale smoke."
     )
     return markdown_page("How soon commands answer", markdown_table(head, body), note, conditions(rows))
 

@@ -264,7 +264,7 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
 
 
 def settle_data(config: Config, missing: str, stand_in: bool) -> str:
-    """Have a run use synthetic data where its scale asks for them, or allows them in place of missing ones.
+    """Have a run use stand-in data where its scale asks for them, or allows them in place of missing ones.
 
     Args:
         missing: what `missing_data` says of it.
@@ -295,6 +295,6 @@ def missing_data(config: Config) -> str:
 
 
 def _is_checked(config: Config) -> bool:
-    """Return whether the task has a data check, and with it synthetic data."""
+    """Return whether the task has a data check, and with it stand-in data."""
     load_data_checks(config)
     return config.task.name in DATA_CHECKS

@@ -54,7 +54,7 @@ class TableSpec:
 
     @property
     def stand_in(self) -> bool:
-        """Return whether synthetic data may replace data that are not available."""
+        """Return whether stand-in data may replace data that are not available."""
         return self.file.stand_in
 
     @property
@@ -76,7 +76,7 @@ class TableSpec:
         return next(found, self.file.seeds[scale])
 
     def cost(self, cell: Cell, scale: str, stand_in: bool = False, device: str = "cpu") -> float:
-        """Return the rough seconds of one run of the cell, on synthetic data or a GPU if the file tells them apart.
+        """Return the rough seconds of one run of the cell, on stand-in data or a GPU if the file tells them apart.
 
         Raises:
             ConfigError: unknown scale.

@@ -91,7 +91,7 @@ def test_a_task_of_ones_own_may_use_a_family(command: Command, tmp_path: Path) -
     for scale in ("smoke", "mini"):
         arguments = ["table_digits", "--config-dir", str(folder), "--scale", scale, "--seeds", "1", "--dry"]
         code, out, err = command(reproduce.main, *arguments)
-        assert code == 0 and "4 runs to do" in out and "synthetic" not in out, err
+        assert code == 0 and "4 runs to do" in out and "stand-in" not in out, err
 
 
 def test_plugins_must_be_a_list(command: Command, tmp_path: Path) -> None:

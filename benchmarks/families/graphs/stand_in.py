@@ -1,4 +1,4 @@
-"""Stand-in: synthetic citation graphs whose Bayes accuracy is known exactly.
+"""Stand-in: generated citation graphs whose Bayes accuracy is known exactly.
 
 The first papers (roots) cite none; every later paper cites one earlier paper, so the graph is a forest of random
 recursive trees. Citations do not depend on topics. The topic (class) of a root is uniform; a later paper has the topic
@@ -26,7 +26,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Parameters of a synthetic citation graph.
+    """Parameters of a stand-in citation graph.
 
     Attributes:
         nodes, founders, classes, words: numbers of papers, of papers without citation among them, of topics, of words.

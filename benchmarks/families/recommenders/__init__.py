@@ -1,1 +1,1 @@
-"""Recommenders: click-through rate prediction on Criteo, MovieLens and a synthetic log."""
+"""Recommenders: click-through rate prediction on Criteo, MovieLens and a stand-in log."""

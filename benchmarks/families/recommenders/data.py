@@ -69,7 +69,7 @@ class LoadedLog:
 
     Attributes:
         log: the log.
-        name: name of the real data set, with the number of rows if it is a part; "" for a synthetic log.
+        name: name of the real data set, with the number of rows if it is a part; "" for a stand-in log.
         checksums: file name → sha256 of the files read.
         notes: facts for the record.
     """

@@ -1,4 +1,4 @@
-"""Stand-in: a synthetic click log with known click probabilities, hence known best possible scores.
+"""Stand-in: a generated click log with known click probabilities, hence known best possible scores.
 
 The fields are those of Criteo, 13 integers and 26 categories with missing values and heavy-tailed vocabularies. Rows
 are independent, and the true logit of a row is

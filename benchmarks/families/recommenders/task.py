@@ -137,7 +137,7 @@ class ClickOptions(TypedDict, total=False):
 
     Attributes:
         batch_size, evaluation_batch, shuffle, split_seed: see `ClickTask`.
-        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the synthetic log.
+        stand_in_rows, stand_in_vocabulary, stand_in_seed: size and seed of the stand-in log.
     """
 
     batch_size: int
@@ -189,7 +189,7 @@ def click_log(
     min_count: int = 10,
     **options: Unpack[ClickOptions],
 ) -> ClickTask:
-    """Build the task of the synthetic log, see `criteo`; there are no real data."""
+    """Build the task of the stand-in log, see `criteo`; there are no real data."""
     return _click_task("click_log", None, seed, min_count, **options)
 
 
@@ -219,7 +219,7 @@ def _click_task(
     stand_in_seed: int = 0,
     **batching: Any,
 ) -> ClickTask:
-    """Build a task of a real log or, without `load_real`, of the synthetic one."""
+    """Build a task of a real log or, without `load_real`, of its stand-in."""
     if load_real is None:
         loaded = load_stand_in(stand_in_rows, stand_in_vocabulary, stand_in_seed, split_seed, min_count)
     else:

@@ -45,14 +45,14 @@ def load_scene(
 
     Args:
         name: one of `SCENES`: a scene of NeRF-Synthetic or LLFF-Real, "tiny_lego" (the array of Tiny-NeRF, or the
-            Blender Lego at its size), or a synthetic one: "stand_in" seen from all sides, "stand_in_front" from one.
+            Blender Lego at its size), or a stand-in: "stand_in" seen from all sides, "stand_in_front" from one.
         data_dir: the collections lie in `<data_dir>/nerf_synthetic` and `<data_dir>/nerf_llff_data`.
-        source: "real" or "stand_in"; the latter replaces a real scene by the synthetic one with similar cameras.
+        source: "real" or "stand_in"; the latter replaces a real scene by the stand-in with similar cameras.
         download: whether to download a real scene that is missing or incomplete.
         width: width of the pictures in pixels; None or 0 for 800 (Blender), a quarter of the full width (LLFF), 100
             (Tiny-NeRF) or 50 (stand-in).
         allow_partial: whether to leave out (and record) frames of a Blender scene whose picture is missing.
-        stand_in_views: training views of a synthetic scene.
+        stand_in_views: training views of a stand-in scene.
 
     Raises:
         ConfigError: unknown name, or an option that does not fit the scene.

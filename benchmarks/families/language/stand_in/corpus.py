@@ -1,4 +1,4 @@
-"""Stand-in: a synthetic text with the perplexities of the best possible predictions."""
+"""Stand-in: a generated text with the perplexities of the best possible predictions."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Loading of Criteo's log, or of its synthetic stand-in, through the cache of preprocessed logs."""
+"""Loading of Criteo's log, or of its stand-in, through the cache of preprocessed logs."""
 
 import os
 import tempfile
@@ -53,7 +53,7 @@ def load_criteo(
 
 
 def load_stand_in(rows: int, vocabulary: int, seed: int, split_seed: int = 42, min_count: int = 10) -> LoadedLog:
-    """Generate a synthetic log, through the same text format and preprocessing as the real one.
+    """Generate a stand-in log, through the same text format and preprocessing as the real one.
 
     The notes hold the scores of the true probabilities on the test rows: in expectation over the labels (`bayes_auc`,
     `bayes_log_loss`), and for the labels as drawn (`bayes_auc_drawn`, `bayes_log_loss_drawn`), which a model can exceed

@@ -1,4 +1,4 @@
-"""Stand-in: synthetic scenes, seen from a hemisphere (like the Blender scenes) or the front (like the LLFF scenes).
+"""Stand-in: generated scenes, seen from a hemisphere (like the Blender scenes) or the front (like the LLFF scenes).
 
 Cameras, pictures and splits depend on the requested size only, not on a run's seed.
 """
