@@ -114,23 +114,48 @@ def send_down(points: Sequence[Point], signals: Sequence[Tensor], error: Tensor)
     Returns:
         what each point receives, in its activation's shape.
     """
-    linked = [point for point in points if isinstance(point, LinkedPoint)]
-    assert len(linked) == len(points), "the points were not recorded by a LinkingRecorder"
+    linked = linked_points(points)
     if not linked:
         return []
-    sent = [*zip((point.activation for point in linked), signals, strict=True), (linked[0].error, error)]
-    sent = [(tensor, signal) for tensor, signal in sent if tensor.requires_grad]  # not where all below is frozen
-    if not sent:
-        return [torch.zeros_like(point.above) for point in linked]
     with _nothing_passes(linked, signals):
-        received = torch.autograd.grad(
-            [tensor for tensor, _ in sent],
-            [point.above for point in linked],
-            [signal for _, signal in sent],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    return list(received)
+        _, received = send_between(linked, signals, (linked[0].error, error))
+    return received
+
+
+def send_between(
+    points: Sequence[LinkedPoint],
+    signals: Sequence[Tensor],
+    end: tuple[Tensor, Tensor] | None,
+    entry: Tensor | None = None,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Send signals down through the parts of a graph, or of one stage of it, in one call; see `send_down`.
+
+    Args:
+        points: of the graph or stage, in the order they ran in.
+        signals: of each.
+        end: the tensor that the graph ends in, and its error; None where the stage above sends to the topmost point.
+        entry: what the stage was given, a leaf; None where nothing is sent below it.
+
+    Returns:
+        what arrives at the entry, and at each point, without the topmost one where `end` is None.
+    """
+    inputs = [point.above for point in (points if end is not None else points[:-1])]
+    inputs = inputs if entry is None else [entry, *inputs]
+    sent = [*zip((point.activation for point in points), signals, strict=True), *([] if end is None else [end])]
+    sent = [(tensor, signal) for tensor, signal in sent if tensor.requires_grad]  # not where all below is frozen
+    if sent and inputs:
+        outputs, numbers = zip(*sent, strict=True)
+        found = torch.autograd.grad(outputs, inputs, numbers, retain_graph=True, materialize_grads=True)
+    else:
+        found = tuple(torch.zeros_like(tensor) for tensor in inputs)
+    return (None, list(found)) if entry is None else (found[0], list(found[1:]))
+
+
+def linked_points(points: Sequence[Point]) -> list[LinkedPoint]:
+    """Return points as the linked ones that a `LinkingRecorder` has made."""
+    linked = [point for point in points if isinstance(point, LinkedPoint)]
+    assert len(linked) == len(points), "the points were not recorded by a LinkingRecorder"
+    return linked
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dfa.base.rule import Rule
 from dfa.errors import PointError
+from dfa.hooks.neighbours import linked_points, send_between
 from dfa.hooks.points import Point
-from dfa.pipeline.waves import send_down_in_stage
 from dfa.rules.dfa import DirectFeedbackAlignment
 from dfa.rules.highway import Highway
 from dfa.rules.identity import IdentityFeedback
@@ -67,9 +67,10 @@ def _identity_signals(rule: IdentityFeedback, error_name: str, error: Tensor, st
 def _highway_signals(rule: Highway, error_name: str, error: Tensor, stage: StageView) -> Iterable[Tensor]:
     """Compute signals in waves; the stage above sends what the topmost point receives, and the change on the path."""
     signals = list(_identity_signals(rule, error_name, error, stage))
+    end = None if stage.error_tensor is None else (stage.error_tensor, error)
     path_above = any(point.activation.shape == error.shape for point in stage.later)
     for _ in range(min(rule.waves, len(stage.every))):  # more change nothing
-        below, received = send_down_in_stage(stage.own, signals, error, stage.entry, stage.error_tensor)
+        below, received = send_between(linked_points(stage.own), signals, end, stage.entry)
         if below is not None:
             stage.neighbours.to_below(below)
         change = None

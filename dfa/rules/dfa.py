@@ -56,7 +56,15 @@ class DirectFeedbackAlignment(DirectRule):
         codec: str | None = None,
     ) -> None:
         self.feedback = FeedbackMatrices(
-            distribution, sharing, normalise, scale, batch_dims, seed, draw, keep, density=density
+            distribution=distribution,
+            sharing=sharing,
+            normalise=normalise,
+            scale=scale,
+            density=density,
+            batch_dims=batch_dims,
+            seed=seed,
+            draw=draw,
+            keep=keep,
         )
         super().__init__(
             model, points, error_at, silent, memory=memory, segments=segments, parallel=parallel, codec=codec
