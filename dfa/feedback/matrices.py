@@ -57,8 +57,8 @@ class FeedbackMatrices:
             another order than the error's is refused.
         seed: of the draw.
         draw: "torch" (its generator) or "counter" (entry by entry, see `dfa.feedback.counter`; not for "orthogonal").
-        keep: False: nothing is kept or saved, and every projection generates its matrix anew from the seed, some rows
-            at a time; for errors as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
+        keep: False: nothing is kept but the seed, and every projection generates its matrix anew, some rows at a time;
+            for errors as wide as a vocabulary. Needs draw="counter", and gives the same bits as keeping it.
         density: share of the entries that are kept, at random; the others are 0, and 1/√density makes up for them.
 
     Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
@@ -10,8 +11,11 @@ from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
 from dfa.feedback.order import IN_ORDER
-from dfa.feedback.states import check_matrices, check_tensor, matrix_keys, without_entry
+from dfa.feedback.states import check_counter, check_known, check_matrices, check_tensor, matrix_keys, without_entry
 from dfa.hooks.points import Point
+
+SEED = "seed"
+"""Entry of a saved state for matrices that are generated anew."""
 
 
 class DirectOptions(MatrixOptions, DirectRuleOptions, total=False):
@@ -93,18 +97,36 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.shapes
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.feedback.state_dict(), **self.feedback.order.state(self.hooks.points)}
+        seed = {} if self.feedback.keep else {SEED: torch.tensor(self.feedback.seed)}
+        return {**seed, **self.feedback.state_dict(), **self.feedback.order.state(self.hooks.points)}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
         matrices = without_entry(state, IN_ORDER)
+        if not self.feedback.keep:
+            self._check_seed(matrices)
+            matrices = without_entry(matrices, SEED)
         check_matrices(matrices, self._keys() if self.feedback.keep else [])
         self.feedback.check_state_dict(matrices)
         if IN_ORDER in state:
             check_tensor(IN_ORDER, state[IN_ORDER], [len(self.hooks.points)])
 
+    def _check_seed(self, state: Any) -> None:
+        """Check that matrices that are generated anew would be those of a saved state.
+
+        Raises:
+            FeedbackError: they would be others.
+        """
+        check_known(state, [SEED])
+        check_counter(SEED, state.get(SEED))
+        if (saved := int(state[SEED])) != self.feedback.seed:
+            raise FeedbackError(
+                f"the saved state is of matrices of seed {saved}, and rule '{self.name}' generates those of seed"
+                f" {self.feedback.seed}"
+            )
+
     def _keys(self) -> list[str]:
         return matrix_keys(self.hooks.error_names, self.hooks.points, self.feedback.sharing == "shared")
 
     def _take_up(self, state: dict[str, Any]) -> None:
-        self.feedback.load_state_dict(without_entry(state, IN_ORDER))
+        self.feedback.load_state_dict(without_entry(without_entry(state, IN_ORDER), SEED))
         self.feedback.order.load(state, self.hooks.points)
