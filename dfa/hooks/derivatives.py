@@ -1,5 +1,6 @@
 """Derivatives of a model by what lies below a feedback point, which they would lack where the graph is cut."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,17 +22,38 @@ _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 class FrozenRecorder(Recorder):
     """Records nothing, for rules that send nothing below their points, and refuses derivatives that are derived again.
 
-    They would lack all that lies below the points, and no error tensor is there to tell.
+    They would lack all that lies below the points, and no error tensor is there to tell. For the same reason it warns,
+    once, where another model is to learn through the points.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = False
+
     def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
+        def training() -> bool:
+            return mode() == "cut" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+        def look(module: nn.Module, arguments: Any, named: Any) -> None:
+            if training() and not self._told and any(one.requires_grad for one in tensors_in((arguments, named))):
+                self._told = True
+                warnings.warn(
+                    "an input of the model requires a gradient, and none comes back through a feedback point: where"
+                    " another model is to learn from it, as the generator of a GAN, call this one in rule.paused()",
+                    UserWarning,
+                    stacklevel=2,
+                )
+
         def watch(module: nn.Module, arguments: Any, output: Any) -> None:
-            if mode() == "cut" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            if training():
                 for tensor in tensors_in(output):
                     if tensor.requires_grad:
                         tensor.register_hook(_refuse_derivative)
 
-        return [model.register_forward_hook(Hook(watch))]
+        return [
+            model.register_forward_pre_hook(Hook(look), with_kwargs=True),
+            model.register_forward_hook(Hook(watch)),
+        ]
 
 
 @unserializable_hook

@@ -1,5 +1,6 @@
 """Models and loops that change a model, write into its output or leave out parts of it: right or refused."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -219,3 +220,22 @@ def test_what_pytorch_computes_from_parameters_may_stay(mlp: nn.Sequential, batc
             assert_same(step(rule, model, batch), found[memory], tolerance=0)
     assert_same(found["recompute"], found["keep"], tolerance=1e-12)
     assert gradients(model)
+
+
+@pytest.mark.parametrize("name", ["shallow", "window"])
+def test_a_generator_that_gets_no_gradient_is_told_once(name: str) -> None:
+    """As dfa tells it: the discriminator is to be called in a pause where the generator learns."""
+    generator, discriminator = nn.Linear(2, 5), nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    rule = dfa.RULES.build(name, discriminator, ["1"], **({} if name == "shallow" else {"layers": 0}))
+    with pytest.warns(UserWarning, match="an input of the model requires a gradient, and none comes back") as told:
+        for _ in range(2):
+            discriminator(generator(torch.randn(3, 2))).mean().backward()
+    assert len(told) == 1 and generator.weight.grad is None
+    rule.close()
+    rule = dfa.RULES.build(name, discriminator, ["1"], **({} if name == "shallow" else {"layers": 0}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rule.backward(discriminator(generator(torch.randn(3, 2)).detach()).mean())
+        with rule.paused():
+            discriminator(generator(torch.randn(3, 2))).mean().backward()
+    assert generator.weight.grad is not None
