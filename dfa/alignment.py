@@ -83,7 +83,7 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
         )
     # A compiled graph returns activations that its later part does not depend on, so it is run uncompiled here.
     uncompiled = torch.compiler.set_stance("force_eager")
-    with rule.hooks.switched("observe"), torch.enable_grad(), uncompiled:
+    with rule.hooks.switched("observe"), rule.hooks.arrivals.ignored(), torch.enable_grad(), uncompiled:
         value = loss()
         records = rule.hooks.records
         wanted = [record.error for record in records if record.error is not None]
@@ -97,7 +97,7 @@ def measure_alignment(rule: Rule, loss: Callable[[], Tensor]) -> dict[str, Point
     errors, bp_signals = gradients[: len(records)], iter(gradients[len(records) :])
     measured: dict[str, list[Tensor]] = {}
     for record, error in zip(records, errors, strict=True):
-        with rule.hooks.switched("observe"):
+        with rule.hooks.switched("observe"), rule.hooks.arrivals.ignored():
             signals = list(rule.signals(record.error_name, rule.encode(error), record.points))
         for point, signal in zip(record.points, signals, strict=True):
             if not point.activation.requires_grad:

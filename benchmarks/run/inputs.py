@@ -83,25 +83,29 @@ def with_files_read(inputs: Inputs, config: Config, info: DataInfo) -> Inputs:
     Args:
         inputs: of the run.
         config: of the run.
-        info: of the data, with the checksums of the files that have been read.
+        info: of the data, which names the files that have been read.
     """
     if inputs.data or config.task.source == "stand_in" or config.task.name in DATA_FILES:
         return inputs
-    folder = Path(config.run.data_dir)
-    return replace(inputs, data={name: sha for name, sha in info.checksums.items() if (folder / name).is_file()})
+    return replace(inputs, data=_checksums(config, info.checksums))
 
 
 def _data(config: Config) -> dict[str, str]:
     if config.task.source == "stand_in":
         return {}
-    folder = Path(config.run.data_dir)
-    if config.task.name in DATA_FILES:
-        files = DATA_FILES[config.task.name](folder, config.task.options)
-    else:  # all that is known is what an earlier run says it has read
+    if config.task.name not in DATA_FILES:  # all that is known is what an earlier run says it has read
         record = RunFolder.of(config).read()
-        named = {} if record is None else record.get("inputs", {}).get("data", {})
-        files = [folder / name for name in named if (folder / name).is_file()]
+        return _checksums(config, ((record or {}).get("inputs") or {}).get("data", {}))
+    folder = Path(config.run.data_dir)
+    files = DATA_FILES[config.task.name](folder, config.task.options)
     return _joined((_name(path, folder), _remembered_sha256(path)) for path in sorted(files))
+
+
+def _checksums(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """Return the checksums of those files, by their names below the data folder or absolute, that are here."""
+    folder = Path(config.run.data_dir)
+    files = [(name, folder / name) for name in names]
+    return {name: _remembered_sha256(path) for name, path in files if path.is_file()}
 
 
 def _name(path: Path, folder: Path) -> str:

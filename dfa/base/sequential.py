@@ -1,7 +1,7 @@
 """The frame for rules that go backwards layer by layer, as backpropagation does, but through other weights."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from dfa.base.rule import Patterns, Points, Rule, Uses, check_differentiable, ho
 from dfa.compiling import enter_uncompiled
 from dfa.errors import PointError
 from dfa.feedback.states import check_entries, check_tensor
-from dfa.hooks.graphs import next_node_number, nodes_below
+from dfa.hooks.graphs import next_node_number, nodes_below, runs_again
 from dfa.hooks.model import FeedbackHooks
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.placing import Hook
@@ -265,18 +265,23 @@ class SequentialRule(Rule):
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._in_call = False
         self._uncompiled.close()
-        self._watch(output)
+        self._watch(output, self._check_running)
 
     def _leave_part(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if not (self._in_call or torch.compiler.is_compiling()):
-            self._watch(output)
+        # Checkpoints of a pass that was made in a pause run again outside of it.
+        if not (self._in_call or torch.compiler.is_compiling() or runs_again()):
+            self._watch(output, self._check_running_of_part)
 
-    def _watch(self, output: Any) -> None:
+    def _watch(self, output: Any, check: Callable[[Tensor], None]) -> None:
         """Have an error that arrives at an output refused, unless this rule's `backward` is under way."""
         if self.hooks.mode == "cut":
             for tensor in tensors_in(output):
                 if tensor.grad_fn is not None:
-                    tensor.register_hook(self._check_running)
+                    tensor.register_hook(check)
+
+    def _check_running_of_part(self, gradient: Tensor) -> None:
+        if not torch.is_grad_enabled():  # not of a derivative that the loss is computed from, as forces are
+            self._check_running(gradient)
 
     def _check_running(self, gradient: Tensor) -> None:
         if not self._running:

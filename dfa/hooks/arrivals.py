@@ -13,7 +13,7 @@ class Arrivals:
     """
 
     def __init__(self) -> None:
-        self.are_expected = self._told = False
+        self.are_expected = self._told = self._ignored = False
 
     @contextmanager
     def expected(self) -> Iterator[None]:
@@ -24,9 +24,18 @@ class Arrivals:
         finally:
             self.are_expected = False
 
+    @contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Run a block that asks for derivatives, and trains nothing."""
+        before, self._ignored = self._ignored, True
+        try:
+            yield
+        finally:
+            self._ignored = before
+
     def check(self) -> bool:
         """Warn, once, where an error arrives outside of such a block; return whether it was in one."""
-        if not (self.are_expected or self._told):
+        if not (self.are_expected or self._told or self._ignored):
             self._told = True
             warnings.warn(
                 "loss.backward() was called on a model that has a rule: call rule.backward(loss), or close() the rule;"

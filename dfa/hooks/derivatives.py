@@ -1,7 +1,9 @@
 """Derivatives of a model by what lies below a feedback point, which they would lack where the graph is cut."""
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from dfa.hooks.graphs import leaves_below, nodes_below
 from dfa.hooks.outputs import tensors_in
 from dfa.hooks.passes import is_called
 from dfa.hooks.placing import Hook
-from dfa.hooks.points import DERIVATIVE, Mode, Recorder
+from dfa.hooks.points import DERIVATIVE, Mode, Point, Recorder
 
 _DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 
@@ -29,13 +31,14 @@ class FrozenRecorder(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self._told = False
+        self._inputs: list[weakref.ref[Tensor]] = []  # of the pass under way, those that require a gradient
 
-    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
-        def training() -> bool:
-            return mode() == "cut" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-        def look(module: nn.Module, arguments: Any, named: Any) -> None:
-            if training() and not self._told and any(one.requires_grad for one in tensors_in((arguments, named))):
+    def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
+        if self._inputs and not (self._told or torch.compiler.is_compiling()):
+            inputs = [tensor for alive in self._inputs if (tensor := alive()) is not None]
+            nodes, leaves = {one.grad_fn for one in inputs if one.grad_fn is not None}, [id(one) for one in inputs]
+            below = nodes_below([activation.grad_fn])
+            if any(node in nodes or id(getattr(node, "variable", None)) in leaves for node in below):
                 self._told = True
                 warnings.warn(
                     "an input of the model requires a gradient, and none comes back through a feedback point: where"
@@ -43,6 +46,18 @@ class FrozenRecorder(Recorder):
                     UserWarning,
                     stacklevel=2,
                 )
+        return super().at_point(name, activation)
+
+    def attach(self, model: nn.Module, mode: Callable[[], Mode]) -> list[RemovableHandle]:
+        def training() -> bool:
+            return mode() == "cut" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+        def look(module: nn.Module, arguments: Any, named: Any) -> None:
+            self._inputs = []
+            if training() and module.training and not self._told:
+                with suppress(RecursionError):  # of a container that holds itself
+                    given = tensors_in((arguments, named))
+                    self._inputs = [weakref.ref(tensor) for tensor in given if tensor.requires_grad]
 
         def watch(module: nn.Module, arguments: Any, output: Any) -> None:
             if training():

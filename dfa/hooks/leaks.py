@@ -83,15 +83,17 @@ class InnerResults(TorchFunctionMode):
     """What is computed inside a segment, to see whether any of it is alive when the segment has ended.
 
     Run without a graph, such a tensor has no gradient. A loss that is computed from it, as one that balances experts,
-    would teach the segment nothing. What depends on nothing that learns, and what has been detached, may be kept.
+    would teach the segment nothing. What depends on nothing that learns, has been detached, or was computed under
+    `torch.no_grad()` may be kept.
 
     Args:
         segment: its name.
         module: that is watched from `start` to `stop`.
         arguments: of the module, positional and keyword ones; what they hold before it runs outlives it rightly.
+        within: whether another module of the segment, which learns, has computed the arguments.
     """
 
-    def __init__(self, segment: str, module: nn.Module, arguments: Any) -> None:
+    def __init__(self, segment: str, module: nn.Module, arguments: Any, within: bool = False) -> None:
         super().__init__()
         self._segment, self._module = segment, module
         self._arguments = MutableArguments(segment, arguments)
@@ -100,10 +102,11 @@ class InnerResults(TorchFunctionMode):
         self._outside = {id(tensor) for tensor in [*given, *held, *module.parameters(), *module.buffers()]}
         self._depending = WeakIdKeyDictionary()
         for tensor in given:
-            self._depending[tensor] = ""
+            if within or tensor.requires_grad:
+                self._depending[tensor] = ""
         # The compiler knows no such modes, and would compile anew.
         self._watches = not any(is_compiled(part) for part in module.modules())
-        self._running = False
+        self._running = self._in_no_grad = False
 
     def start(self) -> None:
         """Begin to watch."""
@@ -120,7 +123,12 @@ class InnerResults(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        passes_on = func not in _DETACHING and any(map(self.depends, [*_tensors_among(args), *_tensors_among(kwargs)]))
+        if (
+            func is torch._C._set_grad_enabled
+        ):  # as no_grad does at its beginning and, since nothing has a graph, its end
+            self._in_no_grad = not (args[0] or self._in_no_grad)
+        detached = self._in_no_grad or func in _DETACHING
+        passes_on = not detached and any(map(self.depends, [*_tensors_among(args), *_tensors_among(kwargs)]))
         result = func(*args, **(kwargs or {}))
         if passes_on:
             for tensor in _tensors_among(result):

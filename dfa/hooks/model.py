@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -262,7 +262,8 @@ class FeedbackHooks:
             raise no_point(name, self._cuts.reached)
         if points and not tensor.requires_grad and name in self._outputs and not self._any_frozen():
             raise nothing_learns_above(points[-1].name, name)
-        record, passed_on = self._recorder.at_error(name, tensor, points)
+        with nullcontext() if torch.compiler.is_compiling() else self.arrivals.ignored():  # where rows are tried
+            record, passed_on = self._recorder.at_error(name, tensor, points)
         if torch.compiler.is_compiling():
             self.compiled_pass = True
         else:

@@ -62,7 +62,8 @@ class LinkingRecorder(Recorder):
         _link_to_error(points, tensor)
         if self._warn is not None and len(self._above) > len(points):
             reached = self.reached_from(tensor, *(point.activation for point in points))
-            others = [other for other in reached if all(other is not point for point in points)]
+            own = {id(point.above) for point in linked_points(points)}  # those of parts called alone are copies
+            others = [other for other in reached if id(other.above) not in own]
             if others:
                 self._warn(
                     f"feedback point '{others[0].name}' acts on error tensor '{name or 'model output'}', too, which is"

@@ -107,11 +107,12 @@ class SegmentRecorder(Recorder):
             self._state = self._calls[-1].state  # the list is handed over where the segment's end is the error tensor
         elif not (self._calls and self._calls[-1].segment is segment and args and self._is_previous(args[0])):
             raise PointError(f"segment '{segment.name}': its modules were not run one after the other")
-        if not self._running and self._to_be_inspected(module):
-            self._inner = InnerResults(segment.name, module, (args, kwargs))
-            self._inner.start()
+        inspected = not self._running and self._to_be_inspected(module)
         self._running.append(module)
         torch.set_grad_enabled(False)
+        if inspected:
+            self._inner = InnerResults(segment.name, module, (args, kwargs), within=index > 0)
+            self._inner.start()
 
     def _to_be_inspected(self, module: nn.Module) -> bool:
         """Whether this is the first pass of its kind: some losses exist in training alone, or caches in a context."""

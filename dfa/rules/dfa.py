@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dfa.base.direct import DirectRule, DirectRuleOptions, Memory
@@ -11,7 +10,7 @@ from dfa.base.rule import RULES, Patterns, Points, Uses
 from dfa.errors import FeedbackError
 from dfa.feedback.matrices import Draw, FeedbackMatrices, MatrixOptions, Sharing
 from dfa.feedback.order import IN_ORDER
-from dfa.feedback.states import check_counter, check_known, check_matrices, check_tensor, matrix_keys, without_entry
+from dfa.feedback.states import check_counter, check_entries, check_matrices, check_tensor, matrix_keys, without_entry
 from dfa.hooks.points import Point
 
 SEED = "seed"
@@ -97,7 +96,7 @@ class DirectFeedbackAlignment(DirectRule):
         return self.feedback.shapes
 
     def state_dict(self) -> dict[str, Any]:
-        seed = {} if self.feedback.keep else {SEED: torch.tensor(self.feedback.seed)}
+        seed = {} if self.feedback.keep else {SEED: self.feedback.seed}
         return {**seed, **self.feedback.state_dict(), **self.feedback.order.state(self.hooks.points)}
 
     def check_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,8 +115,8 @@ class DirectFeedbackAlignment(DirectRule):
         Raises:
             FeedbackError: they would be others.
         """
-        check_known(state, [SEED])
-        check_counter(SEED, state.get(SEED))
+        check_entries(self.name, state, [SEED])
+        check_counter(SEED, state[SEED])
         if (saved := int(state[SEED])) != self.feedback.seed:
             raise FeedbackError(
                 f"the saved state is of matrices of seed {saved}, and rule '{self.name}' generates those of seed"

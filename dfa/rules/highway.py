@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from dfa.base.rule import RULES, Patterns, Points, Uses
+from dfa.base.rule import RULES, Patterns, Points, Uses, check_differentiable
 from dfa.base.scaling import may_be_scaled
 from dfa.errors import FeedbackError
 from dfa.feedback.matrices import MatrixOptions
@@ -178,6 +178,7 @@ class Highway(IdentityFeedback):
         return improved[::-1], change
 
     def backward(self, loss: Tensor) -> None:
+        check_differentiable(loss)
         scaled = may_be_scaled(loss)
         if past := self._linking.reached_from(loss):
             self.warn_once(

@@ -239,3 +239,25 @@ def test_a_generator_that_gets_no_gradient_is_told_once(name: str) -> None:
         with rule.paused():
             discriminator(generator(torch.randn(3, 2))).mean().backward()
     assert generator.weight.grad is not None
+
+
+class Conditioned(nn.Module):
+    """Uses its second input above the point alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor, above: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x) + above)
+        return out
+
+
+def test_an_input_that_no_point_depends_on_is_not_told() -> None:
+    model, above = Conditioned(), torch.randn(3, 4, requires_grad=True)
+    rule = dfa.Shallow(model, "body")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rule.backward(model(torch.randn(3, 5), above).mean())
+        model.eval()(torch.randn(3, 5, requires_grad=True), above)  # as for a map of what a class depends on
+    assert above.grad is not None and above.grad.any()

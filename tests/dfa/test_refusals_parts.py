@@ -1,5 +1,6 @@
 """Plain backward passes after parts of a model were called past it, which would train by another rule."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -75,3 +76,34 @@ def test_a_direct_rule_warns_once(name: str, way: str) -> None:
     other = TwoParts()
     with dfa.RULES.build(name, other, ["body.1", "body.3"], error_at="head") as rule:
         rule.backward(cross_entropy(WAYS["parts"](other), TARGETS))  # expected: nothing is said
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_dims": 1}])
+@pytest.mark.parametrize("name", ["dfa", "low_rank", "highway", "dkp"])
+def test_steps_by_parts_say_nothing(name: str, options: dict[str, int]) -> None:
+    """Nor do the trial of rows in the second of them, alignment, and several passes before one backward."""
+    model = TwoParts()
+    model.body = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh())
+    model.head = nn.Linear(3, 3)
+    more = {"rank": 1} if name == "low_rank" else {}
+    rule = dfa.RULES.build(name, model, ["body.1", "body.3"], "head", **options, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            rule.backward(cross_entropy(WAYS["parts"](model), TARGETS))
+        dfa.measure_alignment(rule, lambda: cross_entropy(WAYS["parts"](model), TARGETS))
+        both = [cross_entropy(WAYS["parts"](model), TARGETS) for _ in range(2)]
+        rule.backward(both[0] + both[1])
+    with pytest.warns(UserWarning, match="has a rule"):
+        cross_entropy(WAYS["parts"](model), TARGETS).backward()
+
+
+def test_a_derivative_of_parts_may_be_part_of_the_loss() -> None:
+    """As forces are, which sequential rules leave as they are."""
+    model = TwoParts()
+    rule = dfa.RULES.build("sign_symmetry", model, weights=["body.0.*", "head.*"])
+    x = inputs().requires_grad_()
+    energy = model.head(model.body(x)).sum()
+    (forces,) = torch.autograd.grad(energy, x, create_graph=True)
+    assert forces.shape == x.shape
+    rule.close()

@@ -1,5 +1,6 @@
 """memory="recompute": what cannot be run again is reported, before training where it can be seen."""
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -196,3 +197,42 @@ def test_parameters_that_are_frozen_after_the_forward_pass(batch: Batch) -> None
     model[0].requires_grad_(True)
     with pytest.raises(dfa.PointError, match="requires_grad of parameter 'weight' has changed"):
         rule.backward(loss)
+
+
+class Masked(nn.Module):
+    """Hands on a mask, and keeps a bias that is computed from it for the blocks after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor, mask: Tensor, shared: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        bias = shared.setdefault("bias", 1 - mask)
+        with torch.no_grad():
+            shared["mean"] = self.mix(x).mean(0)
+        return x + torch.tanh(self.mix(x)) * mask + bias, mask * 1
+
+
+class MaskedBlocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.head = nn.ModuleList(Masked() for _ in range(2)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask, shared = (torch.arange(5) % 2).to(x), dict[str, Tensor]()
+        for block in self.blocks:
+            x, mask = block(x, mask, shared)
+        scores: Tensor = self.head(x * mask)
+        return scores
+
+
+def test_what_is_computed_from_constants_alone_may_be_kept_and_returned(batch: Batch) -> None:
+    found = []
+    for memory in ("keep", "recompute"):
+        model = MaskedBlocks().double()
+        with dfa.RULES.build("dfa", model, "blocks.*", memory=memory) as rule, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            step(rule, model, batch)
+            found.append(step(rule, model, batch))
+    assert_same(found[1], found[0])
