@@ -258,7 +258,7 @@ def test_the_task_of_the_documentation_that_reads_a_file(
     assert record["status"] == "done" and record["metrics"]["test/accuracy"] > 0.9, record["metrics"]
     assert execute(config)["seconds"] == record["seconds"]
     file.write_text("\n".join(["a,b,class", *rows[:-1]]))
-    assert inputs_of(config).differs_from(record) == "other data"
+    assert inputs_of(config, record).differs_from(record) == "other data"
     changed = execute(config)
     assert changed["data"]["checksums"] != record["data"]["checksums"]
     file.write_text("\n".join(["a,b,class", *rows]))

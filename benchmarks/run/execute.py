@@ -109,7 +109,7 @@ def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Re
     """Take hold of a run; its record, where another process had it and has finished it, or where it was set aside."""
     held.enter_context(folder.locked(wait))
     record = _kept(folder, config)
-    if record is None and (place := folder.bring_back(inputs_of(config).as_record())) is not None:
+    if record is None and (place := folder.bring_back(inputs_of(config, folder.read()).as_record())) is not None:
         print(f"'{folder.path}' was recorded with the data and code of now: it is back from '{place}'", flush=True)
         record = _kept(folder, config)
     return record
@@ -118,7 +118,7 @@ def _taken(held: ExitStack, folder: RunFolder, config: Config, wait: bool) -> Re
 def _begin(folder: RunFolder, config: Config) -> None:
     """Begin a run; one that was recorded with other data or other code moves to a folder of its own."""
     if (superseded := folder.kept(config.run.retry)) is not None and (
-        reason := inputs_of(config).differs_from(superseded)
+        reason := inputs_of(config, superseded).differs_from(superseded)
     ):
         place = folder.set_aside(superseded)
         print(f"'{folder.path}' was recorded with {reason}: run again; the earlier run is now in '{place}'", flush=True)
@@ -128,7 +128,7 @@ def _begin(folder: RunFolder, config: Config) -> None:
 def _kept(folder: RunFolder, config: Config) -> Record | None:
     """Return the record that makes running unnecessary: one that was made with the data and code that are here now."""
     record = folder.kept(config.run.retry)
-    return None if record is None or inputs_of(config).differs_from(record) else record
+    return None if record is None or inputs_of(config, record).differs_from(record) else record
 
 
 def _written(folder: RunFolder, record: Record) -> Record:

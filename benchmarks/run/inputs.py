@@ -54,8 +54,12 @@ class Inputs:
         return {name: dict(values) for name, values in asdict(self).items()}
 
 
-def inputs_of(config: Config) -> Inputs:
+def inputs_of(config: Config, record: Record | None = None) -> Inputs:
     """Take the checksums of the data files and plug-ins that a run depends on, as they are now.
+
+    Args:
+        config: of the run.
+        record: of the run as it was made before, which names its data files where the task lists none.
 
     Raises:
         ConfigError: a plug-in that cannot be imported.
@@ -64,7 +68,7 @@ def inputs_of(config: Config) -> Inputs:
         load_components(config)
     elif config.task.source != "stand_in":
         load_data_checks(config)
-    return Inputs(_data(config), _plugins(_defining(config)))
+    return Inputs(_data(config, record), _plugins(_defining(config)))
 
 
 def current_record(config: Config) -> Record | None:
@@ -74,7 +78,7 @@ def current_record(config: Config) -> Record | None:
         ConfigError: a plug-in that cannot be imported.
     """
     record = RunFolder.of(config).read()
-    return None if record is None or inputs_of(config).differs_from(record) else record
+    return None if record is None or inputs_of(config, record).differs_from(record) else record
 
 
 def with_files_read(inputs: Inputs, config: Config, info: DataInfo) -> Inputs:
@@ -90,11 +94,10 @@ def with_files_read(inputs: Inputs, config: Config, info: DataInfo) -> Inputs:
     return replace(inputs, data=_checksums(config, info.checksums))
 
 
-def _data(config: Config) -> dict[str, str]:
+def _data(config: Config, record: Record | None) -> dict[str, str]:
     if config.task.source == "stand_in":
         return {}
-    if config.task.name not in DATA_FILES:  # all that is known is what an earlier run says it has read
-        record = RunFolder.of(config).read()
+    if config.task.name not in DATA_FILES:
         return _checksums(config, ((record or {}).get("inputs") or {}).get("data", {}))
     folder = Path(config.run.data_dir)
     files = DATA_FILES[config.task.name](folder, config.task.options)

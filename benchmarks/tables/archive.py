@@ -191,7 +191,7 @@ def collect(table: str, how: Mapping[str, Any], configs: Iterable[Config]) -> Co
         if record is None:
             continue
         try:
-            other = inputs_of(config).differs_from(record)
+            other = inputs_of(config, record).differs_from(record)
             fault = record["reason"] if record["status"] == DAMAGED else other and f"it was made with {other}"
             history = [] if fault else folder.complete_history(record)
         except ResultsError as error:

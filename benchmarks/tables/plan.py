@@ -251,7 +251,7 @@ def _copy_name(cell: Cell, overrides: Sequence[str], seed: int) -> str:
 
 def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scale: str, archive: Archive) -> PlannedRun:
     record = RunFolder.of(config).read() or archive.record_of(config)
-    if record is not None and inputs_of(config).differs_from(record):
+    if record is not None and inputs_of(config, record).differs_from(record):
         record = None  # of other data or other code: to be run again
     done = record is not None and record["status"] == "done"
     if target.weights and done and not RunFolder.of(config).weights("last").exists():

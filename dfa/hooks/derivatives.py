@@ -35,10 +35,8 @@ class FrozenRecorder(Recorder):
 
     def at_point(self, name: str, activation: Tensor) -> tuple[Point, Tensor]:
         if self._inputs and not (self._told or torch.compiler.is_compiling()):
-            inputs = [tensor for alive in self._inputs if (tensor := alive()) is not None]
-            nodes, leaves = {one.grad_fn for one in inputs if one.grad_fn is not None}, [id(one) for one in inputs]
-            below = nodes_below([activation.grad_fn])
-            if any(node in nodes or id(getattr(node, "variable", None)) in leaves for node in below):
+            found = _graph_of([activation])
+            if any(_place_of(tensor) in found for alive in self._inputs if (tensor := alive()) is not None):
                 self._told = True
                 warnings.warn(
                     "an input of the model requires a gradient, and none comes back through a feedback point: where"

@@ -123,9 +123,8 @@ class InnerResults(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if (
-            func is torch._C._set_grad_enabled
-        ):  # as no_grad does at its beginning and, since nothing has a graph, its end
+        if func is torch._C._set_grad_enabled:
+            # The segment runs without a graph, so that `no_grad` disables gradients when it begins and when it ends.
             self._in_no_grad = not (args[0] or self._in_no_grad)
         detached = self._in_no_grad or func in _DETACHING
         passes_on = not detached and any(map(self.depends, [*_tensors_among(args), *_tensors_among(kwargs)]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 import dfa
 from tests.dfa.reference import backpropagated, gradients
@@ -107,3 +108,17 @@ def test_a_derivative_of_parts_may_be_part_of_the_loss() -> None:
     (forces,) = torch.autograd.grad(energy, x, create_graph=True)
     assert forces.shape == x.shape
     rule.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*use_reentrant.*:UserWarning")
+def test_a_checkpoint_of_a_pause_may_run_again_after_it() -> None:
+    """It runs its part by itself, in the backward pass of what was exact."""
+    model = TwoParts()
+    rule = dfa.RULES.build("fa", model, weights=["body.0.*", "head.*"])
+    with rule.paused():
+        exact = backpropagated(model, lambda: cross_entropy(model(inputs()), TARGETS))
+        model.zero_grad()
+        hidden = checkpoint(model.body, inputs().requires_grad_(), use_reentrant=True)
+        loss = cross_entropy(model.head(hidden), TARGETS)
+    loss.backward()
+    torch.testing.assert_close(gradients(model)["body.0.weight"], exact["body.0.weight"])

@@ -309,3 +309,12 @@ def test_a_scripted_module_elsewhere_is_trained(name: str, mlp: nn.Sequential, b
         with dfa.RULES.build(name, model, ["1", "3"]) as rule:
             found.append(one_step(rule, model, lambda model=model: cross_entropy(model(batch[0]), batch[1])))  # type: ignore[misc]
     assert_same(found[1], found[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning")
+def test_nested_tensors_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3))
+    rule = dfa.DirectFeedbackAlignment(model, "1", batch_dims=1)
+    samples = torch.nested.nested_tensor([torch.randn(4, 5), torch.randn(2, 5)], layout=torch.jagged)
+    with pytest.raises(dfa.FeedbackError, match="rule 'dfa' has no part in nested tensors: pad them"):
+        rule.backward(model(samples).values().square().mean())

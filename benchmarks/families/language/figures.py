@@ -91,19 +91,18 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
             axes.plot(list(curve), list(curve.values()), marker=".", label=label)
     _finish_ratios(panels, reference, "optimiser steps")
     figure.suptitle(_setting(runs[reference]), fontsize=11)
-    first: Axes | None = None
     drawn: list[Axes] = []
     most = max((len(steps) for steps in aligned.values()), default=0)
     for index, (label, steps) in enumerate(aligned.items()):
         row, place = 1 + index // _COLUMNS, 2 * (index % _COLUMNS)
+        first = drawn[0] if drawn else None
         axes = figure.add_subplot(grid[row, place : place + 2], sharex=first, sharey=first)
-        first = first or axes
         drawn.append(axes)
         _draw_alignments(axes, steps, most)
         axes.set_title(label, fontsize=9)
         if place == 0:
             axes.set_ylabel(f"cosine with {reference}", fontsize=8)
-    if first is not None:
+    if drawn:
         shown = max((axes.get_legend_handles_labels() for axes in drawn), key=lambda found: len(found[1]))
         legend = figure.legend(*shown, loc="outside lower center", ncols=len(shown[1]), fontsize=8, frameon=False)
         legend.set_title("feedback point, from the input up", FontProperties(size=8))

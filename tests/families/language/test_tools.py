@@ -16,7 +16,12 @@ from benchmarks.commands import bench as bench_command
 from benchmarks.commands.sample import main
 from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError, ResultsError
-from benchmarks.families.language.figures import learning_curves, perplexity_ratio_by_depth, perplexity_ratios
+from benchmarks.families.language.figures import (
+    _draw_alignments,
+    learning_curves,
+    perplexity_ratio_by_depth,
+    perplexity_ratios,
+)
 from benchmarks.families.language.sample import continuation, sample_text
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
@@ -135,6 +140,15 @@ def test_ratios_are_those_of_the_histories(run: Config) -> None:
     assert depths == [2, 4]
     assert _drawn(near.lines[0]) == (depths, ratios)
     assert ratios == pytest.approx([2.5, 1 / 2.5])
+
+
+def test_a_point_has_one_colour_in_panels_of_any_number_of_points() -> None:
+    """One legend stands for all of them."""
+    few, many = Figure().subplots(1, 2)
+    for axes, count in ((few, 3), (many, 4)):
+        _draw_alignments(axes, {f"point {index}": {1: 0.5} for index in range(count)}, 4)
+    colours = [[line.get_color() for line in axes.lines[:-1]] for axes in (few, many)]
+    assert len(set(colours[1])) == 4 and colours[0] == colours[1][:3]
 
 
 @pytest.mark.parametrize("name", ["figure_6", "figure_6_wikitext2", "figure_6_depth"])
