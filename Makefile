@@ -1,6 +1,6 @@
 # Everything a reader of the paper, or of this code, wants done. `make help` lists it.
 # Options of bench: MODELS RULES MODES PARTS THREADS DEVICE, see python -m benchmarks bench models --help
-# Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b DRY=1 RETRY=1 DEVICE=cuda,
+# Options of the reproduce targets: SCALE=auto|paper|mini|smoke SEEDS=n RULES=a,b CELLS='bp:*' DRY=1 RETRY=1 DEVICE=cuda,
 #   and where they run: LAUNCHER=local|serial|slurm|ray JOBS=n SET="launcher.partition=long launcher.minutes=60" (no spaces within a setting)
 # Options of tune-table-N: SCALE JOBS RULES SET DRY, e.g. RULES=mine SET="plugins=[mine.py]" for a rule of your own
 # Options of search: SPACE CHOICE TRIALS SEEDS JOBS, e.g. make search SPACE=graphs CHOICE="task=cora model=gcn rule=dfa"
@@ -17,7 +17,7 @@ SCALE ?= auto
 yes = $(filter-out 0 no false,$(1))
 PLAN = --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RULES),--rules $(RULES)) $(if $(call yes,$(RETRY)),--set run.retry=true) \
        $(if $(DEVICE),--set run.device=$(DEVICE)) $(foreach setting,$(SET),--set $(setting))
-OPTIONS = $(PLAN) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(call yes,$(DRY)),--dry)
+OPTIONS = $(PLAN) $(if $(CELLS),--cells '$(CELLS)') $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(if $(JOBS),--jobs $(JOBS)) $(if $(call yes,$(DRY)),--dry)
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-library lint data reproduce verify-records status chaos bench search bench-recommenders site test-site clean

@@ -24,6 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="+", help="table_3, figure_2, … or 'all'")
     add_plan_options(parser)
     parser.add_argument(
+        "--cells", default="", help="run these alone: patterns of rows or row:column, separated by commas"
+    )
+    parser.add_argument(
         "--launcher", default="", help="local (default) | serial | slurm | ray; --set launcher.… for its options"
     )
     add_jobs(parser)
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.tables.targets import Plans
 
     rules, settings = words(options.rules), overrides(options)
-    plans = Plans(options.target, options.scale, options.seeds, rules, settings, options.fresh)
+    plans = Plans(options.target, options.scale, options.seeds, rules, settings, options.fresh, words(options.cells))
     problems = reproduce_all(plans, options.dry, options.force)
     for line in (*plans.errors(), *(f"{problem.name}: {problem.reason}" for problem in problems)):
         report_error(line)

@@ -19,6 +19,7 @@ class Cell:
         control: whether it is the frozen control rather than a row of the table proper.
         members: overrides that differ between the runs the cell averages over; empty for an ordinary cell.
         only: scale → overrides, of which a run must have one to take place at that scale; as pairs.
+        at: scale → overrides that count there alone; as pairs.
         chosen: scale → overrides that were found best on validation there; as pairs.
         data: pattern of the names that the paper's own data set has in records.
         reference: published table that holds the cell's number; "" where none does.
@@ -32,6 +33,7 @@ class Cell:
     control: bool = False
     members: tuple[str, ...] = ()
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    at: tuple[tuple[str, tuple[str, ...]], ...] = ()
     chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
     data: str = "*"
     reference: str = ""
@@ -50,7 +52,8 @@ class Cell:
 
     def runs_at(self, scale: str) -> tuple[tuple[str, ...], ...]:
         """Return the runs that take place at a scale; a table at a scale where none do leaves the cell out."""
-        runs, wanted = self._runs(dict(self.chosen).get(scale, ())), dict(self.only).get(scale)
+        further = (*dict(self.at).get(scale, ()), *dict(self.chosen).get(scale, ()))
+        runs, wanted = self._runs(further), dict(self.only).get(scale)
         return runs if wanted is None else tuple(run for run in runs if any(item in run for item in wanted))
 
     def _runs(self, further: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -77,11 +80,15 @@ def make_cell(name: str, file: TableFile, row: str, column: str) -> Cell:
     words = _fields(name, file.row, row) | _fields(name, file.column, column)
     words |= {"row": row, "column": column}
     words = {key: file.names.get(key, {}).get(word, word) for key, word in words.items()}
-    templates = [*file.overrides, *_matching(file.overrides_for, place)]
+
+    def filled(templates: Iterable[str]) -> tuple[str, ...]:
+        return tuple(_fill(name, template, words) for template in templates)
+
     return replace(
         place,
-        overrides=tuple(_fill(name, template, words) for template in templates),
-        members=tuple(_fill(name, template, words) for template in _matching(file.members, place)),
+        overrides=filled([*file.overrides, *_matching(file.overrides_for, place)]),
+        members=filled(_matching(file.members, place)),
+        at=as_pairs({scale: filled(_matching(entries, place)) for scale, entries in file.overrides_at.items()}),
         only=as_pairs(file.only),
         data=_fill(name, file.data, words),
         reference=file.reference if file.compared else "",

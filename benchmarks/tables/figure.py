@@ -99,7 +99,7 @@ def _panel(
         raise ConfigError(
             f"{where}panel '{label}': '{what}' is not a cell of one run; known: {', '.join(c.name for c in table)}"
         )
-    return Cell(label, "", found.runs[0], only=only or found.only, chosen=found.chosen)
+    return Cell(label, "", found.runs[0], only=only or found.only, at=found.at, chosen=found.chosen)
 
 
 def drawing(spec: FigureSpec, configs: Iterable[Config]) -> Draw:

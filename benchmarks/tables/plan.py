@@ -3,19 +3,18 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 from benchmarks.config import SCALES, Config, identity
 from benchmarks.errors import ConfigError
-from benchmarks.registry import DATA_CHECKS
-from benchmarks.run.build import load_data_checks
 from benchmarks.run.inputs import inputs_of
 from benchmarks.run.record_schema import DAMAGED, Record
 from benchmarks.run.records import RunBusy, RunFolder
 from benchmarks.tables.archive import COMMITTED, Archive
 from benchmarks.tables.cells import Cell
 from benchmarks.tables.composed import composed_runs
+from benchmarks.tables.missing_data import missing_data, settle_data
+from benchmarks.tables.schema import matches
 from benchmarks.utils.overrides import key_of
 from benchmarks.utils.progress import with_bar
 from benchmarks.utils.text import duration
@@ -68,7 +67,13 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs of a table or figure at one scale, and why that scale; `scale_of` says where it was taken from instead."""
+    """Runs of a table or figure at one scale.
+
+    Attributes:
+        why: that scale, in words.
+        scale_of: where the scale was taken from instead.
+        patterns: of rows and "row:column"; only cells that one of them matches are to be run. Empty: all are.
+    """
 
     target: Planned
     scale: str
@@ -76,6 +81,7 @@ class Plan:
     runs: tuple[PlannedRun, ...] = field(default_factory=tuple)
     archive: Archive = field(default_factory=lambda: Archive(""))
     scale_of: str = ""
+    patterns: tuple[str, ...] = ()
 
     def restore(self) -> int:
         """Put committed runs that are not in the results folder there; return how many."""
@@ -98,8 +104,24 @@ class Plan:
     @property
     def to_do(self) -> list[PlannedRun]:
         """List what has to be run, the longest first, so that no worker is left with a long run at the end."""
-        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do}
+        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do and self._is_asked_for(run)}
         return sorted(unique.values(), key=lambda run: -run.seconds)
+
+    def _is_asked_for(self, run: PlannedRun) -> bool:
+        return not self.patterns or any(matches(pattern, run.cell.row, run.cell.name) for pattern in self.patterns)
+
+    def with_cells(self, patterns: Sequence[str]) -> "Plan":
+        """Return the plan with only the cells to be run that one of the patterns matches.
+
+        Raises:
+            ConfigError: one matches no cell.
+        """
+        for pattern in patterns:
+            if not any(matches(pattern, cell.row, cell.name) for cell in self.target.cells):
+                known = ", ".join(dict.fromkeys(cell.row for cell in self.target.cells))
+                column = next((f", or cells such as {cell.name}" for cell in self.target.cells if cell.column), "")
+                raise ConfigError(f"--cells: no cell matches '{pattern}'; rows: {known}{column}")
+        return replace(self, patterns=tuple(patterns))
 
     def seconds(self, jobs: int) -> float:
         """Estimate the time in seconds with so many workers."""
@@ -116,12 +138,15 @@ class Plan:
             damaged = sum(run.record is not None and run.record["status"] == DAMAGED and not run.to_do for run in runs)
             unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done - damaged
             to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
+            left_out = [run for run in to_do if not self._is_asked_for(run)]
+            to_do = [] if left_out else to_do
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
             state = [
                 f"{done} of {len(runs)} done",
                 f"{unsuccessful} failed or diverged" if unsuccessful else "",
                 f"{damaged} damaged" if damaged else "",
                 f"{len(to_do)} to run ({_about(to_do)})" if to_do else "",
+                f"{len(left_out)} left out" if left_out else "",
                 f"{len(waiting)} wait for data ({_about(waiting)})" if waiting else "",
             ]
             lines.append(f"  {cell.name:28} {data:9} {', '.join(filter(None, state))}")
@@ -211,8 +236,8 @@ def check_settings(target: Planned, settings: Sequence[str]) -> None:
     """
     own = {"scale", "seed"}
     for cell in target.cells:
-        chosen = (item for _, items in (*cell.only, *cell.chosen) for item in items)
-        own |= {key_of(item) for item in (*cell.overrides, *cell.members, *chosen)}
+        at_scales = (item for _, items in (*cell.only, *cell.at, *cell.chosen) for item in items)
+        own |= {key_of(item) for item in (*cell.overrides, *cell.members, *at_scales)}
     for setting in settings:
         key = key_of(setting)
         if key in own or key.removesuffix(".name") in own & {"task", "model", "rule"}:
@@ -261,40 +286,3 @@ def _planned_run(target: Planned, cell: Cell, config: Config, missing: str, scal
     cost = target.cost(cell, scale, config.task.source == "stand_in", config.run.device)
     run = PlannedRun(cell, config, record, missing, cost)
     return run if run.to_do or run.missing else replace(run, seconds=0.0)
-
-
-def settle_data(config: Config, missing: str, stand_in: bool) -> str:
-    """Have a run use stand-in data where its scale asks for them, or allows them in place of missing ones.
-
-    Args:
-        missing: what `missing_data` says of it.
-        stand_in: whether generated data may take the place.
-
-    Returns:
-        What is missing still.
-    """
-    at_smoke = config.scale == "smoke" and _is_checked(config)
-    if at_smoke or (missing and config.scale != "paper" and stand_in):
-        config.task.source = "stand_in"
-        return ""
-    return missing
-
-
-def missing_data(config: Config) -> str:
-    """Return why the data of a run are not available here, or "" if they are.
-
-    Tables print the reason, so an absolute data folder, which differs between machines, is given as its variable.
-    """
-    if config.task.source == "stand_in":
-        return ""
-    if config.run.download or not _is_checked(config):
-        return ""
-    folder = Path(config.run.data_dir)
-    reason = DATA_CHECKS[config.task.name](folder)
-    return reason.replace(str(folder), "$DFA_DATA_DIR") if folder.is_absolute() else reason
-
-
-def _is_checked(config: Config) -> bool:
-    """Return whether the task has a data check, and with it stand-in data."""
-    load_data_checks(config)
-    return config.task.name in DATA_CHECKS

@@ -116,6 +116,7 @@ class TableFile:
         overrides: configuration of a cell; `{field}`, `{row}` and `{column}` are filled in
             (a brace that is meant as such is doubled).
         overrides_for: pattern → overrides added to the cells it matches.
+        overrides_at: scale → pattern → overrides added to the cells it matches at that scale alone.
         names: field → word in the table → word in the configuration, where the two differ.
         members: pattern → one override per run that the cell averages over (a mean over scenes).
         only: scale → overrides, of which a run must have one to take place at that scale; without an entry all do.
@@ -155,6 +156,7 @@ class TableFile:
     column: str = "{column}"
     overrides: list[str] = MISSING
     overrides_for: dict[str, list[str]] = field(default_factory=dict)
+    overrides_at: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     members: dict[str, list[str]] = field(default_factory=dict)
     only: dict[str, list[str]] = field(default_factory=dict)
@@ -244,8 +246,9 @@ def _seconds(hints: Any, where: str) -> dict[str, float]:
 
 
 def _check_scales(table: TableFile, where: str) -> None:
-    for scale in table.only:
-        check_known("scale", scale, SCALES, f"table file {where}: only: ")
+    for key, scales in (("only", table.only), ("overrides_at", table.overrides_at)):
+        for scale in scales:
+            check_known("scale", scale, SCALES, f"table file {where}: {key}: ")
     missing = [scale for scale in SCALES if table.seeds.get(scale, 0) < 1]
     if strange := [scale for scale in table.seeds_for if scale not in SCALES]:
         raise ConfigError(f"table file {where}: seeds_for knows no scale '{strange[0]}'; known: {', '.join(SCALES)}")

@@ -52,7 +52,7 @@ def check_table(name: str, file: TableFile, cells: Sequence[Cell], folder: Path 
             raise ConfigError(f"{where}{key}: '{twice[0]}' is there twice")
     for figure in file.figures:
         check_known("figure", figure, config_files("figure"), f"{where}figures: ")
-    for several in (file.overrides_for, file.members):
+    for several in (file.overrides_for, file.members, *file.overrides_at.values()):
         check_overrides(where, (item for items in several.values() for item in items))
     check_overrides(where, file.overrides)
     base = read_table_file(file.base, folder) if file.base else None
@@ -88,6 +88,7 @@ def _patterns(file: TableFile) -> Iterator[tuple[str, str]]:
         "overrides_for": file.overrides_for,
         "members": file.members,
         "quoted": file.quoted,
+        **{f"overrides_at of {scale}": several for scale, several in file.overrides_at.items()},
         **{f"seeds_for of {scale}": counts for scale, counts in file.seeds_for.items()},
         **{f"record_for of metric '{metric}'": of.record_for for metric, of in file.metrics.items()},
         **{f"profile '{label}'": [profile.cells] for label, profile in file.profiles.items()},

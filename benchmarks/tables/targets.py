@@ -26,6 +26,7 @@ class Plans:
         rules: further rules that are added as rows.
         settings: overrides for every run and the launcher.
         jobs: runs that the launcher carries out at once.
+        cells: patterns of the cells that are to be run; empty: all are.
     """
 
     def __init__(
@@ -36,13 +37,14 @@ class Plans:
         rules: Sequence[str],
         settings: Sequence[str],
         fresh: bool = False,
+        cells: Sequence[str] = (),
     ) -> None:
         """Look up the names and the launcher.
 
         Args:
             names: of tables and figures; `all` stands for all but those that have to be asked for.
             scale: see `make_plan`.
-            seeds, rules, settings: see the class.
+            seeds, rules, settings, cells: see the class.
             fresh: leave committed records out.
 
         Raises:
@@ -55,6 +57,7 @@ class Plans:
         self._scale = scale
         self.seeds = seeds
         self.rules = list(rules)
+        self.cells = tuple(cells)
         launcher, device = settings_among(self.settings)
         named_device(device)
         self._launcher, self._device = make_launcher(launcher), device
@@ -70,6 +73,7 @@ class Plans:
                 seeds = self.seeds if isinstance(target, TableSpec) else None
                 plan = make_plan(target, self._scale, seeds, self.settings, self.jobs, self._archive)
                 _check_committed(plan, self.settings)
+                plan = plan.with_cells(self.cells)
             except USER_ERRORS as error:
                 self.failed(name, error)
             else:

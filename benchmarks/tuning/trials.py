@@ -11,7 +11,8 @@ from benchmarks.errors import ConfigError
 from benchmarks.run.inputs import current_record
 from benchmarks.run.record_schema import Record
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.plan import check_settings, missing_data, settle_data
+from benchmarks.tables.missing_data import missing_data, settle_data
+from benchmarks.tables.plan import check_settings
 from benchmarks.tables.schema import Rates, matches
 from benchmarks.tables.spec import TableSpec
 from benchmarks.utils.overrides import key_of
@@ -78,7 +79,7 @@ def make_trials(spec: TableSpec, scale: str, settings: Sequence[str] = ()) -> li
     for cell in [cell for cell in spec.cells if cell.extra_rule] or spec.cells:
         if rates.column not in ("", cell.column):
             continue
-        runs = Cell(cell.row, cell.column, cell.overrides, members=cell.members, only=cell.only).runs_at(scale)
+        runs = replace(cell, chosen=()).runs_at(scale)
         shared = [f"scale={scale}", f"run.wandb_group=tune {spec.name}", *rates.settings.get(scale, ()), *settings]
         composed = [compose_config([*overrides, *shared]) for overrides in runs]
         for factor in rates.factors if runs else ():

@@ -132,6 +132,24 @@ def test_dry_prints_the_plan_and_stops(toys: Toys, command: Command) -> None:
     assert not toys.results.exists()
 
 
+def test_cells_can_be_run_by_themselves(toys: Toys, command: Command) -> None:
+    code, out, err = command(reproduce.main, *_arguments(toys, "--cells", "*:coral,gcn/*:*"))
+    assert (code, out) == (2, "")
+    assert (
+        err
+        == "error: table_3: --cells: no cell matches '*:coral'; rows: gcn/bp, gcn/dfa, or cells such as gcn/bp:cora\n"
+    )
+
+    code, out, err = command(reproduce.main, *_arguments(toys, "--cells", "gcn/dfa"))
+    assert (code, err) == (0, "") and "2 left out" in out and "2 runs to do" in out
+    records = [RunFolder(path.parent).read() for path in toys.results.rglob("result.json")]
+    assert [record["rule"] for record in records if record] == ["dfa", "dfa"]
+    assert "missing (0 of 2 seeds done; not run): gcn/bp:cora" in _tables(toys)["table_3.md"].decode()
+
+    code, out, err = command(reproduce.main, *_arguments(toys))
+    assert (code, err) == (0, "") and "2 runs to do" in out and "missing" not in _tables(toys)["table_3.md"].decode()
+
+
 def test_what_fails_is_listed_shown_and_run_again_on_request(
     toys: Toys, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 
 from benchmarks.config import SCALES, compose_config, identity, resolve
 from benchmarks.tables.figure import known_figures
-from benchmarks.tables.plan import settle_data
+from benchmarks.tables.missing_data import settle_data
 from benchmarks.tables.schema import known_tables
 from benchmarks.tables.targets import load_target
 from benchmarks.utils.files import atomic_path

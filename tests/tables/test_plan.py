@@ -10,10 +10,12 @@ from benchmarks.config import Config, identity
 from benchmarks.errors import ConfigError
 from benchmarks.run.execute import execute
 from benchmarks.run.records import RunFolder
+from benchmarks.tables import missing_data as missing_data_module
 from benchmarks.tables import plan as plan_module
 from benchmarks.tables.archive import Archive, ArchivedRun
 from benchmarks.tables.cells import Cell
-from benchmarks.tables.plan import AUTO_HOURS, make_plan, missing_data
+from benchmarks.tables.missing_data import missing_data
+from benchmarks.tables.plan import AUTO_HOURS, make_plan
 from tests.conftest import Toys
 from tests.helpers.records import whole_record
 
@@ -195,7 +197,7 @@ def test_smoke_leaves_tasks_that_are_not_the_suites_alone(toys: Toys, without: s
 def test_smoke_always_takes_stand_ins_and_seeds_can_be_chosen(
     toys: Toys, without: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "DATA_CHECKS", ("toy", "toy_loss"))
+    monkeypatch.setattr(missing_data_module, "DATA_CHECKS", ("toy", "toy_loss"))
     plan = make_plan(Target(), "smoke", 4, toys.overrides[3:], 1)
     assert len(plan.runs) == 12 and {run.config.task.source for run in plan.runs} == {"stand_in"}
     assert {run.config.run.wandb_group for run in plan.runs} == {"table_0"}
@@ -230,7 +232,7 @@ def test_cells_may_differ_in_their_number_of_seeds(toys: Toys, without: set[str]
 
 
 def test_a_target_may_refuse_stand_ins(toys: Toys, without: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "DATA_CHECKS", ("toy", "toy_loss"))
+    monkeypatch.setattr(missing_data_module, "DATA_CHECKS", ("toy", "toy_loss"))
     without.add("toy")
     plan = make_plan(Target(stand_in=False), "mini", 1, toys.overrides[3:], 1)
     assert [run.missing for run in plan.runs] == ["no toy here", "no toy here", ""]
@@ -243,3 +245,16 @@ def test_each_reason_for_missing_data_is_told_once(toys: Toys, without: set[str]
     without.update(("toy", "toy_loss"))
     lines = make_plan(Target(), "paper", None, toys.overrides[3:], 1).describe(1).splitlines()
     assert [line for line in lines if "missing" in line] == ["  missing: no toy here", "  missing: no toy_loss here"]
+
+
+def test_only_the_cells_asked_for_are_run(toys: Toys, without: set[str]) -> None:
+    plan = make_plan(Target(), "mini", None, (), jobs=1)
+    some = plan.with_cells(["dfa", "else*"])
+    assert [run.cell.name for run in some.to_do] == ["dfa"] * 2 + ["elsewhere"] * 2
+    assert some.runs == plan.runs, "the table shows what is recorded of the others"
+    text = some.describe(1)
+    assert "0 of 2 done, 2 left out" in text and "4 runs to do, about 1 min 40 s" in text
+    assert [text.count("left out"), text.count("to run")] == [1, 2]
+    assert plan.with_cells([]) == plan
+    with pytest.raises(ConfigError, match=r"^--cells: no cell matches 'bp:gcn'; rows: bp, dfa, elsewhere$"):
+        plan.with_cells(["dfa", "bp:gcn"])

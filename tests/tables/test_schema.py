@@ -46,6 +46,9 @@ def test_unknown_table_lists_the_known_ones() -> None:
         ({"names": {"colunm": {"cora": "x"}}}, "names: unknown field 'colunm'; did you mean 'column'"),
         ({"overrides": ["task={task}_links", "seed=5"]}, "'seed=5' cannot count, since seed is set for every run"),
         ({"overrides_for": {"*": ["scale=mini"]}}, "'scale=mini' cannot count"),
+        ({"overrides_at": {"mini": {"*:gcnn": []}}}, r"overrides_at of mini: no cell matches '\*:gcnn'"),
+        ({"overrides_at": {"mini": {"*": ["seed=5"]}}}, "'seed=5' cannot count"),
+        ({"overrides_at": {"large": {"*": []}}}, "overrides_at: unknown scale 'large'; known: paper, mini, smoke"),
         ({"figures": ["figure_none"]}, "figures: unknown figure 'figure_none'"),
         ({"figures": ["figure_2", "figure_2"]}, "figures: 'figure_2' is there twice"),
         ({"reference": "", "rows": ["cora/bp", "cora/bp"]}, "rows: 'cora/bp' is there twice"),
@@ -69,6 +72,15 @@ def test_a_missing_key_and_broken_yaml_are_refused(tmp_path: Path) -> None:
 
 def test_a_pattern_may_be_for_a_rule_that_is_added_later(tmp_path: Path) -> None:
     load_spec("table_4", folder=edited(tmp_path, seeds_for={"mini": {"*/fa": 5}}))
+
+
+def test_overrides_at_a_scale_count_there_alone(tmp_path: Path) -> None:
+    entries = {"mini": {"cora/dfa": ["trainer.epochs=7"], "cora/*": ["optimizer.lr=1"]}}
+    cells = {cell.name: cell for cell in load_spec("table_4", folder=edited(tmp_path, overrides_at=entries)).cells}
+    assert set(cells["cora/dfa"].runs_at("mini")[0][-2:]) == {"trainer.epochs=7", "optimizer.lr=1"}
+    assert cells["cora/bp"].runs_at("mini")[0][-1] == "optimizer.lr=1"
+    for name, scale in (("cora/dfa", "paper"), ("cora/dfa", "smoke"), ("pubmed/dfa", "mini")):
+        assert cells[name].runs_at(scale) == (cells[name].overrides,)
 
 
 def test_what_was_taken_over_from_another_table_may_be_without_effect(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from benchmarks.tables.footnotes import describe_runs
 from benchmarks.tables.plan import make_plan
 from benchmarks.tables.spec import TableSpec, load_spec
 from benchmarks.tables.summary import summarise
-from benchmarks.tuning.trials import best, reached
+from benchmarks.tuning.trials import best, make_trials, reached
 from tests.conftest import TOY, Command, Toys
 from tests.helpers.tables import cell_of, done
 
@@ -89,6 +89,19 @@ def test_the_best_on_validation_is_kept_and_used(folder: Path, toys: Toys, comma
     footer = "\n".join(describe_runs(spec, outcomes, summarise(spec, outcomes, "mini")))
     assert "best on validation of 0.0001, 1, 10 times the configured one" in footer
     assert "seed 1000, trainer.epochs=1 (results/search/toys-mini.md)" in footer
+
+
+def test_the_trials_are_of_the_runs_at_their_scale(folder: Path, toys: Toys) -> None:
+    further = 'overrides_at: {mini: {"dfa:*": [optimizer.weight_decay=0.5], "*": [trainer.epochs=9]}}'
+    (folder / "toys.yaml").write_text(f"{TABLE}{further}\n", encoding="utf-8")
+    decays = {
+        (trial.cell.row, trial.configs[0].optimizer.weight_decay) for trial in make_trials(load_spec("toys"), "mini")
+    }
+    assert decays == {("bp", 0.0), ("dfa", 0.5)}
+    assert {trial.configs[0].trainer.epochs for trial in make_trials(load_spec("toys"), "mini")} == {1}, (
+        "the search's own"
+    )
+    assert {trial.configs[0].trainer.epochs for trial in make_trials(load_spec("toys"), "paper")} == {2}
 
 
 def test_a_second_search_runs_nothing_and_finds_the_same(folder: Path, toys: Toys, command: Command) -> None:
