@@ -60,32 +60,36 @@ def find_modules(model: nn.Module, patterns: str | Sequence[str]) -> dict[str, n
     The empty pattern names the model itself.
 
     Raises:
-        PointError: a pattern fits no module; the message names it and lists candidates. Of a module with several names
-            only the first one counts. Or see `pattern_list`.
+        PointError: a pattern fits no module; the message names it and lists candidates. Or it fits a further name of a
+            module, of whose names only the first one counts, and that is not found. Or see `pattern_list`.
     """
     given = pattern_list(patterns)
     modules = dict(inner_model(model).named_modules())
     modules[""] = _without_ddp(model)  # with what compiles it, so that its output is met outside the compiled region
-    found: dict[str, nn.Module] = {}
+    found = {name: module for name, module in modules.items() if any(matches(name, pattern) for pattern in given)}
+    _check_further_names(model, given, modules, found)
     for pattern in given:
-        if not any(matches(name, pattern) for name in modules):
-            raise PointError(f"pattern '{pattern}' {_reason(model, pattern, modules)}")
-    for name, module in modules.items():
-        if any(matches(name, pattern) for pattern in given):
-            found[name] = module
+        if not any(matches(name, pattern) for name in found):
+            raise PointError(f"pattern '{pattern}' matches no module; {candidates(pattern, list(modules))}")
     return found
 
 
-def _reason(model: nn.Module, pattern: str, modules: dict[str, nn.Module]) -> str:
-    """Say why a pattern fits none of a model's modules, which it may name by another of their names."""
+def _check_further_names(
+    model: nn.Module, patterns: Sequence[str], modules: dict[str, nn.Module], found: dict[str, nn.Module]
+) -> None:
+    """Check that no pattern means a module by another than its first name, and no other pattern means it by that."""
+    first_names = {id(module): name for name, module in modules.items()}
+    alone = [pattern for pattern in patterns if not any(matches(name, pattern) for name in found)]
     for name, module in inner_model(model).named_modules(remove_duplicate=False):
-        if matches(name, pattern):
-            first = next(other for other, one in modules.items() if one is module)
-            return (
-                f"matches '{name}', which is the same module as '{first}': name it '{first}', which stands for all"
-                " places that it runs at, or let each place have a module of its own"
+        first = first_names.get(id(module), "")
+        if name in modules:
+            continue
+        asked = alone if first in found else patterns
+        if pattern := next((pattern for pattern in asked if matches(name, pattern)), ""):
+            raise PointError(
+                f"pattern '{pattern}' matches '{name}', which is the same module as '{first}': name it '{first}', which"
+                " stands for all places that it runs at, or let each place have a module of its own"
             )
-    return f"matches no module; {candidates(pattern, list(modules))}"
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:

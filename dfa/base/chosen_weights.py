@@ -28,11 +28,16 @@ def choose_weights(
         takes_complex: whether weights may be complex.
 
     Raises:
-        PointError: none matches; or one has no shape or no numbers yet, holds whole numbers, is sharded, or is complex
-            where that has no meaning.
+        PointError: none matches; or one matches by another than its first name, has no shape or no numbers yet, holds
+            whole numbers, is sharded, or is complex where that has no meaning.
     """
     named = dict(inner_model(model).named_parameters())
     chosen = [name for name in named if any(matches(name, pattern) for pattern in patterns)]
+    first_names = {id(parameter): name for name, parameter in named.items()}
+    for name, parameter in inner_model(model).named_parameters(remove_duplicate=False):
+        first = first_names[id(parameter)]
+        if first not in chosen and parameter.ndim >= 2 and any(matches(name, pattern) for pattern in patterns):
+            raise PointError(f"weights: '{name}' is the same weight as '{first}': name it '{first}', too")
     for name in chosen:
         _check_made(name, named[name], rule)
     weights = {name: named[name] for name in chosen if named[name].ndim >= 2 and named[name].numel()}

@@ -221,7 +221,11 @@ class SequentialRule(Rule):
 
     def _feedback_of(self, name: str) -> Tensor:
         self.replaced.add(name)
-        return self.feedback_weight(name)
+        feedback, weight = self.feedback_weight(name), self.weights[name]
+        strides = zip(weight.shape, weight.stride(), feedback.stride(), strict=True)
+        if any(size > 1 and own != other for size, own, other in strides):
+            raise PointError(f"weight '{name}' is a slice of a larger tensor: give it memory of its own (clone it)")
+        return feedback
 
     def _stored(self) -> dict[str, Tensor]:
         """Return the tensors saved with a checkpoint, one for each weight."""

@@ -13,7 +13,7 @@ from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
 from dfa.feedback.order import RowOrder, check_samples
-from dfa.feedback.rows import as_rows, count_repeats, repeat_rows, row_shape
+from dfa.feedback.rows import as_rows, count_repeats, other_sizes, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
 from dfa.precision import at_least_single, without_autocast
@@ -107,6 +107,7 @@ class FeedbackMatrices:
         self.density = density
         self.drawn: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
+        self._widths: dict[str, int] = {}  # of the points of shared matrices
         self.order = RowOrder(batch_dims)
 
     @property
@@ -155,9 +156,8 @@ class FeedbackMatrices:
         batch_dims = self._batch_dims(error)
         error_rows = self.rows(error)
         shapes = [row_shape(point.activation, batch_dims) for point in points]
-        repeats = [
-            count_repeats(rows, len(error_rows), point.name) for point, (rows, _) in zip(points, shapes, strict=True)
-        ]
+        counts = zip(points, shapes, strict=True)
+        repeats = [count_repeats(rows, len(error_rows), point.name) for point, (rows, _) in counts]
         keys = self.prepare(error_name, error, points)
         return self._projections(keys, error_rows, points, repeats, [width for _, width in shapes])
 
@@ -186,8 +186,7 @@ class FeedbackMatrices:
                 rows = projected[key, 1, exact]
                 projected[kind] = (repeat_rows(rows, repeat) if repeat > 1 else rows).to(point.activation.dtype)
             rows = projected[kind]
-            rows = rows if rows.shape[1] == width else rows[:, :width]
-            yield rows.reshape(point.activation.shape)
+            yield (rows if rows.shape[1] == width else rows[:, :width]).reshape(point.activation.shape)
 
     def rows(self, error: Tensor) -> Tensor:
         """Reshape the error to (rows, width)."""
@@ -242,10 +241,13 @@ class FeedbackMatrices:
         if self.sharing == "shared":
             key = matrix_key(error_name, "shared")
             self._draw_once(key, height, max(widths.values()), at_least=True)
+            for name, width in widths.items():
+                if (before := self._widths.setdefault(name, width)) != width:  # whose columns would be others
+                    raise other_sizes(f"point '{name}' had rows of {before} entries and now has rows of {width}")
             return dict.fromkeys(widths, key)
         keys = {name: matrix_key(error_name, name) for name in widths}
-        for name, key in keys.items():
-            self._draw_once(key, height, widths[name])
+        for name, width in widths.items():
+            self._draw_once(keys[name], height, width)
         return keys
 
     def _draw_once(self, key: str, height: int, width: int, at_least: bool = False) -> None:
@@ -256,8 +258,7 @@ class FeedbackMatrices:
             if self.keep:
                 self.drawn[key] = self._draw(key, height, width)
         if shape[0] != height or (shape[1] < width if at_least else shape[1] != width):
-            need = f"({height}, {width}): sizes of a row must stay as in the first pass"
-            raise FeedbackError(f"the feedback matrix has shape {shape}, error and points now need {need}")
+            raise other_sizes(f"the feedback matrix has shape {shape}, error and points now need ({height}, {width})")
 
     @run_eagerly
     def _draw(self, key: str, height: int, width: int) -> Tensor:

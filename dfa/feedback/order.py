@@ -1,6 +1,7 @@
 """Whether rows of a feedback point and of the error that are counted alike belong together."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -89,8 +90,9 @@ def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
 
     So are k rows for each of the error's, and (batch, time, …) that the model has made one dimension of.
     """
-    if len(error) == 3:
-        return len(point) < 3 and min(error[:2]) > 1 and point[0] == error[0] * error[1]
+    if len(error) > 2:
+        several = sum(size > 1 for size in error[:-1]) > 1
+        return len(point) < 3 and several and point[0] == prod(error[:-1])
     return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
 
 
@@ -113,12 +115,15 @@ def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
     elif len(error) < 3:  # one dimension of rows, which the point may have in second place
         doubtful = len(point) == 3 and point[1] == error[0] != 1
         agree = not doubtful or point[0] == error[0]
-    else:  # images: rows stay within their sample, however many there are
-        agree, doubtful = point[0] == error[0], False
+    elif len(point) < 3:
+        agree, doubtful = point[0] == prod(error[:-1]), False
+    else:  # an image's rows of pixels: other channels or sizes have no row of the error that is theirs
+        agree, doubtful = point[: len(error) - 1] == error[:-1], False
     if not agree:
+        whole = "; batch_dims=1 takes a sample's error as a whole" if len(error) > 3 else ""
         raise FeedbackError(
             f"point '{name}' has the shape {tuple(point)} and the error {tuple(error)}, whose rows are not in the same"
             " order: let the point have an error of its own shape (points={pattern: error tensor}), or say with"
-            " batch_dims how many leading dimensions count rows, in one order in both"
+            f" batch_dims how many leading dimensions count rows, in one order in both{whole}"
         )
     return not doubtful

@@ -40,6 +40,18 @@ def count_repeats(rows: int, have: int, name: str) -> int:
     return rows // have
 
 
+def other_sizes(what: str) -> FeedbackError:
+    """Return the error of rows whose sizes have changed.
+
+    Args:
+        what: has changed, and how.
+    """
+    return FeedbackError(
+        f"{what}: sizes of a row must stay as in the first pass; where sequences differ in length, batch_dims=2 makes"
+        " every token a row"
+    )
+
+
 def repeat_rows(projected: Tensor, repeats: int) -> Tensor:
     """Repeat each row, divided by √repeats, which keeps the sum of squares."""
     return projected.repeat_interleave(repeats, dim=0) / sqrt(repeats)

@@ -1,13 +1,13 @@
 """Which of the modules whose output is cut have run, and whether those that have not are still there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakSet
 
 from torch import nn
 
 from dfa.compiling import hidden, older_graph
 from dfa.errors import PointError
-from dfa.patterns import find_modules
+from dfa.patterns import find_modules, wrapped_module
 
 
 class Cuts:
@@ -81,31 +81,44 @@ class Cuts:
         return [name for name in names if not any(modules[name] is part for part in parts)]
 
 
-class AddedPoints:
+class AddedModules:
     """Looks for modules that have come into a model since its rule was made, and that the rule's patterns name.
 
     Args:
         model: which they may come into.
-        patterns: of the feedback points.
+        patterns: of the modules whose output is cut.
     """
 
-    def __init__(self, model: nn.Module, patterns: str | Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, patterns: Iterable[str | Sequence[str]]) -> None:
         self._model, self._seen = hidden(model), hidden(WeakSet(model.modules()))
-        self._patterns = patterns
-        self._known = set(find_modules(model, patterns))
+        self._patterns = list(patterns)
+        self._known = hidden(self._find())
 
     def check(self) -> None:
         """Check that there are none.
 
         Raises:
-            PointError: there are: nothing is cut at them.
+            PointError: there are, as such that have wrapped a point in themselves: nothing is cut at them.
         """
         modules, seen = list(self._model().modules()), self._seen()
         if all(module in seen for module in modules):
             return
-        if added := [name for name in find_modules(self._model(), self._patterns) if name not in self._known]:
+        known = self._known()
+        if added := [name for name, module in self._find().items() if module is not known.get(name)]:
             raise PointError(
                 f"added after the rule was made, so that nothing is cut there: {', '.join(added)}; close() the rule and"
                 " make it anew on the model as it is"
             )
         seen.update(modules)
+
+    def _find(self) -> dict[str, nn.Module]:
+        model = self._model()
+        found = [find_modules(model, patterns) for patterns in self._patterns]
+        return {name: _inside(module) for modules in found for name, module in modules.items()}
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    """Return the module within those that hand its output on as it is: compiled, checkpointed, alone in a sequence."""
+    alone = module[0] if type(module) is nn.Sequential and len(module) == 1 else None
+    inner = wrapped_module(module) or getattr(module, "_checkpoint_wrapped_module", alone)
+    return _inside(inner) if isinstance(inner, nn.Module) else module

@@ -52,7 +52,7 @@ class FrozenRecorder(Recorder):
 
         def look(module: nn.Module, arguments: Any, named: Any) -> None:
             self._inputs = []
-            if training() and module.training and not self._told:
+            if training() and not self._told:
                 with suppress(RecursionError):  # of a container that holds itself
                     given = tensors_in((arguments, named))
                     self._inputs = [weakref.ref(tensor) for tensor in given if tensor.requires_grad]

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from dfa.hooks.arrivals import Arrivals
+from dfa.hooks.graphs import nodes_below
 from dfa.hooks.outputs import fields_of, map_tensors, rebuilt, replace_field, tensors_in
+from dfa.hooks.points import sends_errors
 
 _FURTHER = (
     "the loss depends on further tensors that the model returns beside the {error}, and their error is sent to no"
@@ -44,28 +46,47 @@ class FurtherOutputs:
         """Return the output with a view of each further tensor, which gradients reach only where the loss uses it.
 
         Args:
-            output: of the model; beside tensors and tuples of them, its parts are left as they are.
+            output: of the model.
             errors: fields that are error tensors; if none, its first tensor is.
         """
         if not self._may_tell(_FURTHER):
             return output
         if errors:
             for name, part in fields_of(output).items():
-                if name not in errors and isinstance(part, (Tensor, tuple)):
+                if name not in errors and any(map(self._is_watched, tensors_in(part))):
                     output = replace_field(output, name, map_tensors(part, partial(self._watched, "error tensor")))
         elif isinstance(output, (tuple, list)):
             watched = partial(self._watched, "first")
-            further = (map_tensors(part, watched) if isinstance(part, (Tensor, tuple)) else part for part in output[1:])
-            output = rebuilt(output, [output[0], *further])
+            output = rebuilt(output, [output[0], *(map_tensors(part, watched) for part in output[1:])])
         return output
+
+    def watch_end(self, output: Any, inner: bool) -> Any:
+        """Return a model's output so that an error is reported that arrives past the error tensors, or at a point.
+
+        Args:
+            output: of the model.
+            inner: whether there are error tensors inside the model. What comes from one is no further tensor.
+        """
+        return self._watch_handed_on(self._watch_beside_errors(output) if inner else output)
+
+    def _watch_beside_errors(self, output: Any) -> Any:
+        if not self._may_tell(_FURTHER):
+            return output
+        learning = [tensor for tensor in tensors_in(output) if self._is_watched(tensor)]
+        sending = {id(one): any(map(sends_errors, nodes_below([one.grad_fn]))) for one in learning}
+        beside = {one for one, sends in sending.items() if not sends} if any(sending.values()) else ()
+
+        def watched(tensor: Tensor) -> Tensor:
+            return self._watched("error tensor", tensor) if id(tensor) in beside else tensor
+
+        return map_tensors(output, watched) if beside else output
 
     def note(self, point: str, *tensors: Tensor) -> None:
         """Note what a point hands on, or a tensor of the same storage."""
         if self._may_tell(_RETURNED):
             self._handed_on.update({(point, id(tensor)): tensor for tensor in tensors})
 
-    def watch_handed_on(self, output: Any) -> Any:
-        """Return a model's output so that an error is reported that arrives where a point has handed on its own."""
+    def _watch_handed_on(self, output: Any) -> Any:
         if not self._may_tell(_RETURNED) or not self._handed_on:
             return output
         points = {_place(tensor): point for (point, _), tensor in self._handed_on.items()}
@@ -94,9 +115,15 @@ class FurtherOutputs:
     def _may_tell(self, text: str) -> bool:
         return not torch.compiler.is_compiling() and text not in self._told
 
+    def _is_watched(self, tensor: Tensor) -> bool:
+        if not tensor.requires_grad or tensor.is_leaf:
+            return False
+        # What a point has handed on requires a gradient while the order of rows is tried.
+        return not any(tensor is other for other in self._handed_on.values())
+
     def _watched(self, error: str, tensor: Tensor) -> Tensor:
-        if not tensor.requires_grad or tensor.is_leaf or any(tensor is other for other in self._handed_on.values()):
-            return tensor  # what a point has handed on requires a gradient while the order of rows is tried
+        if not self._is_watched(tensor):
+            return tensor
         view = tensor.view_as(tensor)
         view.register_hook(lambda _: self._tell(_FURTHER, error=error))
         return view
@@ -133,4 +160,5 @@ class _Arrival(torch.autograd.Function):
 def _place(tensor: Tensor) -> int:
     """Where the memory of a tensor begins, which its views share; 0 for one without, or of a type of its own."""
     is_plain = type(tensor) is Tensor and tensor.layout == torch.strided
+    is_plain = is_plain and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     return tensor.untyped_storage().data_ptr() if is_plain else 0

@@ -28,7 +28,12 @@ class Factor:
 
     @classmethod
     def found(cls, name: str, weight: Tensor, tensor: Tensor) -> "Factor | None":
-        """Describe a tensor in the memory of the weight `name`; None where it goes beyond that."""
+        """Describe a tensor in the memory of the weight `name`; None where it goes beyond that, or reads it otherwise.
+
+        A real weight may be read as a complex one, and a complex one as real numbers.
+        """
+        if tensor.dtype != weight.dtype:
+            return None
         offset = int(tensor.storage_offset() - weight.storage_offset())
         if offset < 0 or offset + _extent(tensor) > _extent(weight):
             return None

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.errors import PointError
 from dfa.hooks.arrivals import Arrivals
-from dfa.hooks.cuts import AddedPoints, Cuts
+from dfa.hooks.cuts import AddedModules, Cuts
 from dfa.hooks.first_passes import FirstPasses
 from dfa.hooks.further import FurtherOutputs
 from dfa.hooks.graphs import runs_again
@@ -87,7 +87,7 @@ class FeedbackHooks:
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
         self._targets = find_targets(model, points)
-        self._added = AddedPoints(model, patterns_of(points))
+        self._added = AddedModules(model, [patterns_of(points), silent])
         self._cuts = Cuts(model, point_modules, silent_modules)
         self.trainable = Trainable(model, point_modules)
         check_hookable({"": model, **point_modules, **silent_modules, **error_modules})
@@ -158,7 +158,7 @@ class FeedbackHooks:
         self.discard()
 
     def check_all_reached(self) -> None:
-        """See `Cuts.check` and `AddedPoints.check`."""
+        """See `Cuts.check` and `AddedModules.check`."""
         self._cuts.check()
         self._added.check()
 
@@ -183,7 +183,8 @@ class FeedbackHooks:
         if self._trains() and self._passes.pending:
             names = ", ".join(dict.fromkeys(point.name for point in self._passes.pending))
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
-        return self._further.watch_handed_on(output) if self._trains() and self.mode == "cut" else None
+        inner = not self._outputs.issuperset(self.error_names)
+        return self._further.watch_end(output, inner) if self._trains() and self.mode == "cut" else None
 
     def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """End a call of the model, also where it has failed."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 PRODUCTS: dict[str, Sequence[str]] = {
     "Mm": ("self", "mat2"),
+    "Mv": ("self", "vec"),
     "Addmm": ("", "mat1", "mat2"),
     "Bmm": ("self", "mat2"),
     "Baddbmm": ("", "batch1", "batch2"),

@@ -102,6 +102,7 @@ class _BroadcastError(torch.autograd.Function):
         ctx: Any, source: SignalSource, record: ForwardRecord, points: list[Point], output: Tensor, *activations: Tensor
     ) -> Tensor:
         ctx.sending = source, record, points
+        ctx.sends_errors = True
         return output.detach()  # a view could not be written to
 
     @staticmethod
@@ -122,6 +123,11 @@ class _BroadcastError(torch.autograd.Function):
             record.error_received = True
             ctx.sending = None  # otherwise the activations would live as long as the loss
         return None, None, None, error, *signals
+
+
+def sends_errors(node: Any) -> bool:
+    """Whether a node of the graph is at an error tensor, and sends the error to points when it arrives."""
+    return getattr(node, "sends_errors", False)
 
 
 def _group_norm_crashes(tensor: Tensor) -> bool:

@@ -34,6 +34,7 @@ class ProbingRecorder(Recorder):
         super().__init__()
         self._recorder = recorder
         self._open: set[str] = set()  # points to be tried as soon as they run again, in a mode that has been seen
+        self._closed: set[tuple[str, torch.Size]] = set()  # points and sizes that left their order no question
         self._modes: set[bool] = set()  # training or evaluation, where a pass has ended in it
         self._settled: set[str] = set()
         self._in_call = self._trying = self._in_checkpoint = False  # in the call under way, or the last
@@ -74,6 +75,8 @@ class ProbingRecorder(Recorder):
         again = runs_again()
         checkpointed = not again and _inside_checkpoint()
         self._in_checkpoint |= checkpointed or _INNERMOST_SAVING_HOOKS is None
+        if not again and (name, _sizes(activation)) in self._closed:
+            self._trying = False
         if not (self._trying if again or self._in_call else self._is_due() and not checkpointed):
             return point, handed_on
         entry = handed_on if handed_on.requires_grad else handed_on.requires_grad_()
@@ -120,13 +123,21 @@ class ProbingRecorder(Recorder):
         never = self._open & waiting if self._in_call and self._trying else set()  # run in a compiled part
         if waiting and _has_compiled_parts([error, *(point.activation for point in points[1:])]):
             never = waiting  # which would be compiled anew
-        self._settled.update(never, (point.name for point in probed))
-        self._open = self._open.difference(point.name for point in points) | waiting - never
+        settled = never.union(point.name for point in probed)
+        self._settled |= settled
+        tried = [point for point in points if point.entry is not None and not _is_open(point, error)]
+        self._closed.update((point.name, _sizes(point.activation)) for point in tried if point.name in self._open)
+        self._open = (self._open | waiting) - settled
         self._modes.add(self._mode_now())
         if probed:
             entered = [point for alive in self._entered if (point := alive()) is not None]
             lowest = min(i for i, one in enumerate(entered) if any(one.entry is point.entry for point in probed))
             check_rows(error, entered[lowest:], probed)
+
+
+def _sizes(activation: Tensor) -> torch.Size:
+    """Return the sizes that tell whether the order of rows is open, see `sample_dims`."""
+    return activation.shape[:2] if activation.ndim > 3 else activation.shape[:1]
 
 
 def _is_open(point: Point, error: Tensor) -> bool:

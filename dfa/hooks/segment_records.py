@@ -74,6 +74,7 @@ class _HoldRecord(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, record: SegmentedRecord, leaf: Tensor) -> Tensor:
         ctx.record = record
+        ctx.sends_errors = True
         return leaf.detach()  # a view could not be written to
 
     @staticmethod

@@ -177,9 +177,13 @@ class WeightExchange:
             return NOTHING
         if not (tensor.is_floating_point() or tensor.is_complex()):
             return NOTHING
+        if torch._is_zerotensor(tensor):  # has no memory, as the derivative of a weight in torch.func.jvp
+            return NOTHING
         same = self._in_memory.get(tensor.untyped_storage().data_ptr(), ())
         if factor := self._factor(tensor, same):
             return frozenset([factor.weight])
+        if same and all(self._weights[name].dtype != tensor.dtype for name in same):
+            return frozenset(same)  # read as numbers of another kind
         alike = self._of_shape.get(tensor.shape, ())
         return frozenset(name for name in alike if _same_numbers(tensor, self._weights[name]))
 

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfa.base.rule import RULES, Patterns, Points, Rule, Uses, check_differentiable, check_some_points
 from dfa.errors import PointError
-from dfa.hooks.cuts import AddedPoints
+from dfa.hooks.cuts import AddedModules
 from dfa.hooks.derivatives import FrozenRecorder
 from dfa.hooks.graphs import nodes_below
 from dfa.hooks.model import FeedbackHooks
@@ -70,7 +70,7 @@ class Window(Rule):
         super().__init__(model, points, error_at, silent)
         self._runs: dict[str, list[Any]] = {}  # nodes that the points' outputs come from, in a forward pass
         self._ever: set[str] = set()
-        self._added = AddedPoints(model, patterns_of(points))
+        self._added = AddedModules(model, [patterns_of(points)])
         self._in_pass = False
         self._run_again: set[str] = set()
         self._handles: list[RemovableHandle] = [

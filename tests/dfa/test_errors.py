@@ -65,6 +65,29 @@ def test_second_name_of_a_module(where: str) -> None:
     dfa.RULES.build("dfa", model, "[13]").close()
 
 
+@pytest.mark.parametrize("where", ["points", "silent"])
+def test_second_name_of_a_module_beside_other_names(where: str) -> None:
+    shared = nn.Linear(5, 5)
+    model = nn.ModuleDict(
+        {"one": nn.ModuleList([shared, nn.Linear(5, 5)]), "two": nn.ModuleList([shared, nn.Linear(5, 5)])}
+    )
+    with pytest.raises(
+        dfa.PointError, match=r"pattern 'two\.\*' matches 'two\.0', which is the same module as 'one\.0'"
+    ):
+        dfa.RULES.build("dfa", model, **{"points": "one.1", where: ["one.1", "two.*"]})
+    with dfa.RULES.build("dfa", model, ["one.0", "two.*"]) as rule:
+        assert rule.hooks.points == ["one.0", "two.1"]
+
+
+def test_second_name_of_a_weight() -> None:
+    model = nn.ModuleDict({"encoder": nn.Linear(5, 5), "decoder": nn.Linear(5, 5), "head": nn.Linear(5, 2)})
+    model["decoder"].weight = model["encoder"].weight
+    with pytest.raises(dfa.PointError, match=r"'decoder\.weight' is the same weight as 'encoder\.weight': name it"):
+        dfa.FeedbackAlignment(model, weights=["decoder.*", "head.*"])
+    with dfa.FeedbackAlignment(model, weights=["*coder.*"]) as rule:
+        assert list(rule.weights) == ["encoder.weight"]
+
+
 @pytest.mark.parametrize("name", list(dfa.RULES))
 @pytest.mark.parametrize(
     ("where", "said"),

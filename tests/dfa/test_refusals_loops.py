@@ -222,10 +222,12 @@ def test_what_pytorch_computes_from_parameters_may_stay(mlp: nn.Sequential, batc
     assert gradients(model)
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["shallow", "window"])
-def test_a_generator_that_gets_no_gradient_is_told_once(name: str) -> None:
+def test_a_generator_that_gets_no_gradient_is_told_once(name: str, training: bool) -> None:
     """As dfa tells it: the discriminator is to be called in a pause where the generator learns."""
     generator, discriminator = nn.Linear(2, 5), nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    discriminator.train(training)
     rule = dfa.RULES.build(name, discriminator, ["1"], **({} if name == "shallow" else {"layers": 0}))
     with pytest.warns(UserWarning, match="an input of the model requires a gradient, and none comes back") as told:
         for _ in range(2):
@@ -259,5 +261,4 @@ def test_an_input_that_no_point_depends_on_is_not_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rule.backward(model(torch.randn(3, 5), above).mean())
-        model.eval()(torch.randn(3, 5, requires_grad=True), above)  # as for a map of what a class depends on
     assert above.grad is not None and above.grad.any()

@@ -266,6 +266,18 @@ def test_width_that_changed() -> None:
         matrices.signals("", torch.zeros(2, 3), points(here=torch.zeros(2, 5)))
 
 
+def test_width_that_changed_under_a_wider_point() -> None:
+    """The matrix would be wide enough, but other columns would stand for the same entries."""
+    matrices = dfa.FeedbackMatrices(batch_dims=1)
+    matrices.signals("", torch.zeros(2, 3), points(wide=torch.zeros(2, 90), here=torch.zeros(2, 4, 6, 3)))
+    matrices.signals("", torch.zeros(5, 3), points(here=torch.zeros(5, 4, 6, 3)))
+    for changed in (torch.zeros(2, 4, 5, 3), torch.zeros(2, 4, 7, 3)):
+        with pytest.raises(
+            dfa.FeedbackError, match=r"point 'here' had rows of 72 entries and now has rows of \d+: .* batch_dims=2"
+        ):
+            matrices.signals("", torch.zeros(2, 3), points(wide=torch.zeros(2, 90), here=changed))
+
+
 class Slashed(nn.Module):
     """Two modules whose names differ in a dot and a slash."""
 

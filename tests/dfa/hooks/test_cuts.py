@@ -1,10 +1,12 @@
 """Modules whose output is cut, and that a forward pass leaves out or that are no longer part of the model."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import dfa
 from tests.dfa.reference import assert_same
@@ -30,6 +32,38 @@ def test_module_that_a_pass_leaves_out_or_that_is_wrapped(mlp: nn.Sequential, ba
     layers = [mlp[0], mlp[1], mlp[2], nn.Sequential(), mlp[4]]
     mlp.__dict__["forward"] = lambda x: layers[4](layers[2](layers[1](layers[0](x))))
     assert step(rule, mlp, batch).keys() == expected.keys()
+
+
+class Adapted(nn.Module):
+    """A layer, and one of low rank beside it that learns."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.beside = layer, nn.Linear(6, 6).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x) + self.beside(x)
+        return out
+
+
+@pytest.mark.parametrize("name", ["dfa", "shallow", "window", "dkp"])
+@pytest.mark.parametrize("silent", [False, True], ids=["point", "silent"])
+def test_a_module_put_around_one_whose_output_is_cut(name: str, silent: bool, mlp: nn.Sequential, batch: Batch) -> None:
+    """What it adds would learn from the exact error."""
+    rule = dfa.RULES.build(name, mlp, "1" if silent else ["1", "3"], silent="3" if silent else ())
+    step(rule, mlp, batch)
+    mlp[3] = Adapted(mlp[3])
+    with pytest.raises(dfa.PointError, match=r"added after the rule was made, so that nothing is cut there: 3;"):
+        step(rule, mlp, batch)
+
+
+@pytest.mark.parametrize("wrapped", [nn.Sequential, checkpoint_wrapper, partial(torch.compile, backend="eager")])
+def test_a_module_put_around_a_point_that_changes_nothing(wrapped: Any, mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    expected = step(rule, mlp, batch)
+    mlp[3] = wrapped(mlp[3])
+    found = step(rule, mlp, batch)
+    assert_same(dict(zip(expected, found.values(), strict=True)), expected, tolerance=1e-12)
 
 
 DIRECT: list[tuple[str, dict[str, Any]]] = [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import dfa
+from dfa.hooks.outputs import tensors_in
 from tests.dfa.reference import assert_same, gradients
 
 TOLD = "further tensors that the model returns beside the first"
@@ -54,6 +55,8 @@ def told(rule: dfa.Rule, loss: Tensor) -> list[str]:
         lambda action, value: [action, value],
         Both,
         lambda action, value: (action, (value,)),
+        lambda action, value: (action, [value]),
+        lambda action, value: (action, {"value": value}),
     ],
 )
 @pytest.mark.parametrize("name", ["dfa", "fdfa"])
@@ -63,7 +66,7 @@ def test_an_error_at_a_further_head_is_told_once(name: str, together: Any) -> No
         for expected in (1, 0):
             output = model(inputs())
             assert type(output) is type(together(inputs(), inputs()))
-            value = output[1] if isinstance(output[1], Tensor) else output[1][0]
+            value = tensors_in(output[1])[0]
             said = told(rule, loss_of(output[0], value))
             assert len(said) == expected and all(TOLD in line for line in said)
 
@@ -123,6 +126,22 @@ def test_an_error_at_another_field_is_told() -> None:
         (said,) = told(rule, loss_of(output["action"], output["value"]))
         assert "beside the error tensor" in said
         assert told(rule, model(inputs())["action"].square().mean()) == []
+
+
+@pytest.mark.parametrize("together", [lambda *both: both, lambda *both: list(both), lambda *both: {"heads": both}])
+def test_an_error_at_a_head_beside_the_error_tensor_is_told_once(together: Any) -> None:
+    model = TwoHeads(together)
+    with dfa.DirectFeedbackAlignment(model, ["trunk.1"], "actor") as rule:
+        for expected in (1, 0):
+            said = told(rule, loss_of(*tensors_in(model(inputs()))))
+            assert len(said) == expected and all("beside the error tensor" in line for line in said)
+
+
+def test_what_comes_from_an_error_tensor_is_no_further_head() -> None:
+    model = TwoHeads(lambda action, value: (action.softmax(-1), {"logits": action, "value": value}))
+    with dfa.DirectFeedbackAlignment(model, {"trunk.1": "actor", "trunk.3": "critic"}) as rule:
+        output, more = model(inputs())
+        assert told(rule, loss_of(output, more["value"]) + more["logits"].square().mean()) == []
 
 
 class ShowsHidden(nn.Module):

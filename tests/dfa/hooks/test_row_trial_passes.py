@@ -166,6 +166,40 @@ def test_loop_that_evaluates_before_every_step() -> None:
             step()
 
 
+class Pairs(Model):
+    """Two views of every sample in one batch, one after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = super().forward(torch.cat([x, x.flip(1)])).chunk(2)
+        return one + other
+
+
+@pytest.mark.parametrize("acts_first", [False, True])
+@pytest.mark.parametrize("kind", [Permuted, Pairs])
+def test_loop_that_acts_on_single_samples_between_the_steps(kind: type[Model], acts_first: bool) -> None:
+    """Whether their order is a question depends on the sizes, which go on being asked for."""
+    model: Any = kind().double()
+    model.norm = nn.Identity()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*")
+    with pytest.raises(dfa.FeedbackError, match="row"):
+        for step in range(3):
+            for _ in range(3 if acts_first or step else 0):
+                model(inputs()[:1])
+            rule.backward(cross_entropy(model(inputs()), TARGETS))
+
+
+def test_sizes_that_leave_no_question_are_tried_once() -> None:
+    handed_on: list[bool] = []
+    model: Any = Model().double()
+    model.norm = nn.Identity()
+    model.head.register_forward_pre_hook(lambda module, arguments: handed_on.append(arguments[0].requires_grad))
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*")
+    rule.backward(cross_entropy(model(inputs()), TARGETS))
+    for count in (1, 1, 1, 6, 1, 6):
+        model(inputs()[:count])
+    assert handed_on == [False, True, False, False, True, False, False]
+
+
 @pytest.mark.parametrize("above", [1, 2])
 def test_functions_that_go_backward_once_are_not_asked(above: int) -> None:
     model: Any = Model().double()
