@@ -98,7 +98,9 @@ class OnVectors(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.two, self.three = (nn.Parameter(torch.randn(*size)) for size in ((8, 5), (6, 8), (3, 6)))
+        self.one = nn.Parameter(torch.randn(8, 5))
+        self.two = nn.Parameter(torch.randn(6, 8))
+        self.three = nn.Parameter(torch.randn(3, 6))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.three @ (self.two @ (self.one @ x).tanh()).tanh())[None]
