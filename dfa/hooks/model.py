@@ -86,6 +86,7 @@ class FeedbackHooks:
         self.points = list(point_names.values())
         self.error_names = [*error_modules, *fields]
         self._outputs = {"", *fields} - set(self.points)
+        self._any_inner = not self._outputs.issuperset(self.error_names)
         self._targets = find_targets(model, points)
         self._added = AddedModules(model, [patterns_of(points), silent])
         self._cuts = Cuts(model, point_modules, silent_modules)
@@ -183,8 +184,7 @@ class FeedbackHooks:
         if self._trains() and self._passes.pending:
             names = ", ".join(dict.fromkeys(point.name for point in self._passes.pending))
             raise PointError(f"feedback point(s) above the error tensor '{', '.join(self.error_names)}': {names}")
-        inner = not self._outputs.issuperset(self.error_names)
-        return self._further.watch_end(output, inner) if self._trains() and self.mode == "cut" else None
+        return self._further.watch_end(output, self._any_inner) if self._trains() and self.mode == "cut" else None
 
     def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """End a call of the model, also where it has failed."""

@@ -131,7 +131,7 @@ class WithTangents(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.below(x)
-        value, tangent = torch.func.jvp(self.block, (hidden,), (hidden.tanh(),))
+        value, tangent = torch.func.jvp(self.block, (hidden,), (hidden.tanh(),))  # type: ignore[misc]
         out: Tensor = self.above(value + tangent)
         return out
 
