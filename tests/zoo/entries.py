@@ -20,6 +20,7 @@ class Entry:
         build: makes the model, and the function that computes its loss.
         points, error_at: patterns in which `*` stands for one segment of a name.
         dtype: double precision, but for what has none.
+        batch_dims: of the rules that have matrices.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Entry:
     points: tuple[str, ...]
     error_at: tuple[str, ...] = ("",)
     dtype: torch.dtype = torch.double
+    batch_dims: int | None = None
 
     @property
     def installed(self) -> bool:
@@ -70,7 +72,7 @@ ENTRIES = [
     Entry("GIN", "torch_geometric", graphs.gin, ("convs.0", "convs.1")),
     Entry("GATv2", "torch_geometric", graphs.gat_v2, ("act",)),
     Entry("GCN", "torch_geometric", graphs.gcn, ("act",)),
-    Entry("UNet2D", "diffusers", vision.unet, ("down_blocks.*.resnets.*", "mid_block"), ("conv_out",)),
+    Entry("UNet2D", "diffusers", vision.unet, ("down_blocks.*.resnets.*", "mid_block"), ("conv_out",), batch_dims=1),
     Entry("DiT", "diffusers", vision.dit, ("transformer_blocks.*",), ("proj_out_2",)),
     Entry(
         "CLIP",

@@ -164,12 +164,13 @@ def _train(entry: Entry, column: Column, model: nn.Module, loss: Loss) -> tuple[
     """Gradients of the last step, and the rule's state as its signals were made."""
     arguments = model, list(entry.points), list(entry.error_at)
     state: dict[str, Any] = {}
+    options = {**column.options, **_rows(entry, column.rule)}
     if column.still:
-        still = dfa.RULES.build(column.rule, *arguments, **{**column.options, **column.still})
+        still = dfa.RULES.build(column.rule, *arguments, **{**options, **column.still})
         still.backward(loss(model))
         state = copy.deepcopy(still.state_dict())
         still.close()
-    rule = dfa.RULES.build(column.rule, *arguments, **column.options)
+    rule = dfa.RULES.build(column.rule, *arguments, **options)
     if isinstance(rule, dfa.SequentialRule):
         state = copy.deepcopy(rule.state_dict())
     for _ in range(column.steps):
@@ -179,6 +180,14 @@ def _train(entry: Entry, column: Column, model: nn.Module, loss: Loss) -> tuple[
     state = state or copy.deepcopy(rule.state_dict())
     rule.close()
     return found, state
+
+
+def _rows(entry: Entry, rule: str) -> dict[str, Any]:
+    """Options that say what counts as a row, of rules that have matrices."""
+    if entry.batch_dims is None or not (rule == "calibrate" or issubclass(dfa.RULES[rule], dfa.DirectRule)):
+        return {}
+    rows = {"batch_dims": entry.batch_dims}
+    return {"options": rows} if rule == "calibrate" else rows
 
 
 def differences(found: Gradients, expected: Gradients) -> Sequence[str]:

@@ -115,8 +115,11 @@ def as_rows(tensor: Tensor, leading: int) -> Tensor:
 
 
 def projected(error: Tensor, matrix: Tensor, point: Tensor) -> Tensor:
-    """e B for every row of the error; where a point has k rows for each, k times and divided by √k."""
-    leading = max(1, error.ndim - 1)
+    """e B for every row of the error; where a point has k rows for each, k times and divided by √k.
+
+    A matrix as high as the error of a sample takes that as a row.
+    """
+    leading = 1 if len(matrix) == error[0].numel() else max(1, error.ndim - 1)
     error_rows, rows = as_rows(error, leading), as_rows(point, leading)
     signal = error_rows @ matrix.to(error.dtype)[:, : rows.shape[1]]
     repeats = len(rows) // len(error_rows)
@@ -166,9 +169,8 @@ def through_channel(state: State) -> Signals:
 
     def signals(name: str, error: Tensor, points: list[Fired]) -> list[Tensor | None]:
         channel = state["channels"][name].to(error.dtype)
-        return through_matrices(state["feedback"], "per_point")(
-            name, error.reshape(*error.shape[:-1], -1) @ channel, points
-        )
+        rows = error.flatten(1) if len(channel) == error[0].numel() else error
+        return through_matrices(state["feedback"], "per_point")(name, rows @ channel, points)
 
     return signals
 

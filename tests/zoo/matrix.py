@@ -41,9 +41,10 @@ def render(cells: Cells) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     listed = "\n".join(f"{number}. {note}" for note, number in notes.items())
     points = "\n".join(
-        f"| {entry.name} | {_code(entry.points)} | {_code(entry.error_at)} | {entry.library} |" for entry in ENTRIES
+        f"| {entry.name} | {_code(entry.points)} | {_code(entry.error_at)} | {_options(entry)} | {entry.library} |"
+        for entry in ENTRIES
     )
-    where = f"| model | points | error_at | library |\n| --- | --- | --- | --- |\n{points}"
+    where = f"| model | points | error_at | options | library |\n| --- | --- | --- | --- | --- |\n{points}"
     return "\n".join([HEAD, table, "", listed, "", "## Points and error tensors", "", where, ""])
 
 
@@ -53,6 +54,10 @@ def _cell(outcome: Outcome | None, notes: dict[str, int]) -> str:
     if not outcome.note:
         return MARKS[outcome.kind]
     return f"{MARKS[outcome.kind]} ({notes.setdefault(outcome.note, len(notes) + 1)})"
+
+
+def _options(entry: Entry) -> str:
+    return f"`batch_dims={entry.batch_dims}`" if entry.batch_dims is not None else ""
 
 
 def _code(patterns: tuple[str, ...]) -> str:
