@@ -59,6 +59,8 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
     shows: dict[tuple[str, str], Callable[[Entry | None], list[str]]] = {}
     for column in columns:
         ours = [entry for entry in entries if entry.cell.column == column and entry.status != "quoted"]
+        if not ours and all(_paper(entry, reduced) is None for entry in entries if entry.cell.column == column):
+            continue  # numbers of others, none of which may be shown
         for metric in metrics:
             parts = [_tag(column, column in tagged.columns)] if column else []
             parts += [spec.metrics[metric].label] if len(metrics) > 1 or not column else []

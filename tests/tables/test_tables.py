@@ -204,3 +204,13 @@ def test_values_in_relation_to_other_rows() -> None:
         "macro": {"score", "ratio", "closed"},
         "macro_2": {"score", "ratio"},
     }  # the latter without shallow
+
+
+def test_columns_of_quoted_numbers_that_may_not_be_shown_are_left_out() -> None:
+    spec = load_spec("table_a5")
+    cell = cell_of(spec, "lego", "nerf/bp")
+    rows = summarise(spec, {cell: done([record({"test/psnr": 20.0}, name="blender_lego", scale="mini")])}, "mini")
+    latex, markdown = to_latex(spec, rows), to_markdown(spec, rows)
+    assert "quoted" not in latex and "nv/bp" not in latex, "reduced runs stand without the paper's numbers there"
+    assert "nv/bp paper (quoted)" in markdown and "26.08" in markdown
+    assert ",nv/bp," in to_csv(spec, rows), "the CSV holds all"
