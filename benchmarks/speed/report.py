@@ -154,6 +154,8 @@ def latency_text(rows: Sequence[Row]) -> str:
         f" {min(row['load'] for row in rows):.1f} to {max(row['load'] for row in rows):.1f}. Training takes place on"
         " stand-in data at the scale smoke."
     )
+    if before:
+        note += " before: the same commands of other code, the checkout that --before named; which one is not recorded."
     return markdown_page("How soon commands answer", markdown_table(head, body), note, conditions(rows))
 
 

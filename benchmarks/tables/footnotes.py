@@ -16,6 +16,8 @@ from benchmarks.utils.overrides import without
 from benchmarks.utils.text import code_title, duration
 
 _LISTED = 6  # cells of a row that are listed one by one at most
+_USES = "Beyond a forward pass and the error:"
+"""Line above those on what the rule of each row uses."""
 
 
 def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries: Sequence[Entry]) -> list[str]:
@@ -43,8 +45,13 @@ def describe_runs(spec: TableSpec, outcomes: Mapping[Cell, CellOutcome], entries
     return [*lines, *_profile_lines(spec, outcomes), *uses, *spec.file.notes]
 
 
-def describe_gaps(entries: Sequence[Entry]) -> list[str]:
-    """List the cells that are not done, those with the same status and reason in one line."""
+def describe_gaps(entries: Sequence[Entry], sparse: bool = False) -> list[str]:
+    """List the cells that are not done, those with the same status and reason in one line.
+
+    Args:
+        entries: of the whole table.
+        sparse: count the missing ones and name only the rows and columns in which all are, see `TableFile.sparse`.
+    """
     groups: dict[tuple[str, str, str], dict[Cell, None]] = {}
     for entry in entries:
         if entry.status in ("done", "quoted", INCOMPARABLE):
@@ -54,9 +61,24 @@ def describe_gaps(entries: Sequence[Entry]) -> list[str]:
     runnable = dict.fromkeys(entry.cell for entry in entries if entry.status != "quoted")
     return [
         f"{status} ({'; '.join(part for part in (count, reason) if part) or 'no reason recorded'}): "
-        f"{_names(cells, runnable)}"
+        f"{(_counted if sparse and status == 'missing' and len(cells) > _LISTED else _names)(cells, runnable)}"
         for (status, count, reason), cells in groups.items()
     ]
+
+
+def _counted(cells: Collection[Cell], of: Collection[Cell]) -> str:
+    """Count cells of a table, and name the rows and columns that consist of them."""
+    others = [cell for cell in of if cell not in cells]
+    rows = [row for row in dict.fromkeys(cell.row for cell in cells) if all(cell.row != row for cell in others)]
+    columns = [
+        column
+        for column in dict.fromkeys(cell.column for cell in cells)
+        if column and all(cell.column != column for cell in others)
+    ]
+    parts = [f"{len(cells)} of {len(of)} cells"]
+    parts += [f"all in the row{'s' * (len(rows) > 1)} {', '.join(rows)}"] * bool(rows)
+    parts += [f"all in the column{'s' * (len(columns) > 1)} {', '.join(columns)}"] * bool(columns)
+    return "; ".join(parts)
 
 
 def _names(cells: Collection[Cell], of: Collection[Cell]) -> str:
@@ -178,7 +200,7 @@ def _uses_lines(outcomes: Mapping[Cell, CellOutcome]) -> list[str]:
         for record in outcome.records:
             if record.get("uses"):  # nothing is said of a run that never trained
                 rows.setdefault(cell.row, {}).setdefault(_uses(record["uses"]), {})[cell.column] = None
-    lines = []
+    lines = [_USES] * bool(rows)
     for row, (first, *others) in ((row, found.items()) for row, found in rows.items()):
         elsewhere = "".join(f"; in {', '.join(columns)}: {text}" for text, columns in others)
         lines.append(f"{row} uses {first[0]}{elsewhere}.")

@@ -4,11 +4,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.tables.spec import TableSpec
-from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, STAND_IN, Entry
+from benchmarks.tables.summary import INCOMPARABLE, PAPER_SCALE, STAND_IN, Entry, only_better
 
 BLANK = "–"
 VERDICTS = {True: "✓", False: "✗", None: BLANK}
 """Whether the tolerance holds, in a sign."""
+BETTER = "↑"
+"""Sign of a tolerance that holds only because any better number passes."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def _block(spec: TableSpec, entries: Sequence[Entry], title: str, reduced: bool)
     shows: dict[tuple[str, str], Callable[[Entry | None], list[str]]] = {}
     for column in columns:
         ours = [entry for entry in entries if entry.cell.column == column and entry.status != "quoted"]
+        if not ours and all(_paper(entry, reduced) is None for entry in entries if entry.cell.column == column):
+            continue  # numbers of others, none of which may be shown
         for metric in metrics:
             parts = [_tag(column, column in tagged.columns)] if column else []
             parts += [spec.metrics[metric].label] if len(metrics) > 1 or not column else []
@@ -160,7 +164,8 @@ class _Values:
         if not self.judged:
             return [shown(paper, digits), ours]
         difference = None if paper is None or entry.mean is None else entry.mean - paper
-        return [shown(paper, digits), ours, signed(difference, digits), VERDICTS[entry.within]]
+        verdict = BETTER if only_better(self.spec, entry) else VERDICTS[entry.within]
+        return [shown(paper, digits), ours, signed(difference, digits), verdict]
 
     def quoted(self, entry: Entry | None) -> list[str]:
         """Format a cell in which nothing is ours."""

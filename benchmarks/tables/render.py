@@ -42,7 +42,7 @@ def to_markdown(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = 
         header = [_markdown_cell(text) for text in ["", *heads]]
         lines = [[_markdown_cell(text) for text in line] for line in body]
         parts.append(markdown_table(header, lines))
-    notes = markdown_list([*_gap_lines(rows), *footer])
+    notes = markdown_list([*_gap_lines(spec, rows), *footer])
     return markdown_page(f"{spec.heading}. {spec.title}", *parts, notes)
 
 
@@ -53,7 +53,7 @@ def to_latex(spec: TableSpec, rows: Sequence[Entry], footer: Sequence[str] = ())
     lines = [r"\begin{table}", r"\centering", rf"\textbf{{{title}}}\par\medskip"]
     for block in blocks_of(spec, rows, reduced=False):
         lines += _tabular(block)
-    notes = [*_gap_lines(rows), *footer]
+    notes = [*_gap_lines(spec, rows), *footer]
     lines += [r"\par\medskip\footnotesize\raggedright"] if notes else []
     lines += [rf"{escape_latex(' '.join(note.split()))}\par" for note in notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -64,6 +64,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "Δ": r"$\Delta$", "×": r"$\times$", "β": r"$\beta$", "·": r"$\cdot$", "→": r"$\rightarrow$",
     "≤": r"$\leq$", "≥": r"$\geq$", "–": "--", "—": "---", "…": r"\ldots{}", "✓": "yes", "✗": "no",
+    "↑": "better",
 }  # fmt: skip
 
 
@@ -97,8 +98,8 @@ def _tabular(block: Block) -> list[str]:
     ]
 
 
-def _gap_lines(rows: Sequence[Entry]) -> list[str]:
-    return [f"Not complete: {line}" for line in describe_gaps(rows)]
+def _gap_lines(spec: TableSpec, rows: Sequence[Entry]) -> list[str]:
+    return [f"Not complete: {line}" for line in describe_gaps(rows, spec.file.sparse)]
 
 
 def _exact(value: float | None) -> str:

@@ -57,7 +57,7 @@ class Tolerance:
         points: largest accepted distance in the table's unit.
         times: a metric of the same cell whose published number multiplies `points`
             (`points: 2, times: alignment_std` is "within two published standard deviations"); "" for none.
-        or_better: accept any distance in the better direction.
+        or_better: accept any distance in the better direction; beyond `points` tables mark it as better.
     """
 
     points: float = MISSING

@@ -123,18 +123,27 @@ def data_kind(cell: Cell, records: Sequence[Record]) -> str:
 
 def within_tolerance(spec: TableSpec, cell: Cell, metric: str, mean: float, paper: float) -> bool | None:
     """Return whether a mean reproduces the published number; None where no tolerance is laid down."""
-    tolerance = spec.tolerance(cell, metric)
-    if tolerance is None:
+    tolerance, points = spec.tolerance(cell, metric), _reach(spec, cell, metric)
+    if tolerance is None or points is None:
         return None
-    points = tolerance.points
-    if tolerance.times:
-        factor = spec.published(cell, tolerance.times)
-        if factor is None:
-            return None
-        points *= factor
     difference = mean - paper
     better = difference >= 0 if spec.metrics[metric].higher_is_better else difference <= 0
     return (tolerance.or_better and better) or abs(difference) <= points + ROUNDING
+
+
+def only_better(spec: TableSpec, entry: Entry) -> bool:
+    """Return whether the tolerance of an entry holds only because it accepts any distance in the better direction."""
+    points = _reach(spec, entry.cell, entry.metric) if entry.within and entry.difference is not None else None
+    return points is not None and abs(entry.difference or 0.0) > points + ROUNDING
+
+
+def _reach(spec: TableSpec, cell: Cell, metric: str) -> float | None:
+    """Return the largest accepted distance; None where no tolerance is laid down, or not for what multiplies it."""
+    tolerance = spec.tolerance(cell, metric)
+    if tolerance is None or not tolerance.times:
+        return None if tolerance is None else tolerance.points
+    factor = spec.published(cell, tolerance.times)
+    return None if factor is None else tolerance.points * factor
 
 
 def _entry(spec: TableSpec, cell: Cell, metric: str, outcome: CellOutcome, scale: str) -> Entry:

@@ -40,6 +40,7 @@ def test_two_checkouts_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     facts = {"hardware": "abacus", "threads": 2, "torch": "2", "commit": "c"}
     page = latency_text([{**row, **facts}])
     assert "| `status all` | < 8 |" in " ".join(page.split()) and "before: median" in page
+    assert "the checkout that --before named" in page
     assert "before" not in latency_text([{**{k: v for k, v in row.items() if "before" not in k}, **facts}])
 
 

@@ -88,6 +88,24 @@ def test_a_long_row_without_runs_is_named_in_few_words(gaps: str, said: str) -> 
     assert describe_gaps([*row, *other]) == [said]
 
 
+def test_of_a_sparse_table_missing_cells_are_counted() -> None:
+    def entry(row: str, column: str, status: str) -> Entry:
+        nothing = (None, None, None, None, 0, 0, None, None)
+        return Entry(Cell(row, column, (), data="toy"), "accuracy", *nothing, "mini", "", status, "")
+
+    rows = {"first": "ab", "second": "b", "third": ""}
+    entries = [
+        entry(row, column, "done" if column in done else "missing") for row, done in rows.items() for column in "abcd"
+    ]
+    entries[0] = entry("first", "a", "failed")
+    assert describe_gaps(entries, sparse=True) == [
+        "failed (no reason recorded): first:a",
+        "missing (no reason recorded): 9 of 12 cells; all in the row third; all in the columns c, d",
+    ]
+    few = [entry("first", "a", "done"), entry("first", "b", "missing")]
+    assert describe_gaps(few, sparse=True) == ["missing (no reason recorded): first:b"]
+
+
 def test_models_that_predict_the_same_for_everything_are_named(spec: TableSpec) -> None:
     runs = accuracies(0.3, 0.3, 0.8)
     runs[0]["metrics"]["test/constant_predictions"] = 0.0
@@ -147,7 +165,8 @@ def test_what_rules_use_stands_below_the_table() -> None:
     for column, what in (("dcn", USES), ("macro", USES), ("micro", found["dfa"])):
         outcomes[cell_of(spec, "identity", column)] = done(accuracies(0.8, uses=what))
     lines = describe_runs(spec, outcomes, summarise(spec, outcomes))
-    assert "dfa uses fixed feedback." in lines
+    assert lines[lines.index("dfa uses fixed feedback.") - 1] == "Beyond a forward pass and the error:"
+    assert lines.count("Beyond a forward pass and the error:") == 1
     assert "identity uses nothing else; in micro: fixed feedback." in lines
     assert "shallow uses nothing else." in lines
     assert (

@@ -7,8 +7,10 @@ import pytest
 
 from benchmarks.errors import ResultsError
 from benchmarks.tables.cells import Cell
+from benchmarks.tables.render import to_csv, to_latex, to_markdown
+from benchmarks.tables.schema import Tolerance
 from benchmarks.tables.spec import TableSpec, load_spec
-from benchmarks.tables.summary import INCOMPARABLE, CellOutcome, summarise, within_tolerance
+from benchmarks.tables.summary import INCOMPARABLE, CellOutcome, only_better, summarise, within_tolerance
 from tests.helpers.tables import accuracies, cell_of, done, entry_of, one_cell, record
 
 
@@ -50,10 +52,32 @@ def test_tolerance_in_points(row: str, accuracy: float, within: bool | None) -> 
 
 def test_tolerance_in_published_deviations() -> None:
     spec = load_spec("table_a2")
+    deviations = {"dfa:alignment_mean": Tolerance(points=2.0, times="alignment_std")}
+    spec = dataclasses.replace(spec, file=dataclasses.replace(spec.file, tolerance=deviations))
     cell = cell_of(spec, "gat")  # published: 0.63 with a deviation of 0.18
     for mean, within in [(0.63 + 0.36, True), (0.63 - 0.36, True), (0.63 - 0.361, False), (1.0, False)]:
         assert within_tolerance(spec, cell, "alignment_mean", mean, 0.63) is within
     assert within_tolerance(spec, cell, "alignment_std", 0.18, 0.18) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "accuracy", "better"),
+    [
+        ("gcn/dfa", 0.824, False),  # exactly 2.5 points above
+        ("gcn/dfa", 0.8241, True),
+        ("gcn/dfa", 0.7739, False),  # worse, beyond the tolerance
+        ("gcn/bp", 0.8211, False),  # BP has to agree
+        ("gcn/shallow", 0.9, False),
+    ],
+)
+def test_a_number_that_passes_only_for_being_better_is_told_apart(
+    row: str, accuracy: float, better: bool, spec: TableSpec
+) -> None:
+    rows = summarise(spec, {cell_of(spec, row, "cora"): done(accuracies(accuracy))})
+    assert only_better(spec, entry_of(rows, row, "cora")) is better
+    assert ("↑" in to_markdown(spec, rows)) is better
+    assert (" & better & " in to_latex(spec, rows)) is better
+    assert ("True" in to_csv(spec, rows)) is (row == "gcn/dfa" and accuracy > 0.8)
 
 
 def test_better_means_lower_where_lower_is_better() -> None:
@@ -180,3 +204,13 @@ def test_values_in_relation_to_other_rows() -> None:
         "macro": {"score", "ratio", "closed"},
         "macro_2": {"score", "ratio"},
     }  # the latter without shallow
+
+
+def test_columns_of_quoted_numbers_that_may_not_be_shown_are_left_out() -> None:
+    spec = load_spec("table_a5")
+    cell = cell_of(spec, "lego", "nerf/bp")
+    rows = summarise(spec, {cell: done([record({"test/psnr": 20.0}, name="blender_lego", scale="mini")])}, "mini")
+    latex, markdown = to_latex(spec, rows), to_markdown(spec, rows)
+    assert "quoted" not in latex and "nv/bp" not in latex, "reduced runs stand without the paper's numbers there"
+    assert "nv/bp paper (quoted)" in markdown and "26.08" in markdown
+    assert ",nv/bp," in to_csv(spec, rows), "the CSV holds all"

@@ -41,7 +41,7 @@ def hidden_activations(runs: Mapping[str, Config]) -> Figure:
         record = RunFolder.of(config).read()
         accuracy = record["metrics"]["test/accuracy"] if record else float("nan")
         classes = task.num_classes
-        _scatter(panel, embedding, task.graph.y, f"{label}\ntest accuracy {100 * accuracy:.1f} %")
+        _scatter(panel, embedding, task.graph.y, f"{label}\ntest accuracy at the best epoch: {100 * accuracy:.1f} %")
     kind = "" if task.info.kind == "real" else ", generated stand-in data"
     figure.suptitle(f"Hidden layer of a two-layer {config.model.name.upper()} on {task.info.name}{kind} (t-SNE)")
     for number in range(classes):

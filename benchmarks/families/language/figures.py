@@ -1,6 +1,6 @@
 """Figures of validation perplexity over training and depth, absolute and relative to backpropagation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import ceil
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.config import Config
 from benchmarks.errors import ResultsError
@@ -20,6 +20,30 @@ _COLUMNS = 5
 """Alignment panels per row, one panel per rule."""
 _NEAR_BP = (0.85, 1.35)
 """Range of perplexity ratios in the enlarged panel."""
+_COLOURS = {
+    "dfa": "C0",
+    "dfa, last block exact": "C1",
+    "identity": "C2",
+    "identity, damped": "C3",
+    "identity, gains": "C4",
+    "fdfa": "C5",
+    "identity + fdfa": "C6",
+    "dkp": "C7",
+    "grape": "C8",
+    "kolen_pollack": "C9",
+    "highway, one wave": "lightsteelblue",
+    "highway, two waves": "royalblue",
+    "highway, one learned wave": "lightsalmon",
+    "highway, two learned waves": "tomato",
+    "highway, one fitted wave": "mediumseagreen",
+    "highway, two fitted waves": "navy",
+    "highway, four fitted waves": "black",
+    "window": "darkkhaki",
+    "shallow": "0.6",
+}
+"""Colour of a rule, by its label, the same in all figures."""
+_OTHER_COLOURS = ("teal", "crimson", "indigo", "peru", "slategray")
+"""Of further labels, in their order."""
 
 
 @FIGURES.register("learning_curves")
@@ -46,8 +70,8 @@ def learning_curves(runs: Mapping[str, Config]) -> Figure:
     for value in best.values():
         axes.axhline(value, color="0.5", linestyle="--", linewidth=1, label=f"best possible ({value:.1f})")
     axes.set(xlabel="optimiser steps", ylabel="validation perplexity per token", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 4, 5, 7)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="0.9")
     axes.set_title(", ".join(described), fontsize=11)
@@ -86,9 +110,10 @@ def perplexity_ratios(runs: Mapping[str, Config]) -> Figure:
         panels = [figure.add_subplot(grid[0, :])]
     else:
         panels = [figure.add_subplot(grid[0, :_COLUMNS]), figure.add_subplot(grid[0, _COLUMNS:])]
+    colours = _colours(ratios)
     for axes in panels:
         for label, curve in ratios.items():
-            axes.plot(list(curve), list(curve.values()), marker=".", label=label)
+            axes.plot(list(curve), list(curve.values()), marker=".", color=colours[label], label=label)
     _finish_ratios(panels, reference, "optimiser steps")
     figure.suptitle(_setting(runs[reference]), fontsize=11)
     drawn: list[Axes] = []
@@ -129,17 +154,27 @@ def perplexity_ratio_by_depth(runs: Mapping[str, Config]) -> Figure:
         rule, _, blocks = label.rpartition(", ")
         best.setdefault(rule, {})[int(blocks)] = min(_perplexities(config).values())
     reference, *others = best
+    colours = _colours(others)
     for axes in panels:
         for rule in others:
             blocks_of_rule = sorted(best[rule])
             ratios = [best[rule][blocks] / best[reference][blocks] for blocks in blocks_of_rule]
-            axes.plot(blocks_of_rule, ratios, marker="o", label=rule)
+            axes.plot(blocks_of_rule, ratios, marker="o", color=colours[rule], label=rule)
         axes.set_xscale("log", base=2)
         depths = sorted(best[reference].items())
         axes.set_xticks([blocks for blocks, _ in depths], [f"{blocks}\n({value:.0f})" for blocks, value in depths])
     _finish_ratios(panels, reference, f"blocks (perplexity of {reference})")
     figure.suptitle(_data_name(_data(next(iter(runs.values())))), fontsize=11)
     return figure
+
+
+def _colours(labels: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each rule, which does not depend on the others that are drawn if it has a fixed one."""
+    labels = list(labels)
+    further = [label for label in labels if label not in _COLOURS]
+    return {
+        label: _COLOURS.get(label) or _OTHER_COLOURS[further.index(label) % len(_OTHER_COLOURS)] for label in labels
+    }
 
 
 def _finish_ratios(panels: Sequence[Axes], reference: str, over: str) -> None:

@@ -17,6 +17,7 @@ from benchmarks.commands.sample import main
 from benchmarks.config import Config, compose_config, identity, resolve
 from benchmarks.errors import ConfigError, ResultsError
 from benchmarks.families.language.figures import (
+    _colours,
     _draw_alignments,
     learning_curves,
     perplexity_ratio_by_depth,
@@ -190,3 +191,15 @@ def test_what_cannot_be_benched(arguments: list[str], message: str, tmp_path: Pa
     code, _, err = command(bench_command.main, "language", *arguments, "--out", str(tmp_path / "found.json"))
     assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rule_has_one_colour_in_all_figures() -> None:
+    """Further labels have others, among themselves as well, as long as there are not too many."""
+    names = ["figure_6", "figure_6_wikitext2", "figure_6_long", "figure_6_long_post"]
+    panels = [list(load_figure(name).file.panels)[1:] for name in names]
+    labels = sorted({label for found in panels for label in found})
+    colours = _colours(labels)
+    assert len(set(colours.values())) == len(labels)
+    assert all(_colours(found) == {label: colours[label] for label in found} for found in panels)
+    more = _colours([*labels, "one", "another"])
+    assert len(set(more.values())) == len(labels) + 2
