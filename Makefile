@@ -50,7 +50,7 @@ lint: install  ## style and types
 data: install  ## fetch public data into DFA_DATA_DIR (default: data/), e.g. make data TASK="cora pubmed"
 	$(RUN) -m benchmarks fetch $(TASK)
 
-reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; A5-rules, 6, 6-wikitext2, 6-long (ours)
+reproduce-table-%: install  ## a table beside the paper's numbers: N = 1 to 5, A1 to A5, A5-reduced, A5-full, 5-wikitext2, movielens; A5-rules, 6, 6-wikitext2, 6-wikitext2-recorded, 6-long (ours)
 	$(RUN) -m benchmarks reproduce table_$* $(OPTIONS)
 
 reproduce-figure-%: install  ## a figure: N = 1, 2, A1, A2, A3, 1-reduced, 1-curves, 1-full, 1-full-coarse, L1, L2; 6, 6-wikitext2, 6-depth, 6-long, 6-long-post (ours)
