@@ -37,7 +37,9 @@ def choose_weights(
     for name, parameter in inner_model(model).named_parameters(remove_duplicate=False):
         first = first_names[id(parameter)]
         if first not in chosen and parameter.ndim >= 2 and any(matches(name, pattern) for pattern in patterns):
-            raise PointError(f"weights: '{name}' is the same weight as '{first}': name it '{first}', too")
+            raise PointError(
+                f"weights: '{name}' is the same weight as '{first}': name it '{first}', too, or leave '{name}' out"
+            )
     for name in chosen:
         _check_made(name, named[name], rule)
     weights = {name: named[name] for name in chosen if named[name].ndim >= 2 and named[name].numel()}

@@ -224,7 +224,9 @@ class SequentialRule(Rule):
         feedback, weight = self.feedback_weight(name), self.weights[name]
         strides = zip(weight.shape, weight.stride(), feedback.stride(), strict=True)
         if any(size > 1 and own != other for size, own, other in strides):
-            raise PointError(f"weight '{name}' is a slice of a larger tensor: give it memory of its own (clone it)")
+            raise PointError(
+                f"weight '{name}' is a view of other memory, as a slice of a larger tensor is: clone it first"
+            )
         return feedback
 
     def _stored(self) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from dfa.errors import FeedbackError
 from dfa.feedback.counter import counter_block
 from dfa.feedback.distributions import DISTRIBUTIONS, seed_of
 from dfa.feedback.order import RowOrder, check_samples
-from dfa.feedback.rows import as_rows, count_repeats, other_sizes, repeat_rows, row_shape
+from dfa.feedback.rows import as_rows, check_inner_shapes, count_repeats, other_sizes, repeat_rows, row_shape
 from dfa.feedback.states import matrix_key
 from dfa.hooks.points import Point
 from dfa.precision import at_least_single, without_autocast
@@ -107,7 +107,7 @@ class FeedbackMatrices:
         self.density = density
         self.drawn: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
-        self._widths: dict[str, int] = {}  # of the points of shared matrices
+        self._inner: dict[str, set[torch.Size]] = {}  # what the order of a point's columns depends on
         self.order = RowOrder(batch_dims)
 
     @property
@@ -208,6 +208,7 @@ class FeedbackMatrices:
         widths: dict[str, int] = {}
         for point in points:  # a module used twice may differ in width
             widths[point.name] = max(row_shape(point.activation, batch_dims)[1], widths.get(point.name, 0))
+        check_inner_shapes(self._inner, points, batch_dims)
         keys = self._draw_missing(error_name, row_shape(error, batch_dims)[1], widths) if widths else {}
         for key in set(keys.values()):
             if key in self.drawn and self.drawn[key].device != error.device:
@@ -241,9 +242,6 @@ class FeedbackMatrices:
         if self.sharing == "shared":
             key = matrix_key(error_name, "shared")
             self._draw_once(key, height, max(widths.values()), at_least=True)
-            for name, width in widths.items():
-                if (before := self._widths.setdefault(name, width)) != width:  # whose columns would be others
-                    raise other_sizes(f"point '{name}' had rows of {before} entries and now has rows of {width}")
             return dict.fromkeys(widths, key)
         keys = {name: matrix_key(error_name, name) for name in widths}
         for name, width in widths.items():

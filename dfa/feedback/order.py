@@ -1,7 +1,6 @@
 """Whether rows of a feedback point and of the error that are counted alike belong together."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 import torch
 from torch import Tensor
@@ -91,9 +90,26 @@ def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
     So are k rows for each of the error's, and (batch, time, …) that the model has made one dimension of.
     """
     if len(error) > 2:
-        several = sum(size > 1 for size in error[:-1]) > 1
-        return len(point) < 3 and several and point[0] == prod(error[:-1])
+        sizes, given = ([size for size in some if size > 1] for some in (_leading(point, error), error[:-1]))
+        return sizes != given and _joins(error[:-1], _leading(point, error))
     return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
+
+
+def _leading(point: torch.Size, error: torch.Size) -> torch.Size:
+    """Return the sizes of a point's dimensions that count rows, where all of the error's but the last do."""
+    return point[: max(1, min(len(error), len(point)) - 1)]
+
+
+def _joins(sizes: Sequence[int], joined: Sequence[int]) -> bool:
+    """Whether some sizes become others where neighbours are made one dimension; sizes of one do not count."""
+    rest = [size for size in sizes if size != 1]
+    for size in joined:
+        product = 1
+        while rest and product < size:
+            product *= rest.pop(0)
+        if product != size:
+            return False
+    return not rest
 
 
 def sample_dims(point: torch.Size, samples: int) -> list[int]:
@@ -115,10 +131,8 @@ def _is_in_order(point: torch.Size, error: torch.Size, name: str) -> bool:
     elif len(error) < 3:  # one dimension of rows, which the point may have in second place
         doubtful = len(point) == 3 and point[1] == error[0] != 1
         agree = not doubtful or point[0] == error[0]
-    elif len(point) < 3:
-        agree, doubtful = point[0] == prod(error[:-1]), False
     else:  # an image's rows of pixels: other channels or sizes have no row of the error that is theirs
-        agree, doubtful = point[: len(error) - 1] == error[:-1], False
+        agree, doubtful = _joins(error[:-1], _leading(point, error)), False
     if not agree:
         whole = "; batch_dims=1 takes a sample's error as a whole" if len(error) > 3 else ""
         raise FeedbackError(

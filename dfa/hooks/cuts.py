@@ -1,6 +1,7 @@
 """Which of the modules whose output is cut have run, and whether those that have not are still there."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from weakref import WeakSet
 
 from torch import nn
@@ -92,29 +93,27 @@ class AddedModules:
     def __init__(self, model: nn.Module, patterns: Iterable[str | Sequence[str]]) -> None:
         self._model, self._seen = hidden(model), hidden(WeakSet(model.modules()))
         self._patterns = list(patterns)
-        self._known = hidden(self._find())
 
     def check(self) -> None:
         """Check that there are none.
 
         Raises:
-            PointError: there are, as such that have wrapped a point in themselves: nothing is cut at them.
+            PointError: there are, or one has been put around a point: nothing is cut at them.
         """
         modules, seen = list(self._model().modules()), self._seen()
         if all(module in seen for module in modules):
             return
-        known = self._known()
-        if added := [name for name, module in self._find().items() if module is not known.get(name)]:
+        if added := [name for name, module in self._find() if _inside(module) not in seen]:
             raise PointError(
                 f"added after the rule was made, so that nothing is cut there: {', '.join(added)}; close() the rule and"
                 " make it anew on the model as it is"
             )
         seen.update(modules)
 
-    def _find(self) -> dict[str, nn.Module]:
-        model = self._model()
-        found = [find_modules(model, patterns) for patterns in self._patterns]
-        return {name: _inside(module) for modules in found for name, module in modules.items()}
+    def _find(self) -> Iterator[tuple[str, nn.Module]]:
+        for patterns in self._patterns:
+            with suppress(PointError):  # a wrapper may have changed all names that a pattern matched
+                yield from find_modules(self._model(), patterns).items()
 
 
 def _inside(module: nn.Module) -> nn.Module:

@@ -16,8 +16,8 @@ from dfa.hooks.points import sends_errors
 
 _FURTHER = (
     "the loss depends on further tensors that the model returns beside the {error}, and their error is sent to no"
-    " feedback point, so that only the layers above the points learn from it: to send it, too, take the error at the"
-    " module that all are computed from (error_at='trunk')"
+    " feedback point: of what they are computed from, only layers above the points learn from it. To send it, too, take"
+    " the error at the module that all are computed from (error_at='trunk')"
 )
 _RETURNED = (
     "the loss depends on the output of feedback point '{point}', which the model returns: no gradient crosses a point,"
@@ -53,11 +53,10 @@ class FurtherOutputs:
             return output
         if errors:
             for name, part in fields_of(output).items():
-                if name not in errors and any(map(self._is_watched, tensors_in(part))):
-                    output = replace_field(output, name, map_tensors(part, partial(self._watched, "error tensor")))
+                if name not in errors and (watched := self._with_arrivals("error tensor", part)) is not part:
+                    output = replace_field(output, name, watched)
         elif isinstance(output, (tuple, list)):
-            watched = partial(self._watched, "first")
-            output = rebuilt(output, [output[0], *(map_tensors(part, watched) for part in output[1:])])
+            output = rebuilt(output, [output[0], *(self._with_arrivals("first", part) for part in output[1:])])
         return output
 
     def watch_end(self, output: Any, inner: bool) -> Any:
@@ -67,19 +66,9 @@ class FurtherOutputs:
             output: of the model.
             inner: whether there are error tensors inside the model. What comes from one is no further tensor.
         """
-        return self._watch_handed_on(self._watch_beside_errors(output) if inner else output)
-
-    def _watch_beside_errors(self, output: Any) -> Any:
-        if not self._may_tell(_FURTHER):
-            return output
-        learning = [tensor for tensor in tensors_in(output) if self._is_watched(tensor)]
-        sending = {id(one): any(map(sends_errors, nodes_below([one.grad_fn]))) for one in learning}
-        beside = {one for one, sends in sending.items() if not sends} if any(sending.values()) else ()
-
-        def watched(tensor: Tensor) -> Tensor:
-            return self._watched("error tensor", tensor) if id(tensor) in beside else tensor
-
-        return map_tensors(output, watched) if beside else output
+        if inner and self._may_tell(_FURTHER):
+            output = self._with_arrivals("error tensor", output)
+        return self._watch_handed_on(output)
 
     def note(self, point: str, *tensors: Tensor) -> None:
         """Note what a point hands on, or a tensor of the same storage."""
@@ -115,17 +104,33 @@ class FurtherOutputs:
     def _may_tell(self, text: str) -> bool:
         return not torch.compiler.is_compiling() and text not in self._told
 
-    def _is_watched(self, tensor: Tensor) -> bool:
+    def _with_arrivals(self, error: str, part: Any) -> Any:
+        """Return a part of an output with a view of each tensor that learns, whose errors are reported."""
+        if not any(map(self._learns, tensors_in(part))):
+            return part
+        if isinstance(part, (tuple, list)):
+            return rebuilt(part, [self._with_arrivals(error, item) for item in part])
+        return map_tensors(part, lambda tensor: self._viewed(error, tensor) if self._learns(tensor) else tensor)
+
+    def _learns(self, tensor: Tensor) -> bool:
         if not tensor.requires_grad or tensor.is_leaf:
             return False
         # What a point has handed on requires a gradient while the order of rows is tried.
         return not any(tensor is other for other in self._handed_on.values())
 
-    def _watched(self, error: str, tensor: Tensor) -> Tensor:
-        if not self._is_watched(tensor):
-            return tensor
+    def _viewed(self, error: str, tensor: Tensor) -> Tensor:
+        node = tensor.grad_fn
+
+        def arrived(_: Tensor) -> None:
+            if (
+                self._arrivals.are_expected
+                and _FURTHER not in self._told
+                and not any(map(_may_send, nodes_below([node])))
+            ):
+                self._tell(_FURTHER, error=error)
+
         view = tensor.view_as(tensor)
-        view.register_hook(lambda _: self._tell(_FURTHER, error=error))
+        view.register_hook(arrived)
         return view
 
     def _watch(self, tensor: Tensor, text: str, point: str) -> Tensor:
@@ -155,6 +160,11 @@ class _Arrival(torch.autograd.Function):
     def backward(ctx: Any, *errors: Tensor) -> Any:
         ctx.tell()
         return None, None, None
+
+
+def _may_send(node: Any) -> bool:
+    """Whether a node sends errors, or is a compiled part, which may."""
+    return sends_errors(node) or type(node).__name__ == "CompiledFunctionBackward"
 
 
 def _place(tensor: Tensor) -> int:

@@ -89,6 +89,14 @@ class LinearFunction:
         return applied
 
 
+def overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors in one memory have bytes in common."""
+    (start, end), (begin, stop) = (
+        (tensor.data_ptr(), tensor.data_ptr() + _extent(tensor) * tensor.itemsize) for tensor in (one, other)
+    )
+    return start < stop and begin < end
+
+
 def _extent(tensor: Tensor) -> int:
     """Number of entries from a tensor's first in memory to its last."""
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

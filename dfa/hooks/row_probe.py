@@ -34,7 +34,7 @@ class ProbingRecorder(Recorder):
         super().__init__()
         self._recorder = recorder
         self._open: set[str] = set()  # points to be tried as soon as they run again, in a mode that has been seen
-        self._closed: set[tuple[str, torch.Size]] = set()  # points and sizes that left their order no question
+        self._closed: set[tuple[str, torch.Size]] = set()  # points and sizes with which nothing was to be tried
         self._modes: set[bool] = set()  # training or evaluation, where a pass has ended in it
         self._settled: set[str] = set()
         self._in_call = self._trying = self._in_checkpoint = False  # in the call under way, or the last
@@ -125,6 +125,7 @@ class ProbingRecorder(Recorder):
             never = waiting  # which would be compiled anew
         settled = never.union(point.name for point in probed)
         self._settled |= settled
+        self._closed.difference_update((point.name, _sizes(point.activation)) for point in open_ones)
         tried = [point for point in points if point.entry is not None and not _is_open(point, error)]
         self._closed.update((point.name, _sizes(point.activation)) for point in tried if point.name in self._open)
         self._open = (self._open | waiting) - settled

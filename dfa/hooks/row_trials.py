@@ -11,6 +11,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from dfa.errors import FeedbackError
 from dfa.feedback.order import counts_neighbours, sample_dims
+from dfa.feedback.rows import row_shape
 from dfa.hooks.graphs import from_the_leaves
 from dfa.hooks.points import Point
 from dfa.precision import without_autocast
@@ -112,7 +113,7 @@ def _check_neighbours(trial: Trial, points: Sequence[Point]) -> None:
         for point in points:
             # One dimension for the error's rows, one for those of the point that belong to each.
             own, own_here = (sent[id(point.entry)].reshape(rows, -1)[row] for sent in (anywhere, here))
-            width = point.activation.numel() // len(point.activation)
+            width = point.activation.numel() // row_shape(point.activation, leading)[0]
             acting, acting_here = (part.reshape(-1, width).any(1) for part in (own, own_here))
             if (acting & ~acting_here).any():
                 raise _other_order(

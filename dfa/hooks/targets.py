@@ -37,8 +37,9 @@ def find_targets(model: nn.Module, points: Points) -> dict[str, str]:
         PointError: a pattern matches nothing, or two name different error tensors for one point.
     """
     targets: dict[str, str] = {}
+    found = find_modules(model, list(points)) if isinstance(points, Mapping) else {}
     for pattern, error in points.items() if isinstance(points, Mapping) else ():
-        for name in find_modules(model, pattern):
+        for name in (name for name in found if matches(name, pattern)):
             if targets.setdefault(name, error) != error:
                 raise PointError(f"feedback point '{name}' belongs to two error tensors: '{targets[name]}', '{error}'")
     return targets

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfa.errors import PointError
 from dfa.hooks.graphs import from_the_leaves, nodes_below
-from dfa.hooks.linear_functions import Factor, LinearFunction
+from dfa.hooks.linear_functions import Factor, LinearFunction, overlap
 from dfa.hooks.operations import PRODUCTS, Operation, adds_up, describe, is_repeated
 
 NOTHING: frozenset[str] = frozenset()
@@ -182,8 +182,9 @@ class WeightExchange:
         same = self._in_memory.get(tensor.untyped_storage().data_ptr(), ())
         if factor := self._factor(tensor, same):
             return frozenset([factor.weight])
-        if same and all(self._weights[name].dtype != tensor.dtype for name in same):
-            return frozenset(same)  # read as numbers of another kind
+        others = [name for name in same if tensor.dtype != self._weights[name].dtype]
+        if overlapping := [name for name in others if overlap(tensor, self._weights[name])]:
+            return frozenset(overlapping)  # read as numbers of another kind
         alike = self._of_shape.get(tensor.shape, ())
         return frozenset(name for name in alike if _same_numbers(tensor, self._weights[name]))
 

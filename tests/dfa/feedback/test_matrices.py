@@ -267,15 +267,25 @@ def test_width_that_changed() -> None:
 
 
 def test_width_that_changed_under_a_wider_point() -> None:
-    """The matrix would be wide enough, but other columns would stand for the same entries."""
+    """The matrix is wide enough, but other columns would stand for the same entries, unless the first size changes."""
     matrices = dfa.FeedbackMatrices(batch_dims=1)
-    matrices.signals("", torch.zeros(2, 3), points(wide=torch.zeros(2, 90), here=torch.zeros(2, 4, 6, 3)))
-    matrices.signals("", torch.zeros(5, 3), points(here=torch.zeros(5, 4, 6, 3)))
-    for changed in (torch.zeros(2, 4, 5, 3), torch.zeros(2, 4, 7, 3)):
-        with pytest.raises(
-            dfa.FeedbackError, match=r"point 'here' had rows of 72 entries and now has rows of \d+: .* batch_dims=2"
-        ):
-            matrices.signals("", torch.zeros(2, 3), points(wide=torch.zeros(2, 90), here=changed))
+    first = points(wide=torch.zeros(2, 90), here=torch.zeros(2, 4, 6, 3))
+    error = torch.randn(2, 3)
+    (_, signal) = matrices.signals("", error, first)
+    (_, shorter) = matrices.signals("", error, points(wide=torch.zeros(2, 90), here=torch.zeros(2, 3, 6, 3)))
+    assert torch.equal(shorter, signal[:, :3])
+    for changed in (torch.zeros(2, 4, 5, 3), torch.zeros(2, 4, 3, 6), torch.zeros(2, 72)):
+        with pytest.raises(dfa.FeedbackError, match=r"rows of point 'here' had the shape \(…, 6, 3\) and now have "):
+            matrices.signals("", error, points(wide=torch.zeros(2, 90), here=changed))
+
+
+def test_a_point_that_runs_at_two_sizes() -> None:
+    matrices = dfa.FeedbackMatrices(batch_dims=1)
+    large, small = torch.zeros(2, 4, 8, 8), torch.zeros(2, 4, 4, 4)
+    matrices.signals("", torch.zeros(2, 3), [Point("here", large), Point("here", small)])
+    matrices.signals("", torch.zeros(2, 3), [Point("here", small)])
+    with pytest.raises(dfa.FeedbackError, match=r"had the shape \(…, 4, 4\) or \(…, 8, 8\) and now have \(…, 6, 6\)"):
+        matrices.signals("", torch.zeros(2, 3), [Point("here", large), Point("here", torch.zeros(2, 4, 6, 6))])
 
 
 class Slashed(nn.Module):

@@ -57,7 +57,31 @@ def test_a_module_put_around_one_whose_output_is_cut(name: str, silent: bool, ml
         step(rule, mlp, batch)
 
 
-@pytest.mark.parametrize("wrapped", [nn.Sequential, checkpoint_wrapper, partial(torch.compile, backend="eager")])
+def test_an_adapter_in_a_sequence_with_a_point(mlp: nn.Sequential, batch: Batch) -> None:
+    rule = dfa.Shallow(mlp, ["1", "3"])
+    step(rule, mlp, batch)
+    mlp[3] = nn.Sequential(mlp[3], nn.Linear(6, 6).double())
+    with pytest.raises(dfa.PointError, match=r"so that nothing is cut there: 3;"):
+        step(rule, mlp, batch)
+
+
+def test_layers_put_in_between_move_the_names_of_points(mlp: nn.Sequential, batch: Batch) -> None:
+    """The points stay the modules that they are."""
+    rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
+    expected = step(rule, mlp, batch)
+    mlp.insert(0, nn.Identity())
+    assert_same(dict(zip(expected, step(rule, mlp, batch).values(), strict=True)), expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda layer: nn.Sequential(nn.Sequential(layer)),
+        nn.Sequential,
+        checkpoint_wrapper,
+        partial(torch.compile, backend="eager"),
+    ],
+)
 def test_a_module_put_around_a_point_that_changes_nothing(wrapped: Any, mlp: nn.Sequential, batch: Batch) -> None:
     rule = dfa.DirectFeedbackAlignment(mlp, ["1", "3"])
     expected = step(rule, mlp, batch)

@@ -144,6 +144,42 @@ def test_what_comes_from_an_error_tensor_is_no_further_head() -> None:
         assert told(rule, loss_of(output, more["value"]) + more["logits"].square().mean()) == []
 
 
+def test_an_error_at_a_list_beside_a_field_is_told() -> None:
+    model = TwoHeads(lambda action, value: {"action": action, "values": [value], "log": ["nothing"]})
+    with dfa.DirectFeedbackAlignment(model, ["trunk.1"], "action") as rule:
+        output = model(inputs())
+        (said,) = told(rule, loss_of(output["action"], output["values"][0]))
+        assert "beside the error tensor" in said
+
+
+@pytest.mark.parametrize("error_at", ["", "actor"])
+def test_a_list_without_tensors_that_learn_is_left_as_it_is(error_at: str) -> None:
+    kept = [torch.zeros(4), "text"]
+    model = TwoHeads(lambda action, value: (action, kept))
+    with dfa.DirectFeedbackAlignment(model, ["trunk.1"], error_at):
+        assert model(inputs())[1] is kept
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_part_may_hold_the_error_tensor() -> None:
+    """What comes from it cannot be told from a further head."""
+
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.critic = TwoHeads(lambda action, value: action), nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            action = self.inner(x)
+            return action.softmax(-1), self.critic(action)
+
+    model = Nested()
+    torch.compiler.reset()
+    with dfa.DirectFeedbackAlignment(model, {"inner.trunk.1": "inner.actor"}) as rule:
+        model.inner.compile(backend="aot_eager")
+        assert told(rule, loss_of(*model(inputs()))) == []
+
+
 class ShowsHidden(nn.Module):
     """Returns what its blocks give beside its output."""
 

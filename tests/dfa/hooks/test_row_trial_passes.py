@@ -188,6 +188,23 @@ def test_loop_that_acts_on_single_samples_between_the_steps(kind: type[Model], a
             rule.backward(cross_entropy(model(inputs()), TARGETS))
 
 
+class TimeMajor(Model):
+    """(time, batch) as one dimension inside, (batch, time, …) outside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(0, 1).flatten(0, 1)).unflatten(0, x.shape[1::-1]).transpose(0, 1)
+
+
+def test_whether_there_is_a_question_depends_on_the_sizes_of_the_error_too() -> None:
+    """One sample of twelve steps has as many rows as three of four."""
+    model: Any = TimeMajor().double()
+    model.norm = nn.Identity()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*")
+    with pytest.raises(dfa.FeedbackError, match="row"):
+        for sizes in ((3, 4), (1, 12), (3, 4), (3, 4)):
+            rule.backward(model(torch.randn(*sizes, 4, dtype=torch.double)).square().mean())
+
+
 def test_sizes_that_leave_no_question_are_tried_once() -> None:
     handed_on: list[bool] = []
     model: Any = Model().double()

@@ -127,3 +127,16 @@ def test_field_that_is_not_there(mlp: nn.Sequential, batch: Batch) -> None:
     dfa.DirectFeedbackAlignment(mlp, "1", "logits")
     with pytest.raises(dfa.PointError, match=r"'logits' matches no module, .* which is a Tensor; candidates"):
         mlp(batch[0])
+
+
+def test_a_shared_point_that_one_of_several_patterns_means_by_its_first_name() -> None:
+    shared = nn.Sequential(nn.Linear(5, 5), nn.Tanh())
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.ModuleList([shared]), nn.ModuleList([shared, nn.Linear(5, 5)])
+            self.head = nn.Linear(5, 3)
+
+    with dfa.DirectFeedbackAlignment(Two(), {"one.*": "head", "two.*": "head"}) as rule:
+        assert rule.hooks.points == ["one.0", "two.1"]
