@@ -104,11 +104,11 @@ class Plan:
     @property
     def to_do(self) -> list[PlannedRun]:
         """List what has to be run, the longest first, so that no worker is left with a long run at the end."""
-        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do and self._is_asked_for(run)}
+        unique = {RunFolder.of(run.config).path: run for run in self.runs if run.to_do and self._asks_for(run.cell)}
         return sorted(unique.values(), key=lambda run: -run.seconds)
 
-    def _is_asked_for(self, run: PlannedRun) -> bool:
-        return not self.patterns or any(matches(pattern, run.cell.row, run.cell.name) for pattern in self.patterns)
+    def _asks_for(self, cell: Cell) -> bool:
+        return not self.patterns or any(matches(pattern, cell.row, cell.name) for pattern in self.patterns)
 
     def with_cells(self, patterns: Sequence[str]) -> "Plan":
         """Return the plan with only the cells to be run that one of the patterns matches.
@@ -130,7 +130,8 @@ class Plan:
     def describe(self, jobs: int) -> str:
         """Describe the plan in words, cell by cell."""
         lines = [f"{self.target.heading}: scale {self.scale} ({self.scale_of or self.why})"]
-        for cell in self.target.cells:
+        asked = [cell for cell in self.target.cells if self._asks_for(cell)]
+        for cell in asked:
             runs = [run for run in self.runs if run.cell == cell]
             if not runs:
                 continue
@@ -138,21 +139,20 @@ class Plan:
             damaged = sum(run.record is not None and run.record["status"] == DAMAGED and not run.to_do for run in runs)
             unsuccessful = sum(run.record is not None and not run.to_do for run in runs) - done - damaged
             to_do, waiting = [run for run in runs if run.to_do], [run for run in runs if run.missing]
-            left_out = [run for run in to_do if not self._is_asked_for(run)]
-            to_do = [] if left_out else to_do
             data = "stand-in" if any(run.config.task.source == "stand_in" for run in runs) else "real"
             state = [
                 f"{done} of {len(runs)} done",
                 f"{unsuccessful} failed or diverged" if unsuccessful else "",
                 f"{damaged} damaged" if damaged else "",
                 f"{len(to_do)} to run ({_about(to_do)})" if to_do else "",
-                f"{len(left_out)} left out" if left_out else "",
                 f"{len(waiting)} wait for data ({_about(waiting)})" if waiting else "",
             ]
             lines.append(f"  {cell.name:28} {data:9} {', '.join(filter(None, state))}")
         total = f"{len(self.to_do)} runs to do, about {duration(self.seconds(jobs))}"
         total += f" with {jobs} worker{'s' * (jobs > 1)} on this device"
-        unique = distinct(self.runs)
+        if others := len(self.target.cells) - len(asked):
+            lines.append(f"  {others} other cell{'s' * (others > 1)} left as {'they are' if others > 1 else 'it is'}")
+        unique = distinct(run for run in self.runs if self._asks_for(run.cell))
         waiting = [run for run in unique if run.missing]
         if waiting:
             total += f"; {len(waiting)} wait for data, {_about(waiting)} of one worker"

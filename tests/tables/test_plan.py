@@ -253,8 +253,11 @@ def test_only_the_cells_asked_for_are_run(toys: Toys, without: set[str]) -> None
     assert [run.cell.name for run in some.to_do] == ["dfa"] * 2 + ["elsewhere"] * 2
     assert some.runs == plan.runs, "the table shows what is recorded of the others"
     text = some.describe(1)
-    assert "0 of 2 done, 2 left out" in text and "4 runs to do, about 1 min 40 s" in text
-    assert [text.count("left out"), text.count("to run")] == [1, 2]
+    assert "\n  1 other cell left as it is\n4 runs to do, about 1 min 40 s" in text
+    assert "  bp " not in text and text.count("to run") == 2 and "other cell" not in plan.describe(1)
+    without.add("toy")
+    waiting = make_plan(Target(stand_in=False), "mini", None, (), jobs=1).with_cells(["elsewhere"])
+    assert "wait for data" not in waiting.describe(1)
     assert plan.with_cells([]) == plan
     with pytest.raises(ConfigError, match=r"^--cells: no cell matches 'bp:gcn'; rows: bp, dfa, elsewhere$"):
         plan.with_cells(["dfa", "bp:gcn"])
