@@ -92,7 +92,7 @@ def counts_neighbours(point: torch.Size, error: torch.Size) -> bool:
     if len(error) > 2:
         sizes, given = ([size for size in some if size > 1] for some in (_leading(point, error), error[:-1]))
         return sizes != given and _joins(error[:-1], _leading(point, error))
-    return len(error) < 3 and 1 < error[0] < point[0] and point[0] % error[0] == 0
+    return 1 < error[0] < point[0] and point[0] % error[0] == 0
 
 
 def _leading(point: torch.Size, error: torch.Size) -> torch.Size:

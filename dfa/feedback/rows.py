@@ -41,8 +41,12 @@ def check_inner_shapes(known: dict[str, set[torch.Size]], points: Sequence[Point
         found.setdefault(point.name, set()).add(point.activation.shape[leading + 1 :])
     for name, shapes in found.items():
         if new := shapes - known.setdefault(name, shapes):
-            was, now = (" or ".join(str((..., *shape)) for shape in sorted(some)) for some in (known[name], new))
-            raise other_sizes(f"rows of point '{name}' had the shape {was} and now have {now}".replace("Ellipsis", "…"))
+            was, now = (" or ".join(map(_shown, sorted(some))) for some in (known[name], new))
+            raise other_sizes(f"rows of point '{name}' had the shape {was} and now have {now}")
+
+
+def _shown(inner: torch.Size) -> str:
+    return f"({', '.join(['…', *map(str, inner)])})"
 
 
 def count_repeats(rows: int, have: int, name: str) -> int:

@@ -98,7 +98,7 @@ class AddedModules:
         """Check that there are none.
 
         Raises:
-            PointError: there are, or one has been put around a point: nothing is cut at them.
+            PointError: there are, or one has been put around a point: at such modules nothing is cut.
         """
         modules, seen = list(self._model().modules()), self._seen()
         if all(module in seen for module in modules):

@@ -86,6 +86,10 @@ def test_second_name_of_a_weight() -> None:
         dfa.FeedbackAlignment(model, weights=["decoder.*", "head.*"])
     with dfa.FeedbackAlignment(model, weights=["*coder.*"]) as rule:
         assert list(rule.weights) == ["encoder.weight"]
+    model["decoder"] = nn.Linear(5, 5)
+    model["decoder"].bias = model["encoder"].bias
+    with dfa.FeedbackAlignment(model, weights=["decoder.*"]) as rule:  # a bias is none of the weights
+        assert list(rule.weights) == ["decoder.weight"]
 
 
 @pytest.mark.parametrize("name", list(dfa.RULES))

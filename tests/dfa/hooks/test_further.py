@@ -144,6 +144,25 @@ def test_what_comes_from_an_error_tensor_is_no_further_head() -> None:
         assert told(rule, loss_of(output, more["value"]) + more["logits"].square().mean()) == []
 
 
+def test_what_comes_from_an_error_tensor_is_told_apart_in_a_pass_that_is_run_again() -> None:
+    model = TwoHeads(lambda action, value: (action.softmax(-1), [action.exp()]))
+    with dfa.DirectFeedbackAlignment(model, ["trunk.1"], "actor", memory="recompute") as rule:
+        output, (more,) = model(inputs())
+        assert told(rule, loss_of(output, more)) == []
+
+
+def test_a_transform_in_the_model_is_no_output_of_a_point() -> None:
+    class Mapped(TwoHeads):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.actor(torch.func.vmap(self.trunk)(x))
+            return out
+
+    model = Mapped()
+    with dfa.Shallow(model, ["trunk.1"]) as rule:
+        assert told(rule, model(inputs()).square().mean()) == []
+    assert model.actor.weight.grad is not None and model.get_parameter("trunk.0.weight").grad is None
+
+
 def test_an_error_at_a_list_beside_a_field_is_told() -> None:
     model = TwoHeads(lambda action, value: {"action": action, "values": [value], "log": ["nothing"]})
     with dfa.DirectFeedbackAlignment(model, ["trunk.1"], "action") as rule:

@@ -188,6 +188,15 @@ def test_loop_that_acts_on_single_samples_between_the_steps(kind: type[Model], a
             rule.backward(cross_entropy(model(inputs()), TARGETS))
 
 
+@pytest.mark.parametrize("kind", [Checkpointed, Whole])
+def test_checkpoints_find_what_they_found_where_nothing_is_to_be_tried(kind: type[Model]) -> None:
+    model: Any = kind().double()
+    model.norm = nn.Identity()
+    rule = dfa.DirectFeedbackAlignment(model, "blocks.*")
+    for count in (6, 1, 1, 6, 6):
+        rule.backward(cross_entropy(model(inputs()[:count]), TARGETS[:count]))
+
+
 class TimeMajor(Model):
     """(time, batch) as one dimension inside, (batch, time, …) outside."""
 

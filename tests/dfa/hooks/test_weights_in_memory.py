@@ -85,10 +85,15 @@ def test_weights_that_are_a_slice_are_refused(name: str, mlp: nn.Sequential, bat
         rule.backward(cross_entropy(mlp(batch[0]), batch[1]))
 
 
-def test_a_weight_of_one_row_may_lie_anyhow(batch: tuple[Tensor, Tensor]) -> None:
+def test_strides_of_a_single_row_do_not_count(batch: tuple[Tensor, Tensor]) -> None:
+    class Contiguous(dfa.FeedbackAlignment):
+        def feedback_weight(self, name: str) -> Tensor:
+            return super().feedback_weight(name).reshape(-1).reshape(self.weights[name].shape)
+
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-    model[2].get_parameter("weight").data = torch.randn(3, 4, dtype=torch.double)[:1].as_strided((1, 4), (7, 1))
-    rule = dfa.SignSymmetry(model)
+    model[2].get_parameter("weight").data = torch.randn(3, 4, dtype=torch.double).as_strided((1, 4), (7, 1))
+    rule = Contiguous(model)
+    assert rule.feedback_weight("2.weight").stride() != model[2].get_parameter("weight").stride()
     rule.backward(model(batch[0]).square().sum())
     assert rule.replaced == {"2.weight"}
 
